@@ -1,0 +1,141 @@
+"""Where the yaml lies, and a rehearsal of a command line that reports every mistake at once.
+
+Hydra stops at the first mistake. The rehearsal composes the same command line piece by piece, so a
+user sees all of them, each with the nearest valid name, before anything is imported or made.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loku_exp.config import Config, ConfigError, parse
+from loku_exp.signatures import nearest
+
+Overrides = list[str]
+
+
+def conf_dir() -> Path:
+    """Return the folder of the yaml files: inside an installed wheel, beside a checkout."""
+    package = Path(__file__).parent.resolve()
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register_resolvers() -> None:
+    """Make ``${mul:a,b}`` known to OmegaConf."""
+    if not OmegaConf.has_resolver("mul"):
+        OmegaConf.register_new_resolver("mul", lambda a, b: a * b)
+
+
+def compose_config(overrides: Overrides, config_dir: str | None = None) -> Config:
+    """Compose and parse one configuration; for tests and other programs.
+
+    Raises:
+        ConfigError: with every problem of the command line and of the configuration.
+    """
+    problems = rehearse(overrides, config_dir)
+    if problems:
+        raise ConfigError(problems)
+    return parse(_container(overrides, config_dir))
+
+
+def rehearse(overrides: Overrides, config_dir: str | None = None) -> list[str]:
+    """Return all problems of one job's overrides; an empty list means it can start."""
+    problems, good = [], []
+    try:
+        container = _container(overrides, config_dir)
+    except (HydraException, OmegaConfBaseException):
+        # Groups first: a wrong model=... should not make its dataset's keys look wrong too.
+        for override in sorted(overrides, key=lambda text: "." in text.split("=")[0]):
+            try:
+                container = _container([*good, override], config_dir)
+                good.append(override)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(_explain(override, error, good, config_dir))
+        container = _container(good, config_dir)
+    try:
+        parse(container)
+    except ConfigError as error:
+        problems += error.problems
+    return problems
+
+
+def jobs(arguments: list[str]) -> tuple[list[Overrides], str | None] | None:
+    """Split a command line into the overrides of its jobs and the user's config folder.
+
+    Returns:
+        None where the command line asks Hydra for something else than a run (``--help``,
+        ``--cfg``, ``--info``, ...).
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("overrides", nargs="*")
+    known, other = parser.parse_known_intermixed_args(arguments)
+    if other:
+        return None
+    if not known.multirun:
+        return [known.overrides], known.config_dir
+    try:
+        parsed = OverridesParser.create().parse_overrides(known.overrides)
+        return BasicSweeper.split_arguments(parsed, None)[0], known.config_dir
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
+
+
+def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    Plugins.instance()
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="loku_exp"):
+        composed = compose("config", overrides=[*search, *overrides])
+    container = OmegaConf.to_container(composed, resolve=True)
+    return {str(key): value for key, value in dict(container).items()}  # type: ignore[call-overload]
+
+
+def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:
+    """Return one line for an override that Hydra refuses, with the nearest valid name."""
+    key, _, value = override.lstrip("+~").partition("=")
+    options = _options(key, config_dir)
+    if options:
+        hint = nearest(value, options)
+        return f"{key}={value}: no such {key}; choose one of {', '.join(options)}{hint}"
+    if "ambiguous" in str(error).lower():
+        return f"{override}: several values make a sweep; add -m (--multirun)"
+    valid = list(_keys(_container(good, config_dir)))
+    if key not in valid and re.fullmatch(r"[\w.@/]+", key):
+        return f"{key}: no such key{nearest(key, [*valid, *_groups(config_dir)])}"
+    return f"{override}: {str(error).splitlines()[0]}"
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+
+
+def _groups(config_dir: str | None) -> list[str]:
+    return [p.name for folder in _folders(config_dir) for p in folder.iterdir() if p.is_dir()]
+
+
+def _options(group: str, config_dir: str | None) -> list[str]:
+    names = {
+        path.stem for folder in _folders(config_dir) for path in (folder / group).glob("*.yaml")
+    }
+    return sorted(names)
+
+
+def _keys(node: Any, prefix: str = "") -> Any:
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")

@@ -1,0 +1,309 @@
+"""The schema of a run, and the one place where a configuration is judged.
+
+Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or raises one
+`ConfigError` that lists everything wrong with it. Nothing heavy is imported here.
+"""
+
+import importlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loku_exp import signatures
+from loku_exp.knobs import Count, NonNegative, Positive, Seed, Share
+
+RUN_FORMAT = 1  # raise by hand whenever the numbers of an unchanged configuration change
+
+
+class ConfigError(ValueError):
+    """Something a user can mend: a list of problems, each with name, value, rule and fix."""
+
+    def __init__(self, problems: list[str] | str):
+        self.problems = [problems] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems))
+
+
+class Section(BaseModel):
+    """A node of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Component(BaseModel):
+    """A function named by `_target_` with its knobs; they are checked against its signature."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    target: str = Field(alias="_target_")
+
+    @property
+    def name(self) -> str:
+        """The function's name, as results and folders show it."""
+        return self.target.rpartition(".")[2]
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keyword arguments of the function."""
+        return dict(self.model_extra or {})
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what the function takes from the program."""
+        return signatures.read_signature(self.target).inputs
+
+    def resolve(self) -> Any:
+        """Return the function itself; this imports its module."""
+        return getattr(importlib.import_module(self.target.rpartition(".")[0]), self.name)
+
+
+class TemplateConfig(Section):
+    """Text around a question; labels begin where `start + question + end` alone would end."""
+
+    question_start: str
+    question_end: str
+    answer_tag: str
+
+
+class OptimizationConfig(Section):
+    """One optimisation: how many updates, of what, with which optimiser."""
+
+    epochs: Positive
+    batch_size: Count  # examples per update
+    micro_batch_size: Count  # examples per forward pass; must divide batch_size
+    learning_rate: Positive
+    weight_decay: NonNegative
+    betas: tuple[Share, Share]
+    warmup_epochs: NonNegative
+    schedule: Literal["linear", "constant"]
+    max_grad_norm: Positive
+    autocast: Literal["none", "bfloat16"]
+
+
+class TrainingConfig(OptimizationConfig):
+    """The unlearning recipe."""
+
+    recipe: str
+    full_learning_rate: Positive  # used instead of learning_rate with lora=none
+    reduction: Literal["micro_batch", "update"]
+    snapshot_epochs: Count
+    gradient_checkpointing: bool
+    head: Literal["chunked", "plain"]
+    chunk_rows: Count
+
+
+class ModelConfig(Section):
+    """A causal language model: where it comes from, how it is prompted, where LoRA goes."""
+
+    name: str
+    kind: Literal["toy", "from_scratch", "pretrained"]
+    path: str | None
+    revision: str | None
+    tokenizer: str | None
+    weights: Literal["pretrained", "scratch", "random"]
+    architecture: dict[str, Any] | None
+    vocabulary: Count | None
+    template: TemplateConfig
+    lora_targets: dict[str, list[str]]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["eager", "sdpa", "flash_attention_2"]
+    trust_remote_code: bool
+    finetuned: dict[str, str]
+    finetuning: OptimizationConfig
+    learning_rates: dict[Literal["lora", "full"], Positive]
+
+
+class DatasetConfig(Component):
+    """A corpus: the function that loads it and what the program must know of it beforehand."""
+
+    label: str = Field(alias="name")
+    toy: bool
+    min_forget_prob: Share
+
+
+class LoraConfig(Section):
+    """The adapter; `lora=none` switches it off and trains all weights."""
+
+    enabled: bool
+    rank: Count | None = None
+    alpha: Positive | None = None
+    dropout: Share | None = None
+    targets: str | None = None
+
+
+class EvaluationConfig(Component):
+    """The suite of the final table and of the curve, and standard lm-eval tasks beside it."""
+
+    batch_tokens: Count
+    curve: Literal["reduced", "full", "none"]
+    tasks: list[str]
+    include_path: str | None
+    limit: Count | None
+
+
+class TargetConfig(Section):
+    """The model to unlearn from: a folder or hub id, or null to fine-tune it here."""
+
+    path: str | None
+    seed: Seed
+    min_forget_prob: Share
+
+
+class ReferenceConfig(Section):
+    """The model that never saw the forget set."""
+
+    source: Literal["train", "path", "log", "none"]
+    path: str | None
+    seed: Seed
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    loss: Component
+    init: Component | None
+    lora: LoraConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    target: TargetConfig
+    reference: ReferenceConfig
+    seed: Seed
+    unlearn: bool
+    output_dir: str
+    cache_dir: str
+    force: bool
+    device: str
+    threads: Count
+
+
+def parse(container: dict[str, Any]) -> Config:
+    """Turn a composed, resolved configuration into a `Config`.
+
+    Args:
+        container: plain dictionaries, as from ``OmegaConf.to_container(cfg, resolve=True)``.
+
+    Raises:
+        ConfigError: with every problem found, each naming key, value and rule.
+    """
+    problems = component_problems(container)
+    try:
+        config = Config.model_validate(container)
+    except ValidationError as error:
+        problems = [_schema_problem(detail) for detail in error.errors()] + problems
+    else:
+        problems += cross_field_problems(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def component_problems(container: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the knobs of losses, inits, datasets and suites."""
+    problems = []
+    sections: dict[str, type[Component]] = {
+        "loss": Component,
+        "init": Component,
+        "dataset": DatasetConfig,
+        "evaluation": EvaluationConfig,
+    }
+    for name, section in sections.items():
+        node = container.get(name)
+        if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+            own = {field.alias or key for key, field in section.model_fields.items()}
+            knobs = {key: value for key, value in node.items() if key not in own}
+            problems += signatures.problems(name, node["_target_"], knobs)
+    return problems
+
+
+def cross_field_problems(config: Config) -> list[str]:
+    """Return violated rules that concern more than one key."""
+    problems = []
+    optimisations: dict[str, OptimizationConfig] = {
+        "training": config.training,
+        "model.finetuning": config.model.finetuning,
+    }
+    for name, node in optimisations.items():
+        if node.batch_size % node.micro_batch_size:
+            problems.append(
+                f"{name}.micro_batch_size={node.micro_batch_size} must divide "
+                f"{name}.batch_size={node.batch_size}"
+            )
+    problems += _adapter_problems(config)
+    needs_path = config.reference.source in ("path", "log")
+    if needs_path and not config.reference.path:
+        problems.append(
+            f"reference.source={config.reference.source} needs reference.path=..., or use "
+            "reference.source=train to make the reference here, reference.source=none for none"
+        )
+    if not needs_path and config.reference.path:
+        problems.append(
+            f"reference.path={config.reference.path} is not used with reference.source="
+            f"{config.reference.source}; set reference.source=path (weights) or log (published log)"
+        )
+    if config.model.weights == "pretrained" and not config.model.path:
+        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
+    if config.model.weights == "random" and not config.model.architecture:
+        problems.append(
+            f"model.weights=random needs model.architecture; {config.model.name} has none"
+        )
+    if config.model.tokenizer is None and config.model.vocabulary is None:
+        problems.append(
+            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _adapter_problems(config: Config) -> list[str]:
+    lora, init = config.lora, config.init
+    values = {
+        "rank": lora.rank,
+        "alpha": lora.alpha,
+        "dropout": lora.dropout,
+        "targets": lora.targets,
+    }
+    if not lora.enabled:
+        problems = [
+            f"lora.{key}={value}: lora=none trains all weights and has no {key}; remove one of the two"
+            for key, value in values.items()
+            if value is not None
+        ]
+        if init is not None:
+            problems.append(
+                f"init={init.name} initialises an adapter and lora=none has none; set init=none"
+            )
+        return problems
+    problems = [f"lora.{key} is not set" for key, value in values.items() if value is None]
+    if init is None:
+        problems.append("init=none leaves the adapter without an initialisation; use init=vanilla")
+    known = config.model.lora_targets
+    if lora.targets is not None and lora.targets not in known:
+        hint = signatures.nearest(lora.targets, known)
+        problems.append(
+            f"lora.targets={lora.targets}: {config.model.name} has {', '.join(known)}{hint}"
+        )
+    return problems
+
+
+def _schema_problem(detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such key{signatures.nearest(location[-1], _fields_at(location[:-1]))}"
+    if detail["type"] == "missing":
+        return f"{key}: not set; add {key}=..."
+    if location == ["dataset"]:
+        return "dataset is not chosen, this model brings none; add dataset=<one of the datasets in --help>"
+    value = detail["input"]
+    return (
+        f"{key}={value if isinstance(value, str) else repr(value)}: {signatures.describe(detail)}"
+    )
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """Return the valid keys of the section a location leads to."""
+    section: Any = Config
+    for part in location:
+        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
+        section = field.annotation if field else None
+    fields = section.model_fields if hasattr(section, "model_fields") else {}
+    return [field.alias or name for name, field in fields.items()]

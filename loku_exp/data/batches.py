@@ -1,0 +1,135 @@
+"""From records to padded batches: one shuffled stream of forget examples, each with a retain example."""
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from loku_exp.data.records import IGNORED, Sequence
+
+
+class Padded(TypedDict):
+    """A right-padded batch; masks come from lengths, never from ids.
+
+    Keys:
+        input_ids: (B, T) int64.
+        attention_mask: (B, T) int64, 1 on real tokens.
+        labels: (B, T) int64, unshifted, -100 outside the loss.
+        denominator: () float, what a sum over labelled tokens is divided by to give the mean.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    denominator: Tensor
+
+
+Batch = dict[str, Padded]
+Item = dict[str, tuple[Sequence, float]]
+
+
+def pad(sequences: list[Sequence], denominator: float | None = None) -> Padded:
+    """Right-pad sequences to the longest one.
+
+    Args:
+        sequences: at least one.
+        denominator: None for the number of labelled tokens of these sequences (token mean).
+    """
+    length = max(len(sequence.ids) for sequence in sequences)
+    input_ids = torch.zeros(len(sequences), length, dtype=torch.int64)
+    attention_mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED)
+    for row, sequence in enumerate(sequences):
+        size = len(sequence.ids)
+        input_ids[row, :size] = torch.tensor(sequence.ids)
+        attention_mask[row, :size] = 1
+        labels[row, :size] = torch.tensor(sequence.labels)
+    if denominator is None:
+        denominator = float((labels[:, 1:] != IGNORED).sum())
+    return Padded(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        labels=labels,
+        denominator=torch.tensor(denominator),
+    )
+
+
+class Stream(Dataset):
+    """A fixed number of examples from shuffled epochs, each paired with a random retain example.
+
+    The official code of TOFU and LoKU draws, for every forget example, one retain example uniformly
+    with replacement, anew in every epoch. Epochs follow each other without a short last batch.
+
+    Args:
+        sequences: named sets; the first sets the epochs, each further one is drawn from uniformly.
+        num_items: length of the stream; item k is the same in every process.
+        seed: of the shuffles and draws.
+        items_per_update: with a value, means are over the labelled tokens of an update (this many
+            items, split into `micro_batch_size`s) instead of each micro-batch.
+    """
+
+    def __init__(
+        self,
+        sequences: dict[str, list[Sequence]],
+        num_items: int,
+        seed: int,
+        items_per_update: int | None = None,
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        self.sequences = sequences
+        self.num_items = num_items
+        self.order: dict[str, list[int]] = {}
+        for name, rows in sequences.items():
+            if not self.order:
+                self.order[name] = list(_epochs(len(rows), num_items, generator))
+            else:
+                draws = torch.randint(len(rows), (num_items,), generator=generator)
+                self.order[name] = draws.tolist()
+        self.mean_labels = {
+            name: _mean_labels([rows[i] for i in self.order[name]], items_per_update)
+            for name, rows in sequences.items()
+        }
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __getitem__(self, index: int) -> Item:
+        return {
+            name: (rows[self.order[name][index]], self.mean_labels[name][index])
+            for name, rows in self.sequences.items()
+        }
+
+
+def collate(items: list[Item]) -> Batch:
+    """Pad the items of a micro-batch, set by set."""
+    batch = {}
+    for name in items[0]:
+        sequences, mean_labels = zip(*(item[name] for item in items), strict=True)
+        batch[name] = pad(list(sequences), denominator=sum(mean_labels))
+    return batch
+
+
+def _epochs(size: int, num_items: int, generator: torch.Generator) -> Iterator[int]:
+    remaining = num_items
+    while remaining > 0:
+        yield from torch.randperm(size, generator=generator)[:remaining].tolist()
+        remaining -= size
+
+
+def _mean_labels(order: list[Sequence], items_per_update: int | None) -> list[float]:
+    """Return, for each item, its share of the denominator of its micro-batch.
+
+    Own label count: the micro-batch's denominators add up to its labels. Mean count of its update:
+    every micro-batch of the update is divided alike, so the mean over micro-batches is the token
+    mean of the update.
+    """
+    counts = [float(sequence.num_labels) for sequence in order]
+    if items_per_update is None:
+        return counts
+    means = []
+    for start in range(0, len(counts), items_per_update):
+        update = counts[start : start + items_per_update]
+        means += [sum(update) / len(update)] * len(update)
+    return means

@@ -1,0 +1,140 @@
+"""Question-answer corpora (TOFU and its kin): texts, and their encoding with the official labels."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from loku_exp.data.records import IGNORED, DataError, Record, Records, Sequence, Tokenize
+
+
+@dataclass(frozen=True)
+class Template:
+    """Text around a question.
+
+    Text = ``question_start + question + question_end + answer_tag + answer``, tokenised at once.
+    """
+
+    question_start: str
+    question_end: str
+    answer_tag: str
+
+    def prompt(self, question: str) -> str:
+        """Return the unlabelled part of the text, which is also the prompt of a generation."""
+        return self.question_start + question + self.question_end
+
+
+@dataclass(frozen=True)
+class QA:
+    """A question with its answer, a paraphrase of it, and wrong answers in the paraphrase's form."""
+
+    row: int
+    group: str
+    question: str
+    answer: str
+    paraphrase: str | None = None
+    wrong: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class QACorpus:
+    """A question-answer dataset as text; the fields are those of `Records`."""
+
+    target_training: list[QA]
+    reference_training: list[QA]
+    forget: list[QA]
+    retain: list[QA]
+    evaluation: dict[str, list[QA]]
+    protocol: dict[str, object]
+
+    def digest(self) -> str:
+        """Return a digest of all rows: the same texts give the same digest, wherever they lie."""
+        parts = {
+            "target_training": self.target_training,
+            "reference_training": self.reference_training,
+            "forget": self.forget,
+            "retain": self.retain,
+            **self.evaluation,
+        }
+        return digest_of_rows(row for rows in parts.values() for row in [*rows, "end of part"])
+
+    def texts(self, template: Template) -> list[str]:
+        """Return the training texts, for a tokenizer that is trained on them."""
+        return [
+            template.prompt(row.question) + template.answer_tag + row.answer
+            for row in self.target_training
+        ]
+
+    def records(self, tokenize: Tokenize, eos: int, template: Template, max_length: int) -> Records:
+        """Encode the corpus.
+
+        Args:
+            tokenize: text to ids, special tokens included.
+            eos: id of the end-of-text token, the last label of each answer.
+            template: text around the questions.
+            max_length: the model's context; a longer text is an error, nothing is cut.
+
+        Raises:
+            DataError: a text does not fit the context.
+        """
+
+        def encode_all(rows: list[QA], role: str) -> list[Record]:
+            return [encode(row, role, tokenize, eos, template, max_length) for row in rows]
+
+        target_training = encode_all(self.target_training, "target_training")
+        encoded = dict(zip(self.target_training, target_training, strict=True))
+        return Records(
+            target_training=target_training,
+            reference_training=[encoded[row] for row in self.reference_training],
+            forget=encode_all(self.forget, "forget"),
+            retain=encode_all(self.retain, "retain"),
+            evaluation={name: encode_all(rows, name) for name, rows in self.evaluation.items()},
+        )
+
+
+def encode(
+    row: QA, role: str, tokenize: Tokenize, eos: int, template: Template, max_length: int
+) -> Record:
+    """Encode one row with TOFU's official labels (locuslab/tofu, ``data_module.py``).
+
+    As many tokens are masked as ``question_start + question + question_end`` has *alone*; everything
+    after is labelled, then one EOS. So Phi's "Answer: " is labelled, and where Llama-2 merges the
+    bracket with an opening quote, that token is masked.
+    """
+    prompt = template.prompt(row.question)
+    prompt_ids = tuple(tokenize(prompt))
+
+    def labelled(answer: str) -> Sequence:
+        ids = (*tokenize(prompt + template.answer_tag + answer), eos)
+        if len(ids) > max_length:
+            raise DataError(
+                f"row {row.row} of '{role}' has {len(ids)} tokens with its answer, the model's "
+                f"context has {max_length}; shorten the answer or use a model with a longer context"
+            )
+        masked = (IGNORED,) * len(prompt_ids)
+        return Sequence(ids, masked + ids[len(masked) :])
+
+    alternatives = {}
+    if row.paraphrase is not None:
+        alternatives["paraphrase"] = (labelled(row.paraphrase),)
+    if row.wrong:
+        alternatives["wrong"] = tuple(labelled(wrong) for wrong in row.wrong)
+    return Record(
+        row=row.row,
+        group=row.group,
+        role=role,
+        prompt=prompt_ids,
+        answer=labelled(row.answer),
+        alternatives=alternatives,
+        question=prompt,
+        reference=row.answer,
+    )
+
+
+def digest_of_rows(rows: Iterable[object]) -> str:
+    """Return 16 hex digits over rows in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        content = asdict(row) if isinstance(row, QA) else row
+        digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,16 @@
+"""Annotated types for the knobs of losses, inits, datasets and suites.
+
+Light on purpose: the configuration is checked against these annotations before anything heavy is
+imported.
+"""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0)]
+Rows = Count | Literal["all"]

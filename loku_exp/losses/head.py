@@ -1,0 +1,124 @@
+"""The output head on labelled rows only, in chunks, never holding all logits.
+
+The model runs as usual, but its head is shown no row; what it would have been shown is kept. Then
+the rows that predict a label go through the head a chunk at a time. With a frozen head that costs
+two matrix products: row i's value depends on its own logits only, so its gradient with respect to
+hidden row i is formed in the forward pass and merely scaled in the backward pass. With a trained
+head each chunk is recomputed in the backward pass. Neither holds an (N, V) tensor.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from loku_exp.data.batches import Padded
+from loku_exp.data.records import IGNORED
+from loku_exp.losses.terms import ClosedForm, Term
+
+CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
+
+
+def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:
+    """Return rows and columns, (n,) each, of the positions that predict a label."""
+    rows, columns = torch.nonzero(batch["labels"][:, 1:] != IGNORED, as_tuple=True)
+    return rows, columns
+
+
+def hidden_before_head(model: nn.Module, batch: Padded) -> Tensor:
+    """Return what the output head would be given, (B, T, d); the head is shown an empty slice.
+
+    Args:
+        model: a causal language model of transformers, or a wrapper around one.
+        batch: its keys are those of `Padded`.
+    """
+    kept: list[Tensor] = []
+
+    def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        kept.append(arguments[0])
+        return (arguments[0][:, :0], *arguments[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(keep)  # type: ignore[operator]
+    try:
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+    finally:
+        handle.remove()
+    return kept[0]
+
+
+def apply_term(
+    term: Term | ClosedForm,
+    hidden: Tensor,
+    labels: Tensor,
+    head: nn.Linear,
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """Return the term of each row, (N,) fp32, differentiable.
+
+    Args:
+        term: from logits and labels to values.
+        hidden: (N, d), what the head gets.
+        labels: (N,) int64.
+        head: the output embedding, (V, d), with or without bias.
+        chunk_rows: logits of one chunk, (chunk_rows, V) fp32, are held at a time; None for 51 MB.
+    """
+    chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS // len(head.weight))
+    if torch.is_grad_enabled() and not head.weight.requires_grad:
+        weights = (head.weight, head.bias)
+        return _FrozenHead.apply(hidden, labels, *weights, term, chunk_rows)  # type: ignore[no-any-return]
+
+    def values(hidden: Tensor, labels: Tensor) -> Tensor:
+        return term(logits_of(hidden, head), labels)
+
+    chunks = list(zip(hidden.split(chunk_rows), labels.split(chunk_rows), strict=True))
+    if len(chunks) == 1 or not torch.is_grad_enabled():
+        return torch.cat([values(*chunk) for chunk in chunks])
+    return torch.cat([checkpoint(values, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+def logits_of(hidden: Tensor, head: nn.Linear) -> Tensor:
+    """Return logits (n, V), computed in the head's precision (or autocast's), in fp32 or more."""
+    return _at_least_fp32(head(hidden.to(head.weight.dtype)))
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Values of a term, and with them each row's gradient with respect to its hidden row."""
+
+    @staticmethod
+    def forward(ctx, hidden, labels, weight, bias, term, chunk_rows):  # type: ignore[no-untyped-def]
+        device, dtype = hidden.device.type, weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        values = _at_least_fp32(hidden.new_empty(len(labels)))
+        gradient = torch.empty_like(hidden)
+        with torch.autocast(device, enabled=False):
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+            for start in range(0, len(labels), chunk_rows):
+                chunk = slice(start, start + chunk_rows)
+                logits = _at_least_fp32(functional.linear(hidden[chunk].to(dtype), weight, bias))
+                values[chunk], slope = _value_and_slope(term, logits, labels[chunk])
+                gradient[chunk] = slope.to(dtype) @ weight
+                del logits, slope  # before the next chunk is made
+        ctx.save_for_backward(gradient)
+        return values
+
+    @staticmethod
+    def backward(ctx, grad_values):  # type: ignore[no-untyped-def]
+        (gradient,) = ctx.saved_tensors
+        return (gradient * grad_values[:, None]).to(gradient.dtype), None, None, None, None, None
+
+
+def _value_and_slope(
+    term: Term | ClosedForm, logits: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return values (n,) and their gradient with respect to the logits, (n, V)."""
+    if isinstance(term, ClosedForm):
+        return term.with_gradient(logits, labels)
+    with torch.enable_grad():
+        values = term(logits.requires_grad_(), labels)
+        (slope,) = torch.autograd.grad(values.sum(), logits)
+    return values.detach(), slope

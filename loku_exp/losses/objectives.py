@@ -1,0 +1,23 @@
+"""The losses of LoKU's comparison. A loss names what it needs: forget, retain, and its knobs.
+
+CE is the token-mean cross-entropy; f the forget batch, r the retain batch of the same size. Source:
+csm9493/efficient-llm-unlearning, ``TOFU/dataloader.py``; all coefficients there are exactly 1.
+"""
+
+from loku_exp.losses.scores import LossTerms, Scores
+from loku_exp.losses.terms import cross_entropy, inverted_hinge
+
+
+def ga(forget: Scores) -> LossTerms:
+    """Gradient ascent, ``-CE(f)``. Unbounded below; the retain set is not used."""
+    return LossTerms(-forget.mean(cross_entropy))
+
+
+def gd(forget: Scores, retain: Scores, *, retain_weight: float = 1.0) -> LossTerms:
+    """Gradient difference, ``-CE(f) + retain_weight * CE(r)``."""
+    return LossTerms(-forget.mean(cross_entropy), retain.mean(cross_entropy), retain_weight)
+
+
+def ihl(forget: Scores, retain: Scores, *, retain_weight: float = 1.0) -> LossTerms:
+    """Inverted hinge loss, ``IHL(f) + retain_weight * CE(r)``; LoKU, arXiv 2408.06621."""
+    return LossTerms(forget.mean(inverted_hinge), retain.mean(cross_entropy), retain_weight)

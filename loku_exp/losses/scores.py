@@ -1,0 +1,134 @@
+"""What an objective sees of a batch: a lazy scorer of its labelled tokens."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from loku_exp.data.batches import Padded
+from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
+from loku_exp.losses.terms import ClosedForm, Term, cross_entropy
+
+Context = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The value of an objective on one micro-batch.
+
+    Attributes:
+        forget: loss on the forget batch, a scalar.
+        retain: loss on the retain batch, or None.
+        retain_weight: its coefficient.
+    """
+
+    forget: Tensor
+    retain: Tensor | None = None
+    retain_weight: float = 1.0
+
+    @property
+    def total(self) -> Tensor:
+        """Return what is minimised: forget + retain_weight * retain."""
+        return (
+            self.forget if self.retain is None else self.forget + self.retain_weight * self.retain
+        )
+
+
+class Scores:
+    """Scores one batch, running the model when first asked and only once.
+
+    Args:
+        model: the model in training.
+        batch: the batch to score.
+        plain: compute all logits and select (the slow, obvious way) instead of chunking.
+        chunk_rows: see `apply_term`.
+        as_target: a context in which `model` computes the target's function without gradient.
+        context: the context this object computes in.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Padded,
+        *,
+        plain: bool = False,
+        chunk_rows: int | None = None,
+        as_target: Context | None = None,
+        context: Context = nullcontext,
+    ):
+        self._model = model
+        self._batch = batch
+        self._plain = plain
+        self._chunk_rows = chunk_rows
+        self._as_target = as_target
+        self._context = context
+        self._rows, self._columns = label_positions(batch)
+
+    @property
+    def labels(self) -> Tensor:
+        """The labelled tokens, (n,) int64, row by row."""
+        return self._batch["labels"][self._rows, self._columns + 1]
+
+    def token_term(self, term: Term | ClosedForm) -> Tensor:
+        """Return the term of each labelled token, (n,) fp32, differentiable.
+
+        Args:
+            term: maps logits (m, V) fp32 and labels (m,) to (m,); row by row.
+        """
+        with self._context():
+            if self._plain:
+                return term(self._logits, self.labels)
+            head = self._model.get_output_embeddings()  # type: ignore[operator]
+            return apply_term(term, self._hidden, self.labels, head, self._chunk_rows)
+
+    def logprobs(self) -> Tensor:
+        """Return log p of each labelled token, (n,), differentiable."""
+        return -self.token_term(cross_entropy)
+
+    def mean(self, term: Term | ClosedForm) -> Tensor:
+        """Return the mean of a term over the labelled tokens.
+
+        Of the micro-batch (official) or of the whole update, as the batch's denominator says.
+        """
+        return self.token_term(term).sum() / self._batch["denominator"]
+
+    def sequence_sums(self, values: Tensor) -> Tensor:
+        """Sum values of labelled tokens, (n,), over each sequence, (B,)."""
+        return values.new_zeros(len(self._batch["labels"])).index_add(0, self._rows, values)
+
+    def hidden(self, layer: int) -> Tensor:
+        """Return hidden states (B, T, d) after a layer, 0 the embedding; costs a forward pass."""
+        with self._context():
+            return self._forward(output_hidden_states=True).hidden_states[layer]
+
+    @property
+    def reference(self) -> "Scores":
+        """The same batch scored by the target model, as it was before unlearning; no gradient."""
+        if self._as_target is None:
+            raise ValueError("this loss compares with the target model; pass as_target to Scores")
+        return Scores(
+            self._model,
+            self._batch,
+            plain=self._plain,
+            chunk_rows=self._chunk_rows,
+            context=self._as_target,
+        )
+
+    @cached_property
+    def _hidden(self) -> Tensor:
+        return hidden_before_head(self._model, self._batch)[self._rows, self._columns]
+
+    @cached_property
+    def _logits(self) -> Tensor:
+        return self._forward().logits[self._rows, self._columns].float()
+
+    def _forward(self, **options: bool) -> Any:
+        return self._model(
+            input_ids=self._batch["input_ids"],
+            attention_mask=self._batch["attention_mask"],
+            use_cache=False,
+            **options,
+        )
