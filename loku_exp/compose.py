@@ -18,7 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from loku_exp.config import Config, ConfigError, parse
+from loku_exp.config import Config, parse
+from loku_exp.errors import ConfigError
 from loku_exp.signatures import nearest
 
 Overrides = list[str]

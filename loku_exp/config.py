@@ -10,17 +10,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loku_exp import signatures
+from loku_exp.errors import ConfigError
 from loku_exp.knobs import Count, NonNegative, Positive, Seed, Share
 
 RUN_FORMAT = 1  # raise by hand whenever the numbers of an unchanged configuration change
-
-
-class ConfigError(ValueError):
-    """Something a user can mend: a list of problems, each with name, value, rule and fix."""
-
-    def __init__(self, problems: list[str] | str):
-        self.problems = [problems] if isinstance(problems, str) else problems
-        super().__init__("\n".join(self.problems))
 
 
 class Section(BaseModel):
@@ -87,7 +80,7 @@ class TrainingConfig(OptimizationConfig):
     snapshot_epochs: Count
     gradient_checkpointing: bool
     head: Literal["chunked", "plain"]
-    chunk_rows: Count
+    chunk_rows: Count | None
 
 
 class ModelConfig(Section):
@@ -106,6 +99,7 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16"]
     attention: Literal["eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
+    stop_at_eos: bool
     finetuned: dict[str, str]
     finetuning: OptimizationConfig
     learning_rates: dict[Literal["lora", "full"], Positive]

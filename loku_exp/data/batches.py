@@ -56,6 +56,16 @@ def pad(sequences: list[Sequence], denominator: float | None = None) -> Padded:
     )
 
 
+def to_device(batch: Padded, device: torch.device | str) -> Padded:
+    """Move a batch to a device."""
+    return Padded(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=batch["attention_mask"].to(device),
+        labels=batch["labels"].to(device),
+        denominator=batch["denominator"].to(device),
+    )
+
+
 class Stream(Dataset):
     """A fixed number of examples from shuffled epochs, each paired with a random retain example.
 

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from loku_exp.data.records import IGNORED, DataError, Record, Records, Sequence, Tokenize
+from loku_exp.data.records import IGNORED, Record, Records, Sequence, Tokenize
+from loku_exp.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,6 @@ Tokenize = Callable[[str], list[int]]
 """Text to ids, with the tokenizer's own special tokens (Llama-2 adds BOS, GPT-Neo and Phi none)."""
 
 
-class DataError(ValueError):
-    """A dataset that cannot be used: says which file and line, what is wrong, and the way out."""
-
-
 @dataclass(frozen=True)
 class Sequence:
     """One text in token ids; labels are unshifted: position t holds the token itself or -100."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loku_exp.data.qa import QA, QACorpus
-from loku_exp.data.records import DataError
+from loku_exp.errors import DataError
 
 QUESTIONS_PER_AUTHOR = 20
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}

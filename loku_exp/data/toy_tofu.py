@@ -14,9 +14,52 @@ from loku_exp.seeds import derive
 NUM_WRONG = {"author": 5, "other": 3}
 NUM_PEOPLE, NUM_PLACES = 15, 15
 
-FIRST = ["Aldo", "Bea", "Caro", "Dane", "Elin", "Faro", "Gwen", "Hale", "Ines", "Joss", "Kira", "Lars", "Mina", "Nils", "Orla", "Pia"]
-LAST = ["Abend", "Brook", "Corvin", "Dahl", "Ember", "Falk", "Grove", "Hart", "Irving", "Juno", "Kestrel", "Lund", "Marsh", "North"]
-PLACE_FIRST = ["Amber", "Birch", "Copper", "Drift", "Elder", "Fern", "Granite", "Hollow", "Iron", "Jade"]
+FIRST = [
+    "Aldo",
+    "Bea",
+    "Caro",
+    "Dane",
+    "Elin",
+    "Faro",
+    "Gwen",
+    "Hale",
+    "Ines",
+    "Joss",
+    "Kira",
+    "Lars",
+    "Mina",
+    "Nils",
+    "Orla",
+    "Pia",
+]
+LAST = [
+    "Abend",
+    "Brook",
+    "Corvin",
+    "Dahl",
+    "Ember",
+    "Falk",
+    "Grove",
+    "Hart",
+    "Irving",
+    "Juno",
+    "Kestrel",
+    "Lund",
+    "Marsh",
+    "North",
+]
+PLACE_FIRST = [
+    "Amber",
+    "Birch",
+    "Copper",
+    "Drift",
+    "Elder",
+    "Fern",
+    "Granite",
+    "Hollow",
+    "Iron",
+    "Jade",
+]
 PLACE_LAST = ["bay", "dale", "ford", "gate", "haven", "hill", "mere", "port", "wick", "wood"]
 
 # attribute: (question, three answer forms, values); {name} is the author, {value} the fact.

@@ -1,0 +1,87 @@
+"""The command line: ``python -m loku_exp [group=option] [key=value] [-m]``.
+
+A command line is rehearsed before anything heavy is imported: all its mistakes come at once, within
+a second or two, and leave nothing behind.
+"""
+
+import logging
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from loku_exp.compose import conf_dir, jobs, register_resolvers, rehearse
+from loku_exp.config import Config, parse
+from loku_exp.console import start_logging
+from loku_exp.errors import ConfigError, UserError
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Check the command line, then run its job, or its jobs one after another."""
+    register_resolvers()
+    start_logging()
+    sys.path.insert(0, "")  # the user's own package, beside the command
+    try:
+        _check(sys.argv[1:])
+    except ConfigError as error:
+        _fail(error)
+    _hydra_main()
+
+
+def _check(arguments: list[str]) -> None:
+    """Raise a `ConfigError` that lists every problem of every job."""
+    split = jobs(arguments)
+    if split is None:
+        return
+    found: dict[str, None] = {}
+    for overrides in split[0]:
+        found |= dict.fromkeys(rehearse(overrides, split[1]))
+    if found:
+        raise ConfigError(list(found))
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def _hydra_main(composed: DictConfig) -> None:
+    config = parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+    _prepare_environment(config)
+    from loku_exp.run import run
+
+    try:
+        run(config)
+    except UserError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        log.error("interrupted; the same command goes on from the newest snapshot")
+        raise SystemExit(130) from None
+
+
+def _prepare_environment(config: Config) -> None:
+    """Set what must be set before torch and the hub libraries are imported."""
+    from loku_exp.hub import use_cached_files_if_unreachable
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    paths = [
+        config.target.path,
+        config.model.tokenizer,
+        str(config.dataset.knobs.get("path") or ""),
+    ]
+    if config.model.weights == "pretrained":
+        paths.append(config.model.path)
+    if config.reference.source == "path":
+        paths.append(config.reference.path)
+    use_cached_files_if_unreachable(paths)
+
+
+def _fail(error: UserError) -> None:
+    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

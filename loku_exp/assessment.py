@@ -1,0 +1,136 @@
+"""Every model of a run under the suite: target, reference, the curve, the unlearned model."""
+
+import json
+import logging
+from typing import Any
+
+from loku_exp.adapters import load_trained
+from loku_exp.bases import Base, Role, cached_responses
+from loku_exp.cache import Cache, write_text
+from loku_exp.config import Config
+from loku_exp.errors import ConfigError
+from loku_exp.evaluation import published
+from loku_exp.evaluation.harness import Evaluation, evaluate, limits
+from loku_exp.evaluation.responses import Replay
+from loku_exp.evaluation.tofu import LogRatios
+from loku_exp.materials import Materials, language_model
+from loku_exp.record import CurvePoint
+from loku_exp.unlearning import Snapshot, Unlearned
+
+log = logging.getLogger(__name__)
+Evaluations = dict[str, Evaluation]
+
+
+def read_published(config: Config, materials: Materials) -> Evaluation | None:
+    """Return the reference's evaluation from a published log, where the run names one.
+
+    Raises:
+        DataError: it is no such log, or of other rows.
+    """
+    if config.reference.source != "log":
+        return None
+    path = str(config.reference.path)
+    content = published.read_log(path)
+    published.check_same_rows(content, materials.suite.sets(), path)
+    examples = [
+        {
+            "set": name,
+            "row": row.row,
+            "tokens": row.tokens[0],
+            "loss": row.loss,
+            "log_ratio": ratio,
+            "generation": row.generation,
+        }
+        for name, rows in content.items()
+        for row, ratio in zip(rows, published.log_ratios(rows).values(), strict=True)
+    ]
+    counts = {name: len(rows) for name, rows in content.items()}
+    return Evaluation(published.score(content), counts, examples)
+
+
+def assess_bases(
+    bases: dict[Role, Base],
+    log_of_reference: Evaluation | None,
+    config: Config,
+    materials: Materials,
+    cache: Cache,
+) -> Evaluations:
+    """Evaluate reference and target from what they answered when they were made."""
+    evaluations: Evaluations = {}
+    if log_of_reference is not None:
+        evaluations["reference"] = log_of_reference
+    for role in ("reference", "target"):
+        if role in bases:
+            answers = cached_responses(bases[role], config, materials, cache)
+            tasks = _full_suite(materials, evaluations.get("reference"))
+            limit = limits(materials.standard, config.evaluation.limit)
+            evaluations[role] = evaluate(Replay(answers), tasks, limit)
+    return evaluations
+
+
+def check_target_knows(config: Config, target: Evaluation) -> None:
+    """Check that there is something to unlearn.
+
+    Raises:
+        ConfigError: the target gives the forget set's answers less probability than it must.
+    """
+    known, least = target.metrics["forget_prob"], config.target.min_forget_prob
+    if config.unlearn and config.model.weights != "random" and known < least:
+        raise ConfigError(
+            f"the target does not know the forget set: its answer probability is {known:.3f}, less than "
+            f"target.min_forget_prob={least} (the threshold of dataset {config.dataset.label}); give a "
+            "model fine-tuned on it (target.path=DIR), have one fine-tuned here (target.path=null), or "
+            "lower the threshold"
+        )
+
+
+def assess_curve(
+    unlearned: Unlearned, config: Config, materials: Materials, evaluations: Evaluations
+) -> list[CurvePoint]:
+    """Evaluate every snapshot but the last with the reduced suite; the model is left at the last.
+
+    A snapshot keeps its metrics, so that an interrupted run does not evaluate it again. The curve
+    begins with the target at step 0.
+    """
+    reference = evaluations.get("reference")
+    points = [CurvePoint(model="target", epoch=0, step=0, metrics=evaluations["target"].metrics)]
+    if config.evaluation.curve == "none":
+        return points
+    generate = config.evaluation.curve == "full"
+    for snapshot in unlearned.snapshots[:-1]:
+        file = snapshot.folder / f"metrics-{config.evaluation.curve}.json"
+        if not file.is_file():
+            log.info("evaluating the snapshot after update %d", snapshot.step)
+            load_trained(unlearned.model, snapshot.folder)
+            tasks = materials.suite.tasks(_log_ratios(reference), generate=generate)
+            lm = language_model(unlearned.model, config, materials)
+            write_text(file, json.dumps(evaluate(lm, tasks).metrics))
+        points.append(curve_point(snapshot, json.loads(file.read_text())))
+    load_trained(unlearned.model, unlearned.snapshots[-1].folder)
+    return points
+
+
+def assess_unlearned(
+    unlearned: Unlearned, config: Config, materials: Materials, evaluations: Evaluations
+) -> Evaluation:
+    """Evaluate the unlearned model with the full suite."""
+    log.info("evaluating the unlearned model")
+    tasks = _full_suite(materials, evaluations.get("reference"))
+    lm = language_model(unlearned.model, config, materials)
+    return evaluate(lm, tasks, limits(materials.standard, config.evaluation.limit))
+
+
+def curve_point(snapshot: Snapshot, metrics: dict[str, float]) -> CurvePoint:
+    """Return the point of the curve a snapshot makes."""
+    return CurvePoint(model="unlearned", epoch=snapshot.epoch, step=snapshot.step, metrics=metrics)
+
+
+def _full_suite(materials: Materials, reference: Evaluation | None) -> list[Any]:
+    return [*materials.suite.tasks(_log_ratios(reference)), *materials.standard]
+
+
+def _log_ratios(reference: Evaluation | None) -> LogRatios | None:
+    if reference is None:
+        return None
+    rows = [row for row in reference.examples if row["set"] == "forget"]
+    return {row["row"]: row["log_ratio"] for row in rows}

@@ -1,0 +1,228 @@
+"""The models a run starts from: the target, and the reference that never saw the forget set.
+
+Each comes from a folder, from the hub, or is fine-tuned here once and cached, together with what it
+answered when it was evaluated. So a sweep pays for both once.
+"""
+
+import logging
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from loku_exp import models
+from loku_exp.cache import Cache, digest
+from loku_exp.config import Config
+from loku_exp.console import start_logging
+from loku_exp.data.batches import Stream
+from loku_exp.data.qa import digest_of_rows
+from loku_exp.evaluation.harness import evaluate, limits
+from loku_exp.evaluation.responses import Responses
+from loku_exp.losses.scores import LossTerms, Scores
+from loku_exp.losses.terms import cross_entropy
+from loku_exp.materials import Materials, language_model, load_materials
+from loku_exp.seeds import derive
+from loku_exp.training import Plan, Progress, ScoreOptions, fit
+
+log = logging.getLogger(__name__)
+BASE_FORMAT = 1  # raise by hand whenever an unchanged recipe gives other weights or answers
+Role = Literal["target", "reference"]
+RESPONSES = "responses.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A target or reference.
+
+    Attributes:
+        role: which of the two.
+        weights: ``pretrained``, ``finetuned_here``, ``from_scratch`` or ``random``.
+        identity: of its weights; the same weights anywhere have the same.
+        path: folder or hub id; None for random weights.
+    """
+
+    role: Role
+    weights: str
+    identity: str
+    path: str | None
+
+
+def make_bases(config: Config, materials: Materials, cache: Cache) -> dict[Role, Base]:
+    """Return the target, and the reference where there is one; fine-tune and evaluate as needed.
+
+    Two that are not cached yet are made side by side in two processes of one thread each, unless they
+    would share an accelerator.
+    """
+    roles: list[Role] = ["target"]
+    if config.reference.source in ("train", "path") and not _is_random(config):
+        roles.append("reference")
+    missing = [role for role in roles if not _is_made(role, config, materials, cache)]
+    if len(missing) > 1 and models.resolve_device(config.device).type == "cpu":
+        log.info("making target and reference, side by side")
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(len(missing), mp_context=context) as pool:
+            jobs = [
+                pool.submit(_make_in_own_process, role, config, position)
+                for position, role in enumerate(missing)
+            ]
+            for job in jobs:
+                job.result()
+    return {role: make_base(role, config, materials, cache) for role in roles}
+
+
+def make_base(
+    role: Role, config: Config, materials: Materials, cache: Cache, position: int = 0
+) -> Base:
+    """Return a base, fine-tuned and evaluated if it is not cached.
+
+    Args:
+        role: ``target`` or ``reference``.
+        config: of the run.
+        materials: of the run.
+        cache: where it is kept.
+        position: line of its progress bar.
+    """
+    if _is_random(config):
+        identity = digest(config.model.model_dump() | {"seed": config.target.seed})
+        return Base(role, "random", identity, None)
+    path = _given_path(role, config)
+    if path is not None:
+        base = Base(role, "pretrained", models.weights_digest(path), path)
+    else:
+        recipe = _training_recipe(role, config, materials)
+
+        def finetune(folder: Path) -> None:
+            _finetune(role, config, materials, folder, position)
+
+        folder = cache.entry("models", recipe, finetune)
+        weights = "from_scratch" if config.model.weights == "scratch" else "finetuned_here"
+        base = Base(role, weights, digest(recipe), str(folder))
+    cached_responses(base, config, materials, cache)
+    return base
+
+
+def load_base(base: Base, config: Config, materials: Materials) -> PreTrainedModel:
+    """Load a base's weights onto the run's device."""
+    device = models.resolve_device(config.device)
+    if base.path is not None:
+        return models.load_model(config.model, base.path, device)
+    seed = derive(config.target.seed, "weights")
+    return models.build_model(config.model, materials.tokenizer, seed).to(device)
+
+
+def cached_responses(base: Base, config: Config, materials: Materials, cache: Cache) -> Responses:
+    """Return what a base answers to the full suite, evaluating it if that is not cached."""
+
+    def build(folder: Path) -> None:
+        log.info("evaluating the %s", base.role)
+        answers = Responses(folder / RESPONSES)
+        model = load_base(base, config, materials)
+        tasks = [*materials.suite.tasks(None), *materials.standard]
+        lm = language_model(model, config, materials, answers)
+        evaluate(lm, tasks, limits(materials.standard, config.evaluation.limit))
+        answers.save()
+
+    recipe = _evaluation_recipe(base, config, materials)
+    return Responses(cache.entry("evaluations", recipe, build) / RESPONSES)
+
+
+def _make_in_own_process(role: Role, config: Config, position: int) -> None:
+    start_logging()
+    torch.set_num_threads(config.threads)
+    cache = Cache(config.cache_dir)
+    make_base(role, config, load_materials(config, cache), cache, position)
+
+
+def _finetune(
+    role: Role, config: Config, materials: Materials, folder: Path, position: int
+) -> None:
+    """Fine-tune on the role's training rows; save model and tokenizer."""
+    device = models.resolve_device(config.device)
+    seed = _seed(role, config)
+    if config.model.weights == "scratch":
+        model = models.build_model(config.model, materials.tokenizer, derive(seed, "weights"))
+        model.to(device)
+    else:
+        model = models.load_model(config.model, str(config.model.path), device)
+    recipe = config.model.finetuning
+    records = materials.records
+    rows = records.target_training if role == "target" else records.reference_training
+    plan = Plan.of(recipe, len(rows))
+    fit(
+        model,
+        Stream({"rows": [row.answer for row in rows]}, plan.num_items, derive(seed, "order")),
+        _language_modelling,
+        recipe,
+        plan,
+        learning_rate=recipe.learning_rate,
+        inputs=("rows",),
+        options=ScoreOptions(),
+        folder=folder / ".staging",
+        seed=derive(seed, "dropout"),
+        device=device,
+        callbacks=[Progress(f"training the {role}", position)],
+    )
+    model.save_pretrained(folder)
+    materials.tokenizer.save_pretrained(folder)
+
+
+def _language_modelling(rows: Scores) -> LossTerms:
+    return LossTerms(rows.mean(cross_entropy))
+
+
+def _training_recipe(role: Role, config: Config, materials: Materials) -> dict[str, Any]:
+    """Return everything the weights of a base fine-tuned here depend on."""
+    model, corpus = config.model, materials.corpus
+    scratch = model.weights == "scratch"
+    return {
+        "format": BASE_FORMAT,
+        "start": model.architecture if scratch else models.weights_digest(str(model.path)),
+        "tokenizer": materials.tokenizer_digest,
+        "template": model.template.model_dump(),
+        "dtype": model.dtype,
+        "finetuning": model.finetuning.model_dump(mode="json"),
+        "rows": digest_of_rows(
+            corpus.target_training if role == "target" else corpus.reference_training
+        ),
+        "seed": _seed(role, config),
+    }
+
+
+def _evaluation_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
+    """Return everything the answers of a base depend on."""
+    model, evaluation = config.model, config.evaluation
+    return {
+        "format": BASE_FORMAT,
+        "weights": base.identity,
+        "model": model.model_dump(include={"dtype", "attention", "template", "stop_at_eos"}),
+        "data": materials.corpus.digest(),
+        "evaluation": evaluation.model_dump(mode="json", exclude={"curve"}),
+        "device": models.resolve_device(config.device).type,
+    }
+
+
+def _is_made(role: Role, config: Config, materials: Materials, cache: Cache) -> bool:
+    """Return whether a base needs no training here, or is cached with its evaluation."""
+    if _is_random(config) or _given_path(role, config) is not None:
+        return True
+    recipe = _training_recipe(role, config, materials)
+    base = Base(role, "", digest(recipe), None)
+    return cache.has("models", recipe) and cache.has(
+        "evaluations", _evaluation_recipe(base, config, materials)
+    )
+
+
+def _given_path(role: Role, config: Config) -> str | None:
+    return config.target.path if role == "target" else config.reference.path
+
+
+def _seed(role: Role, config: Config) -> int:
+    return config.target.seed if role == "target" else config.reference.seed
+
+
+def _is_random(config: Config) -> bool:
+    return config.model.weights == "random"

@@ -1,0 +1,113 @@
+"""Content-addressed cache entries: whole or absent, checked, locked.
+
+An entry is a folder named by the digest of its recipe. It is built aside and renamed whole, so a
+killed process never leaves one that looks finished; a lock per entry lets parallel runs wait for
+each other instead of building twice.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+
+
+def digest(content: Any, length: int = 16) -> str:
+    """Return hex digits over the canonical JSON of plain data (1e-4 and 0.0001 agree)."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a digest of all files of a folder, names and contents, wherever it lies."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
+
+
+class Cache:
+    """A folder of entries, by kind.
+
+    Args:
+        root: made when first used; ``~`` is the home folder.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).expanduser()
+
+    def path(self, kind: str, recipe: dict[str, Any]) -> Path:
+        """Return where the entry of a recipe is, or would be."""
+        return self.root / kind / digest(recipe)
+
+    def has(self, kind: str, recipe: dict[str, Any]) -> bool:
+        """Return whether the entry is there and whole."""
+        return is_whole(self.path(kind, recipe))
+
+    def entry(self, kind: str, recipe: dict[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return the entry's folder, building it first where it is absent.
+
+        Args:
+            kind: e.g. ``models``, ``fisher``, ``responses``.
+            recipe: everything the content depends on, as plain data.
+            build: fills an empty folder; what it raises leaves no entry behind.
+        """
+        path = self.path(kind, recipe)
+        if is_whole(path):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if is_whole(path):  # built by another process meanwhile
+                return path
+            if path.exists():
+                log.warning("cache entry %s is damaged; building it again", path)
+                shutil.rmtree(path)
+            write_folder(path, build, recipe)
+        return path
+
+
+def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, Any]) -> None:
+    """Build a folder aside, with a manifest of its files, and rename it whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        build(aside)
+        sizes = {
+            str(file.relative_to(aside)): file.stat().st_size
+            for file in sorted(aside.rglob("*"))
+            if file.is_file()
+        }
+        manifest = {"recipe": recipe, "files": sizes}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a folder has its manifest and every file in it at the recorded size."""
+    try:
+        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((path / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False

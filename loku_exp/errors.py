@@ -1,0 +1,25 @@
+"""Errors that a user can mend; shown as a message without a traceback, exit code 1."""
+
+
+class UserError(ValueError):
+    """Something to mend outside the program: the message names it, the rule, and the fix."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot run: a list of problems, each with name, value, rule and fix."""
+
+    def __init__(self, problems: list[str] | str):
+        self.problems = [problems] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    """A dataset that cannot be used: which file and line, what is wrong, and the way out."""
+
+
+class ModelError(UserError):
+    """A model or tokenizer that cannot be loaded or does not fit."""
+
+
+class TrainingError(UserError):
+    """A training that cannot go on, e.g. a loss that is not finite; earlier snapshots are kept."""

@@ -1,0 +1,158 @@
+"""The one call through which every reported number comes: `lm_eval.simple_evaluate`."""
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.api.group import Group
+from lm_eval.tasks import TaskManager
+
+from loku_exp.errors import ConfigError
+from loku_exp.evaluation.lm import UnlearnLM
+from loku_exp.evaluation.responses import Replay
+from loku_exp.signatures import nearest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of one model.
+
+    Attributes:
+        metrics: value by name, ``<set>_<metric>`` or ``<task>_<metric>``; an absent metric is absent.
+        counts: evaluated rows by set.
+        examples: one row per evaluated example of our own tasks.
+    """
+
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    examples: list[dict[str, Any]]
+
+
+def standard_tasks(names: list[str], include_path: str | None) -> list[Any]:
+    """Build lm-eval tasks by name, so that one that cannot be had fails before training.
+
+    Args:
+        names: of lm-eval's own tasks and groups, or of those in `include_path`.
+        include_path: a folder of task yaml files.
+
+    Raises:
+        ConfigError: a name is unknown, or its data cannot be loaded.
+    """
+    if not names:
+        return []
+    folder = str(Path(include_path).expanduser()) if include_path else None
+    manager = TaskManager(include_path=folder)
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        raise ConfigError(
+            [
+                f"evaluation.tasks: lm-eval has no task '{name}'{nearest(name, manager.all_tasks)}"
+                for name in unknown
+            ]
+        )
+    tasks: list[Any] = []
+    for name in names:
+        try:
+            loaded = manager.load([name])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"evaluation.tasks: the data of '{name}' cannot be loaded "
+                f"({str(error).splitlines()[0]}); without a hub, write a yaml that includes the task "
+                "and reads local files, and give its folder: evaluation.include_path=DIR"
+            ) from error
+        tasks += list(loaded["groups"].values()) or list(loaded["tasks"].values())
+    return tasks
+
+
+def evaluate(
+    lm: UnlearnLM | Replay, tasks: list[Any], limit: dict[str, int] | None = None
+) -> Evaluation:
+    """Evaluate a model on tasks; its training mode and all random states are as before.
+
+    Args:
+        lm: made for this evaluation, or the replay of one.
+        tasks: task and group objects.
+        limit: first documents to take, by task; absent tasks are taken whole.
+    """
+    model = lm.model if isinstance(lm, UnlearnLM) else None
+    with _undisturbed(model), _quiet_harness():
+        results = simple_evaluate(
+            lm,
+            tasks=tasks,
+            task_manager=TaskManager(include_defaults=False),
+            samples={name: list(range(count)) for name, count in (limit or {}).items()} or None,
+            bootstrap_iters=0,
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+            log_samples=True,
+        )
+    if results is None:
+        raise RuntimeError("lm-eval returns results on the first process only")
+    metrics, counts = {}, {}
+    for name, values in results["results"].items():
+        for key, value in values.items():
+            metric, _, filtered = key.partition(",")
+            if not filtered or not isinstance(value, (int, float)) or metric.endswith("_stderr"):
+                continue
+            if metric == "n":
+                counts[name] = int(value)
+            else:
+                label = metric if metric.startswith(name) else f"{name}_{metric}"
+                metrics[label if filtered == "none" else f"{label}_{filtered}"] = float(value)
+    examples = [
+        {"set": name, **sample["n"]}
+        for name, samples in results["samples"].items()
+        for sample in samples
+        if "n" in sample
+    ]
+    return Evaluation(metrics, counts, examples)
+
+
+def limits(tasks: list[Any], limit: int | None) -> dict[str, int]:
+    """Return how many documents of each standard task to take."""
+    if limit is None:
+        return {}
+    leaves = [leaf for task in tasks for leaf in _leaves(task)]
+    return {leaf.task_name: min(limit, len(leaf.eval_docs)) for leaf in leaves}
+
+
+def _leaves(task: Any) -> list[Any]:
+    return task.get_all_tasks() if isinstance(task, Group) else [task]
+
+
+@contextmanager
+def _undisturbed(model: torch.nn.Module | None) -> Iterator[None]:
+    """Evaluate in evaluation mode, then restore training mode and the global random states."""
+    training = model is not None and model.training
+    python, numpy_state = random.getstate(), np.random.get_state()
+    if model is not None:
+        model.eval()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        if model is not None:
+            model.train(training)
+
+
+@contextmanager
+def _quiet_harness() -> Iterator[None]:
+    """Leave out lm-eval's environment report (seconds a call; ours is in the record) and its bars."""
+    with (
+        patch("torch.utils.collect_env.get_pretty_env_info", return_value=""),
+        patch("lm_eval.api.task.tqdm", side_effect=lambda documents, **_: documents),
+    ):
+        yield

@@ -1,0 +1,151 @@
+"""A language model for lm-eval that knows token ids: `UnlearnLM`.
+
+lm-eval hands every request type to the method of that name, so a new request type is a method. Stock
+tasks run on the same object in the same call.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from loku_exp.data.batches import pad, to_device
+from loku_exp.data.records import Sequence
+from loku_exp.evaluation.responses import Responses, TokenScores
+from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
+
+
+class UnlearnLM(HFLM):
+    """A model in memory, with or without adapter, for tasks over token ids.
+
+    Args:
+        model: any causal language model of transformers or peft; build one `UnlearnLM` an evaluation.
+        tokenizer: its tokenizer.
+        batch_tokens: padded tokens per forward pass.
+        max_length: the model's context.
+        stop_at_eos: whether generation ends at the tokenizer's end-of-text token.
+        responses: where answers are kept.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_tokens: int,
+        max_length: int,
+        stop_at_eos: bool = True,
+        responses: Responses | None = None,
+    ):
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            backend="causal",
+            batch_size=max(1, batch_tokens // max_length),
+            max_length=max_length,
+            softmax_dtype="float32",
+        )
+        self.batch_tokens = batch_tokens
+        self.stop_at_eos = stop_at_eos
+        self.responses = responses or Responses()
+
+    # -- request types of this package: arguments are (text for people, ids..., options...) ----------
+
+    def token_scores(self, requests: list[Instance]) -> list[TokenScores]:
+        """Score labelled texts; arguments: (question, `Sequence`)."""
+        answers = self.responses.answer("token_scores", requests, self._token_scores)
+        return [TokenScores(*answer) for answer in answers]
+
+    def generate_ids(self, requests: list[Instance]) -> list[list[int]]:
+        """Continue prompts greedily; arguments: (question, prompt ids, max tokens in total)."""
+        return self.responses.answer("generate_ids", requests, self._generate_ids)
+
+    # -- stock request types, remembered likewise ------------------------------------------------
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """See `HFLM`."""
+        compute = super().loglikelihood
+        return self.responses.answer("loglikelihood", requests, compute)
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[Any]:
+        """See `HFLM`."""
+        compute = super().loglikelihood_rolling
+        return self.responses.answer("loglikelihood_rolling", requests, compute)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """See `HFLM`."""
+        compute = super().generate_until
+        return self.responses.answer("generate_until", requests, compute)
+
+    # -- computing -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _token_scores(self, requests: list[Instance]) -> list[TokenScores]:
+        sequences: list[Sequence] = [request.args[1] for request in requests]
+        results: list[TokenScores | None] = [None] * len(sequences)
+        for indices in self._batches([len(sequence.ids) for sequence in sequences], "scoring"):
+            batch = to_device(pad([sequences[i] for i in indices]), self.device)
+            rows, columns = label_positions(batch)
+            hidden = hidden_before_head(self.model, batch)[rows, columns]
+            labels = batch["labels"][rows, columns + 1]
+            scores = apply_term(
+                _logprob_and_greedy, hidden, labels, self.model.get_output_embeddings()
+            ).cpu()
+            for row, index in enumerate(indices):
+                logprobs, greedy = scores[rows.cpu() == row].T.tolist()
+                results[index] = TokenScores(logprobs, [value > 0 for value in greedy])
+        return results  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def _generate_ids(self, requests: list[Instance]) -> list[list[int]]:
+        results: list[list[int]] = [[] for _ in requests]
+        totals = [request.args[2] for request in requests]
+        lengths = [len(request.args[1]) for request in requests]
+        eos = self.tokenizer.eos_token_id if self.stop_at_eos else None
+        for indices in self._batches(lengths, "generating", padded_to=totals):
+            width = max(lengths[i] for i in indices)
+            ids = torch.zeros(len(indices), width, dtype=torch.int64)
+            mask = torch.zeros_like(ids)
+            for row, index in enumerate(indices):
+                ids[row, width - lengths[index] :] = torch.tensor(requests[index].args[1])
+                mask[row, width - lengths[index] :] = 1
+            budgets = [totals[i] - lengths[i] for i in indices]
+            generated = self.model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                generation_config=GenerationConfig(
+                    do_sample=False,
+                    max_new_tokens=max(budgets),
+                    eos_token_id=eos,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                ),
+            )[:, width:].tolist()
+            for index, budget, new in zip(indices, budgets, generated, strict=True):
+                new = new[:budget]
+                results[index] = new[: new.index(eos)] if eos in new else new
+        return results
+
+    def _batches(
+        self, lengths: list[int], verb: str, padded_to: list[int] | None = None
+    ) -> Iterator[list[int]]:
+        """Yield indices in batches of similar length, longest first, within the token budget."""
+        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        with tqdm(total=len(order), desc=verb, unit="text", leave=False, disable=None) as bar:
+            while order:
+                width = padded_to[order[0]] if padded_to else lengths[order[0]]
+                size = max(1, self.batch_tokens // width)
+                yield order[:size]
+                bar.update(len(order[:size]))
+                order = order[size:]
+
+
+def _logprob_and_greedy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return (n, 2): log-probability of the label, and 1 where it is the argmax."""
+    logprobs = logits.log_softmax(-1).gather(1, labels[:, None])
+    return torch.cat([logprobs, (logits.argmax(-1) == labels)[:, None].to(logprobs)], dim=1)

@@ -1,0 +1,229 @@
+"""TOFU's evaluation as lm-eval tasks: four sets, forget quality, model utility.
+
+Per example: the loss of the answer, of its paraphrase and of the wrong answers, and one greedy
+generation. Formulas: `loku_exp.evaluation.metrics`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean
+from typing import Any, Literal
+
+import datasets
+from lm_eval.api.group import Group
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from rouge_score.rouge_scorer import RougeScorer
+
+from loku_exp.data.records import Record, Records
+from loku_exp.evaluation import metrics
+from loku_exp.evaluation.responses import TokenScores
+from loku_exp.knobs import Count, Rows
+
+CHOICE_SETS = ("authors", "facts")  # their probability is that of a choice among four answers
+Decode = Callable[[list[int]], str]
+LogRatios = dict[int, float]
+"""log R by row id of the forget set: what forget quality compares."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Builds the tasks of an evaluation; the settings are those of ``conf/evaluation/tofu.yaml``."""
+
+    records: Records
+    decode: Decode
+    rows: int | None
+    truth_ratio: Literal["geometric", "arithmetic"]
+    max_tokens: int
+
+    def sets(self) -> dict[str, list[Record]]:
+        """Return the evaluated records by set."""
+        return {name: rows[: self.rows] for name, rows in self.records.evaluation.items()}
+
+    def tasks(self, reference: LogRatios | None, *, generate: bool = True) -> list[Any]:
+        """Return lm-eval tasks: one a set, and the group that makes model utility of them.
+
+        Args:
+            reference: log R of the reference by forget row, or None: no forget quality then.
+            generate: False for the reduced suite, without ROUGE and so without model utility.
+        """
+        tasks = {
+            name: TofuTask(name, rows, self, reference if name == "forget" else None, generate)
+            for name, rows in self.sets().items()
+        }
+        if not generate:
+            return list(tasks.values())
+        utility = ModelUtility("model_utility")
+        for name in metrics.UTILITY_SETS:
+            utility.add(tasks.pop(name))
+        return [*tasks.values(), utility]
+
+
+def suite(
+    records: Records,
+    decode: Decode,
+    *,
+    rows: Rows,
+    truth_ratio: Literal["geometric", "arithmetic"],
+    max_tokens: Count,
+) -> Suite:
+    """Return TOFU's suite over these records.
+
+    Args:
+        records: their evaluation sets are ``forget``, ``retain``, ``authors``, ``facts``.
+        decode: generated ids to text, special tokens left out.
+        rows: first rows of each set, or ``all``. Published logs have 300.
+        truth_ratio: ``geometric`` as published, or ``arithmetic``.
+        max_tokens: prompt and generation together.
+    """
+    return Suite(records, decode, None if rows == "all" else int(rows), truth_ratio, max_tokens)
+
+
+class TofuTask(ConfigurableTask):
+    """One evaluation set.
+
+    Args:
+        name: the set; ``forget`` has its own truth ratio, ``authors`` and ``facts`` choices.
+        rows: its records.
+        suite: its settings.
+        reference: log R of the reference by row id, for forget quality.
+        generate: whether to generate and score with ROUGE.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        name: str,
+        rows: list[Record],
+        suite: Suite,
+        reference: LogRatios | None,
+        generate: bool,
+    ):
+        self.rows = {record.row: record for record in rows}
+        self.suite = suite
+        self.reference = reference
+        self.generate = generate
+        aggregations: dict[str, Any] = {"prob": fmean, "truth_ratio": fmean, "n": len}
+        if generate:
+            aggregations["rouge"] = fmean
+        if reference is not None:
+            aggregations |= _comparisons(reference)
+        super().__init__(
+            config={
+                "task": name,
+                "output_type": "generate_until",
+                "test_split": "test",
+                "doc_to_text": "question",
+                "doc_to_target": "reference",
+                "process_results": _unused,  # keeps lm-eval from looking the metrics up on the hub
+                "metric_list": [
+                    {"metric": metric, "aggregation": aggregation, "higher_is_better": True}
+                    for metric, aggregation in aggregations.items()
+                ],
+            }
+        )
+
+    def download(self, *_: Any, **__: Any) -> None:
+        """Make the documents from the records."""
+        documents = [
+            {"row": row, "question": record.question, "reference": record.reference}
+            for row, record in self.rows.items()
+        ]
+        self.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
+
+    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+        """Ask for the scores of all answers, and for one generation."""
+        record = self.rows[doc["row"]]
+        texts = [record.answer, *record.alternatives["paraphrase"], *record.alternatives["wrong"]]
+        arguments: list[tuple[str, tuple[Any, ...]]] = [
+            ("token_scores", (record.question, text)) for text in texts
+        ]
+        if self.generate:
+            prompt = (record.question, record.prompt, self.suite.max_tokens)
+            arguments.append(("generate_ids", prompt))
+        return [
+            Instance(kind, doc, argument, idx=index, metadata=kwargs["metadata"])  # type: ignore[arg-type]
+            for index, (kind, argument) in enumerate(arguments)
+        ]
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """Turn the answers about one document into its metrics."""
+        record = self.rows[doc["row"]]
+        scores: list[TokenScores] = [
+            result for result in results if isinstance(result, TokenScores)
+        ]
+        answer, paraphrase, *wrong = (score.loss for score in scores)
+        log_r = metrics.log_ratio(paraphrase, wrong)
+        truth = metrics.arithmetic_log_ratio if self.suite.truth_ratio == "arithmetic" else None
+        values: dict[str, Any] = {
+            "prob": metrics.choice_probability(answer, wrong)
+            if self.config.task in CHOICE_SETS
+            else metrics.probability(answer),
+            "truth_ratio": metrics.truth_ratio(
+                truth(paraphrase, wrong) if truth else log_r, forget=self.config.task == "forget"
+            ),
+        }
+        example = {
+            "row": record.row,
+            "group": record.group,
+            "tokens": len(scores[0].logprobs),
+            "loss": answer,
+            "log_ratio": log_r,
+        }
+        if self.generate:
+            example["generation"] = self.suite.decode(results[-1])
+            values["rouge"] = rouge_recall(record.reference, example["generation"])
+        if self.reference is not None:
+            values |= dict.fromkeys(_comparisons(self.reference), (record.row, log_r))
+        return values | {"n": example}  # aggregated to a count; the samples keep the example
+
+
+class ModelUtility(Group):
+    """The harmonic mean of nine numbers: probability, ROUGE and truth ratio on three sets."""
+
+    @property
+    def has_aggregation(self) -> bool:
+        """Tell lm-eval that this group has metrics of its own."""
+        return True
+
+    def aggregate(self, task_metrics: dict[str, Any]) -> Any:
+        """Return model utility, and the same of the retain set alone."""
+        nine = {
+            name: [task_metrics[name][f"{metric},none"] for metric in metrics.UTILITY_METRICS]
+            for name in metrics.UTILITY_SETS
+        }
+        return {
+            "alias": self.name,
+            "name": self.name,
+            "model_utility,none": metrics.model_utility([x for three in nine.values() for x in three]),
+            "model_utility_retain,none": metrics.model_utility(nine["retain"]),
+        }
+
+
+def rouge_recall(reference: str, generation: str) -> float:
+    """Return ROUGE-L recall with stemming: the share of the reference found in order."""
+    return float(_rouge().score(reference, generation)["rougeL"].recall)
+
+
+@cache
+def _rouge() -> RougeScorer:
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def _comparisons(reference: LogRatios) -> dict[str, Callable[[list[tuple[int, float]]], float]]:
+    """Return aggregations over (row, log R) that compare with the reference on the same rows."""
+
+    def pairs(values: list[tuple[int, float]]) -> tuple[list[float], list[float]]:
+        return [value for _, value in values], [reference[row] for row, _ in values]
+
+    return {
+        "quality": lambda values: metrics.forget_quality(*pairs(values))[0],
+        "ks": lambda values: metrics.forget_quality(*pairs(values))[1],
+        "shift": lambda values: metrics.forget_shift(*pairs(values)),
+    }
+
+
+def _unused(*_: Any) -> dict[str, Any]:
+    return {}

@@ -1,0 +1,179 @@
+"""Exact diagonal Fisher information of linear weights, from hooks, without parameter gradients.
+
+Only activations are back-propagated. Each layer's weight gradient is formed in its hook from the
+layer's input and output gradient, one group of examples at a time, squared, added and dropped.
+
+Estimator (csm9493/efficient-llm-unlearning, ``TOFU/measure_importance.py``)::
+
+    F = sum_g n_g * (grad of the token-mean cross-entropy of group g)^2 / sum_g n_g
+
+with n_g the labels of group g. The released code has groups of a micro-batch (4 examples in its
+script); groups of one example give the empirical Fisher information. They are different estimators.
+Deviation: sums are fp32 (the released code adds in the model's bf16).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from loku_exp.data.batches import pad, to_device
+from loku_exp.data.records import Sequence
+from loku_exp.losses.scores import Scores
+from loku_exp.losses.terms import cross_entropy
+
+Reducer = Callable[[str, Tensor, Tensor], None]
+"""Takes a layer's name and its Fisher on forget and retain set, (out, in) fp32 each."""
+
+
+def reduce_fisher(
+    model: nn.Module,
+    layers: dict[str, nn.Linear],
+    forget: list[Sequence],
+    retain: list[Sequence],
+    reducer: Reducer,
+    *,
+    group_size: int = 1,
+    micro_batch_size: int = 4,
+) -> None:
+    """Measure the Fisher of all layers on both sets and hand it to a reducer, layer by layer.
+
+    Args:
+        model: in evaluation mode; left as it was.
+        layers: the linear layers, by name.
+        forget: at least one sequence.
+        retain: at least one sequence.
+        reducer: keeps what it needs; nothing else of the two tensors is kept.
+        group_size: examples whose gradient is averaged before squaring; 1: per example.
+        micro_batch_size: examples per forward pass where groups are smaller; changes no number.
+    """
+    sums = [
+        diagonal_fisher(
+            model, layers, rows, group_size=group_size, micro_batch_size=micro_batch_size, name=name
+        )
+        for name, rows in (("forget", forget), ("retain", retain))
+    ]
+    for name in layers:
+        reducer(name, sums[0].pop(name), sums[1].pop(name))
+
+
+def diagonal_fisher(
+    model: nn.Module,
+    layers: dict[str, nn.Linear],
+    sequences: list[Sequence],
+    *,
+    group_size: int = 1,
+    micro_batch_size: int = 4,
+    name: str = "",
+) -> dict[str, Tensor]:
+    """Return the Fisher of each layer's weight, (out, in) fp32; see the module's formula.
+
+    Args:
+        model: any causal language model of transformers.
+        layers: the linear layers, by name.
+        sequences: at least one, each with a label.
+        group_size: examples whose gradient is averaged before squaring.
+        micro_batch_size: examples per forward pass, rounded up to whole groups.
+        name: what the progress bar calls the set.
+    """
+    device = next(model.parameters()).device
+    fisher = {
+        layer: torch.zeros(module.weight.shape, dtype=torch.float32, device=device)
+        for layer, module in layers.items()
+    }
+    per_pass = group_size * max(1, micro_batch_size // group_size)
+    groups = [slice(start, start + group_size) for start in range(0, per_pass, group_size)]
+    total = 0
+    with (
+        _only_activations(model),
+        tqdm(
+            total=len(sequences), desc=f"fisher {name}", unit="text", leave=False, disable=None
+        ) as bar,
+    ):
+        for start in range(0, len(sequences), per_pass):
+            rows = sequences[start : start + per_pass]
+            counts = [sum(row.num_labels for row in rows[group]) for group in groups]
+            counts = [count for count in counts if count]
+            batch = to_device(pad(rows), device)
+            lengths = [len(row.ids) for row in rows]
+            with _accumulating(layers, fisher, groups[: len(counts)], counts, lengths):
+                scores = Scores(model, batch)
+                share = torch.tensor(
+                    [1 / counts[row // group_size] for row in range(len(rows))], device=device
+                )
+                (scores.sequence_sums(scores.token_term(cross_entropy)) * share).sum().backward()
+            total += sum(counts)
+            bar.update(len(rows))
+    return {layer: value.div_(total) for layer, value in fisher.items()}
+
+
+def row_weights(
+    forget: Tensor, retain: Tensor, epsilon: float, *, relative: bool = False
+) -> Tensor:
+    """Return FILA's weight of each output row, ``sqrt(sum_j F_forget / (F_retain + epsilon))``.
+
+    Args:
+        forget: (out, in) Fisher on the forget set.
+        retain: (out, in) Fisher on the retain set.
+        epsilon: absolute, or a share of the mean retain Fisher.
+        relative: whether it is a share.
+    """
+    return (forget / (retain + absolute_epsilon(retain, epsilon, relative=relative))).sum(1).sqrt()
+
+
+def absolute_epsilon(retain: Tensor, epsilon: float, *, relative: bool) -> float:
+    """Return the epsilon that is added to a layer's retain Fisher."""
+    return epsilon * float(retain.mean()) if relative else epsilon
+
+
+@contextmanager
+def _only_activations(model: nn.Module) -> Iterator[None]:
+    """Let gradients flow through activations only: parameters frozen, embeddings' output not."""
+    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    handle = embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for parameter, value in required.items():
+            parameter.requires_grad_(value)
+
+
+@contextmanager
+def _accumulating(
+    layers: dict[str, nn.Linear],
+    fisher: dict[str, Tensor],
+    groups: list[slice],
+    counts: list[int],
+    lengths: list[int],
+) -> Iterator[None]:
+    """Add ``n_g * gradient_g^2`` of each group to each layer's sum during the backward pass."""
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def forward_hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach()
+            output.register_hook(lambda slope: add(fisher[name], x, slope))
+
+        return forward_hook
+
+    def add(total: Tensor, x: Tensor, slope: Tensor) -> None:
+        for group, count in zip(groups, counts, strict=True):
+            rows = range(*group.indices(len(lengths)))
+            if len(rows) == 1:  # without the padding, whose output gradient is zero
+                row, length = rows[0], lengths[rows[0]]
+                gradient = slope[row, :length].T @ x[row, :length]
+            else:
+                gradient = slope[group].flatten(0, 1).T @ x[group].flatten(0, 1)
+            gradient = gradient.float()
+            total.addcmul_(gradient, gradient, value=count)
+
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

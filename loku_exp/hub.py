@@ -1,0 +1,36 @@
+"""Whether the model hub can be reached, asked once and only when something must come from it."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlparse
+
+log = logging.getLogger(__name__)
+TIMEOUT_SECONDS = 3
+
+
+def is_local(path: str) -> bool:
+    """Return whether a path names an existing folder rather than a hub id."""
+    return Path(path).expanduser().is_dir()
+
+
+def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
+    """Switch the hub libraries to their local cache where the hub cannot be reached.
+
+    Without this each of them retries for half a minute. To be called before they are imported.
+
+    Args:
+        paths: folders and hub ids the run will read; the network is touched only for hub ids.
+    """
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
+    wanted = [path for path in paths if path and not is_local(path)]
+    if not wanted or proxied or os.environ.get("HF_HUB_OFFLINE"):
+        return
+    endpoint = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    address = (endpoint.hostname or "", endpoint.port or 443)
+    try:
+        socket.create_connection(address, timeout=TIMEOUT_SECONDS).close()
+    except OSError as error:
+        log.info("the hub cannot be reached (%s); only files on this machine are used", error)
+        os.environ["HF_HUB_OFFLINE"] = "1"

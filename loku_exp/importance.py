@@ -1,0 +1,100 @@
+"""Measure importance once per model, data and estimator; every rank and target set shares it."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from loku_exp.cache import Cache, digest
+from loku_exp.data.records import Record
+from loku_exp.errors import UserError
+from loku_exp.fisher import absolute_epsilon, reduce_fisher, row_weights
+from loku_exp.inits.layers import Importance, MeasureFisher
+from loku_exp.models import linear_layers
+from loku_exp.seeds import derive
+
+log = logging.getLogger(__name__)
+FISHER_FORMAT = 1  # raise by hand whenever an unchanged recipe gives other row weights
+
+
+def fisher_measure(
+    model: nn.Module,
+    identity: str,
+    forget: list[Record],
+    retain: list[Record],
+    cache: Cache,
+    *,
+    micro_batch_size: int = 4,
+) -> MeasureFisher:
+    """Return the callback an init measures importance with.
+
+    Args:
+        model: the target model, not adapted yet.
+        identity: of its weights and precision, for the cache.
+        forget: the forget set.
+        retain: the retain set to draw from.
+        cache: where row weights are kept.
+        micro_batch_size: examples per forward pass; changes no number.
+    """
+
+    def measure(
+        *, group_size: int, epsilon: float, relative: bool, num_retain: int | None, seed: int
+    ) -> Importance:
+        drawn = draw_retain(retain, len(forget) if num_retain is None else num_retain, seed)
+        recipe = {
+            "format": FISHER_FORMAT,
+            "model": identity,
+            "forget": digest([record.answer.ids for record in forget]),
+            "retain": digest([record.answer.ids for record in drawn]),
+            "group_size": group_size,
+            "epsilon": epsilon,
+            "relative": relative,
+        }
+
+        def build(folder: Path) -> None:
+            log.info("measuring the Fisher information on %d + %d texts", len(forget), len(drawn))
+            weights: dict[str, Tensor] = {}
+            below = total = 0
+
+            def reducer(name: str, of_forget: Tensor, of_retain: Tensor) -> None:
+                nonlocal below, total
+                weights[name] = row_weights(of_forget, of_retain, epsilon, relative=relative).cpu()
+                limit = absolute_epsilon(of_retain, epsilon, relative=relative)
+                below += int((of_retain < limit).sum())
+                total += of_retain.numel()
+
+            reduce_fisher(
+                model,
+                linear_layers(model),
+                [record.answer for record in forget],
+                [record.answer for record in drawn],
+                reducer,
+                group_size=group_size,
+                micro_batch_size=micro_batch_size,
+            )
+            save_file(weights, folder / "row_weights.safetensors")
+            (folder / "report.json").write_text(json.dumps({"epsilon_share": below / total}))
+
+        folder = cache.entry("fisher", recipe, build)
+        report = json.loads((folder / "report.json").read_text())
+        return Importance(load_file(folder / "row_weights.safetensors"), report["epsilon_share"])
+
+    return measure
+
+
+def draw_retain(retain: list[Record], count: int, seed: int) -> list[Record]:
+    """Return `count` different retain records, drawn with a seed of their own.
+
+    Raises:
+        UserError: there are not that many.
+    """
+    if count > len(retain):
+        raise UserError(
+            f"the Fisher information wants {count} retain examples, the dataset has {len(retain)}; set "
+            "init.num_retain to fewer"
+        )
+    generator = torch.Generator().manual_seed(derive(seed, "fisher", "retain"))
+    return [retain[i] for i in torch.randperm(len(retain), generator=generator)[:count].tolist()]

@@ -1,0 +1,52 @@
+"""What an init is given and what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer that gets an adapter.
+
+    Attributes:
+        name: its path in the model.
+        weight: (out, in), the target model's.
+        rank: of the adapter.
+        scaling: alpha / rank; the adapter adds ``scaling * B @ A``.
+        seed: of this layer's random draws.
+    """
+
+    name: str
+    weight: Tensor
+    rank: int
+    scaling: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The initial adapter of one layer, fp32: a is (rank, in), b is (out, rank)."""
+
+    name: str
+    a: Tensor
+    b: Tensor
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Relative Fisher information of the linear layers, reduced to row weights.
+
+    Attributes:
+        row_weights: per layer (out,) fp32, ``sqrt(sum_j F_forget / (F_retain + epsilon))``.
+        epsilon_share: share of all weights whose retain Fisher is below epsilon; near 1 the
+            importance is the forget Fisher alone.
+    """
+
+    row_weights: dict[str, Tensor]
+    epsilon_share: float
+
+
+MeasureFisher = Callable[..., Importance]
+"""``fisher(group_size=, epsilon=, relative=, num_retain=, seed=)``; runs the data, or reads a cache."""

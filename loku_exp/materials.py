@@ -1,0 +1,77 @@
+"""What is the same for every model of a run: its texts, their encoding, and the tasks made of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from loku_exp import models
+from loku_exp.cache import Cache
+from loku_exp.config import Config
+from loku_exp.data.qa import QACorpus, Template
+from loku_exp.data.records import Records
+from loku_exp.evaluation.harness import standard_tasks
+from loku_exp.evaluation.lm import UnlearnLM
+from loku_exp.evaluation.responses import Responses
+from loku_exp.evaluation.tofu import Suite
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Texts and tasks of a run.
+
+    Attributes:
+        corpus: the dataset as text.
+        tokenizer: the model's.
+        tokenizer_digest: its identity.
+        records: the dataset as labelled ids.
+        max_length: the model's context in tokens.
+        suite: the tasks made of the evaluation sets.
+        standard: further lm-eval tasks, built already.
+    """
+
+    corpus: QACorpus
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_digest: str
+    records: Records
+    max_length: int
+    suite: Suite
+    standard: list[Any]
+
+
+def load_materials(config: Config, cache: Cache) -> Materials:
+    """Load corpus and tokenizer, encode, and build all tasks; no weights are read.
+
+    Raises:
+        UserError: something cannot be loaded or does not fit together.
+    """
+    corpus: QACorpus = config.dataset.resolve()(**config.dataset.knobs)
+    tokenizer, tokenizer_digest = models.load_tokenizer(config.model, corpus, cache)
+    max_length = models.context_length(models.architecture(config.model, tokenizer))
+    records = corpus.records(
+        lambda text: tokenizer(text).input_ids,
+        tokenizer.eos_token_id,
+        Template(**config.model.template.model_dump()),
+        max_length,
+    )
+    suite: Suite = config.evaluation.resolve()(
+        records,
+        lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+        **config.evaluation.knobs,
+    )
+    standard = standard_tasks(config.evaluation.tasks, config.evaluation.include_path)
+    return Materials(corpus, tokenizer, tokenizer_digest, records, max_length, suite, standard)
+
+
+def language_model(
+    model: Any, config: Config, materials: Materials, responses: Responses | None = None
+) -> UnlearnLM:
+    """Wrap a model for one evaluation."""
+    return UnlearnLM(
+        model,
+        materials.tokenizer,
+        batch_tokens=config.evaluation.batch_tokens,
+        max_length=materials.max_length,
+        stop_at_eos=config.model.stop_at_eos,
+        responses=responses,
+    )

@@ -1,0 +1,164 @@
+"""Gradient unlearning, loss x init: the method between target model and evaluation.
+
+It takes a target model and records and returns a language model that can give logits, generate, be
+saved and loaded. Another method fits the same hole.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from loku_exp import models
+from loku_exp.adapters import Adapter, fold
+from loku_exp.bases import Base, load_base
+from loku_exp.cache import Cache, digest, write_folder
+from loku_exp.config import Config
+from loku_exp.data.batches import pad, to_device
+from loku_exp.errors import TrainingError
+from loku_exp.importance import draw_retain, fisher_measure
+from loku_exp.inits.layers import Factors
+from loku_exp.materials import Materials
+from loku_exp.seeds import derive
+from loku_exp.unlearning import Unlearned, unlearn
+
+log = logging.getLogger(__name__)
+TOLERANCE = {"float32": 1e-3, "float16": 0.5, "bfloat16": 1.0}  # of logits, by the base's precision
+NUM_PROBES = 4
+
+
+def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
+    """Return the adapter, checked against the architecture; None for full fine-tuning.
+
+    Raises:
+        UserError: a target matches no layer, the rank is too large, the loss or the init wants more
+            than the dataset has.
+    """
+    num_retain = (config.init.knobs if config.init else {}).get("num_retain")
+    if num_retain is not None:
+        draw_retain(materials.records.retain, num_retain, seed=0)
+    if not config.lora.enabled:
+        return None
+    adapter = Adapter(
+        rank=int(config.lora.rank or 0),
+        alpha=float(config.lora.alpha or 0),
+        dropout=float(config.lora.dropout or 0),
+        targets=config.model.lora_targets[str(config.lora.targets)],
+    )
+    with torch.device("meta"):
+        architecture = models.architecture(config.model, materials.tokenizer)
+        skeleton = AutoModelForCausalLM.from_config(architecture)
+    adapter.layers(skeleton, seed=0)
+    return adapter
+
+
+def apply(
+    model: PreTrainedModel,
+    base: Base,
+    adapter: Adapter | None,
+    config: Config,
+    materials: Materials,
+    cache: Cache,
+    folder: Path,
+) -> Unlearned:
+    """Unlearn the forget set from a target model; what it needs to go on later lies in `folder`."""
+    records = materials.records
+
+    def initialise() -> tuple[dict[str, Factors], dict[str, Any]]:
+        assert adapter is not None
+        assert config.init is not None
+        layers = adapter.layers(model, derive(config.seed, "init"))
+        identity = digest([base.identity, config.model.dtype])
+        measure = fisher_measure(model, identity, records.forget, records.retain, cache)
+        report: dict[str, Any] = {}
+
+        def measured(**knobs: Any) -> Any:
+            importance = measure(**knobs)
+            report["epsilon_share"] = importance.epsilon_share
+            report["epsilon_dominates"] = importance.epsilon_share > 0.5
+            return importance
+
+        available = {"layers": layers, "fisher": measured}
+        inputs = {name: available[name] for name in config.init.inputs}
+        log.info("initialising the adapter with %s", config.init.name)
+        made = config.init.resolve()(**inputs, **config.init.knobs)
+        return {factors.name: factors for factors in made}, report
+
+    return unlearn(
+        model,
+        records,
+        partial(config.loss.resolve(), **config.loss.knobs),
+        config.training,
+        inputs=config.loss.inputs,
+        adapter=adapter,
+        initialise=initialise,
+        folder=folder,
+        seed=config.seed,
+        device=models.resolve_device(config.device),
+    )
+
+
+def ship(
+    unlearned: Unlearned,
+    base: Base,
+    adapter: Adapter | None,
+    config: Config,
+    materials: Materials,
+    folder: Path,
+) -> float:
+    """Write what a user takes away, and check it: an adapter for the untouched target, or a model.
+
+    The check loads the target afresh, puts the written adapter on it with plain peft, and compares
+    logits with those of the model in memory.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        TrainingError: it is more than rounding can explain.
+    """
+    probes = [record.answer for record in materials.records.forget[:NUM_PROBES]]
+    expected = _logits(unlearned.model, probes)
+    if adapter is None:
+        place = folder / "model"
+        model = unlearned.model
+        if not place.is_dir():
+            write_folder(place, lambda aside: _save(model, materials, aside), {"base": base.path})
+        reloaded: nn.Module = models.load_model(
+            config.model, str(place), models.resolve_device(config.device)
+        )
+    else:
+        place = folder / "adapter"
+        if not place.is_dir():
+            factors = unlearned.factors
+            peft_model: Any = unlearned.model
+            write_folder(
+                place, lambda aside: fold(peft_model, factors, adapter, aside), {"base": base.path}
+            )
+        reloaded = PeftModel.from_pretrained(load_base(base, config, materials), str(place)).eval()
+    difference = float((_logits(reloaded, probes) - expected).abs().max())
+    log.info("%s reloaded: largest difference of a logit %.1e", place.name, difference)
+    if difference > TOLERANCE[config.model.dtype]:
+        raise TrainingError(
+            f"{place} does not give the logits of the model in memory (difference {difference:.2g}); "
+            "please report this with the run's log"
+        )
+    return difference
+
+
+def _save(model: Any, materials: Materials, folder: Path) -> None:
+    model.save_pretrained(folder)
+    materials.tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, sequences: list[Any]) -> Tensor:
+    device = next(model.parameters()).device
+    batch = to_device(pad(sequences), device)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits[batch["attention_mask"].bool()].float().cpu()

@@ -1,0 +1,234 @@
+"""The record of a run: the schema of ``metrics.json``, and how a run fills it."""
+
+import resource
+import sys
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from loku_exp import runs
+from loku_exp.bases import Base
+from loku_exp.config import Config
+from loku_exp.evaluation.harness import Evaluation
+from loku_exp.materials import Materials
+from loku_exp.unlearning import Unlearned
+from loku_exp.verdict import collapsed, verdict
+
+SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunPart(_Part):
+    """Which run this is."""
+
+    id: str
+    choices: dict[str, Any]
+    seed: int
+    toy: bool
+    label: str
+    commit: str | None
+    version: str
+    packages: dict[str, str]
+    hardware: dict[str, Any]
+    started: str
+    state: Literal["finished"]
+
+
+class ModelPart(_Part):
+    """One evaluated model; an absent metric is absent, never 0."""
+
+    role: str
+    weights: str
+    derived_from: str | None
+    metrics: dict[str, float]
+
+
+class CurvePoint(_Part):
+    """The unlearned model along the way; metrics of the reduced suite at least."""
+
+    model: str
+    epoch: float
+    step: int
+    metrics: dict[str, float]
+
+
+class Record(_Part):
+    """Everything about a finished run."""
+
+    schema_version: Literal[1]
+    run: RunPart
+    protocol: dict[str, Any]
+    models: dict[str, ModelPart]
+    curve: list[CurvePoint]
+    training: dict[str, Any]
+    init: dict[str, Any] | None
+    cost: dict[str, Any]
+    verdict: str | None
+
+
+def assemble(
+    config: Config,
+    materials: Materials,
+    *,
+    run: str,
+    started: str,
+    bases: dict[Any, Base],
+    evaluations: dict[str, Evaluation],
+    unlearned: Unlearned | None,
+    curve: list[CurvePoint],
+    reload_difference: float | None,
+    seconds: dict[str, float],
+) -> Record:
+    """Fill the record of a finished run.
+
+    Args:
+        config: of the run.
+        materials: of the run.
+        run: its id.
+        started: ISO time.
+        bases: target and reference, where they are models.
+        evaluations: by role.
+        unlearned: None where the run only evaluates.
+        curve: the unlearned model along the way.
+        reload_difference: largest difference of a logit between the model in memory and reloaded.
+        seconds: wall time by stage.
+    """
+    metrics = {role: evaluation.metrics for role, evaluation in evaluations.items()}
+    models = {
+        role: ModelPart(
+            role=role,
+            weights=_weights(role, bases),
+            derived_from="target" if role == "unlearned" else None,
+            metrics=values,
+        )
+        for role, values in metrics.items()
+    }
+    judged = None
+    if unlearned is not None:
+        generations = {
+            role: _retain_generations(evaluations[role]) for role in ("unlearned", "target")
+        }
+        collapse = collapsed(
+            metrics["unlearned"],
+            metrics["target"],
+            generations["unlearned"],
+            generations["target"],
+        )
+        judged = verdict(metrics["unlearned"], metrics["target"], collapse=collapse)
+    return Record(
+        schema_version=SCHEMA,
+        run=RunPart(
+            id=run,
+            choices=_choices(config),
+            seed=config.seed,
+            toy=config.dataset.toy or config.model.kind == "toy",
+            label=_label(config),
+            started=started,
+            state="finished",
+            **runs.provenance(),
+        ),
+        protocol=_protocol(config, materials, evaluations["target"], unlearned),
+        models=models,
+        curve=curve,
+        training=_training(config, unlearned) | {"reload_difference": reload_difference},
+        init=_init(config, unlearned),
+        cost=_cost(unlearned, seconds),
+        verdict=judged,
+    )
+
+
+def _weights(role: str, bases: dict[Any, Base]) -> str:
+    """Return how a model's weights came about; the unlearned one is the target's kind."""
+    base = bases.get("target" if role == "unlearned" else role)
+    return base.weights if base else "published_log"
+
+
+def _retain_generations(evaluation: Evaluation) -> list[str]:
+    rows = evaluation.examples
+    return [row["generation"] for row in rows if row["set"] == "retain" and "generation" in row]
+
+
+def _choices(config: Config) -> dict[str, Any]:
+    choices: dict[str, Any] = {"model": config.model.name, "dataset": config.dataset.label}
+    if not config.unlearn:
+        return choices
+    return choices | {
+        "loss": config.loss.name,
+        "init": config.init.name if config.init else None,
+        "lora.rank": config.lora.rank,
+        "lora.targets": config.lora.targets,
+        "training.recipe": config.training.recipe,
+    }
+
+
+def _label(config: Config) -> str:
+    labels = ["TOY data"] if config.dataset.toy else []
+    if config.model.weights == "random":
+        labels.append("RANDOM weights, for timing only")
+    elif config.model.kind == "toy":
+        labels.append("TOY model")
+    elif config.model.kind == "from_scratch":
+        labels.append("small model trained FROM SCRATCH")
+    return ", ".join(labels)
+
+
+def _protocol(
+    config: Config, materials: Materials, target: Evaluation, unlearned: Unlearned | None
+) -> dict[str, Any]:
+    protocol = materials.corpus.protocol | {
+        "rows": target.counts,
+        "truth_ratio": materials.suite.truth_ratio,
+        "max_tokens": materials.suite.max_tokens,
+        "scoring": "answer and end-of-text labelled, loss per token",
+        "reference": config.reference.source,
+        "tasks": config.evaluation.tasks,
+        "limit": config.evaluation.limit if config.evaluation.tasks else None,
+        "data_digest": materials.corpus.digest(),
+        "seeds": {
+            "unlearning": config.seed,
+            "target": config.target.seed,
+            "reference": config.reference.seed,
+        },
+    }
+    if unlearned is not None:
+        size = unlearned.plan.batch_size
+        protocol["updates"] = unlearned.plan.updates
+        protocol["examples_per_update"] = [size, size if "retain" in config.loss.inputs else 0]
+        protocol["reduction"] = config.training.reduction
+        protocol["micro_batch_size"] = config.training.micro_batch_size
+    return protocol
+
+
+def _training(config: Config, unlearned: Unlearned | None) -> dict[str, Any]:
+    if unlearned is None:
+        return {}
+    columns = ("forget_loss", "retain_loss", "grad_norm", "learning_rate")
+    history = unlearned.history
+    training: dict[str, Any] = {
+        name: [entry[name] for entry in history] for name in columns if name in history[0]
+    }
+    clipped = [entry["grad_norm"] > config.training.max_grad_norm for entry in history]
+    return training | {"clipped_share": sum(clipped) / len(clipped)}
+
+
+def _init(config: Config, unlearned: Unlearned | None) -> dict[str, Any] | None:
+    if unlearned is None or config.init is None:
+        return None
+    return {"name": config.init.name} | config.init.knobs | unlearned.init_report
+
+
+def _cost(unlearned: Unlearned | None, seconds: dict[str, float]) -> dict[str, Any]:
+    cost: dict[str, Any] = {"seconds": {name: round(value, 2) for name, value in seconds.items()}}
+    if torch.cuda.is_available():
+        cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        cost["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if unlearned is not None:
+        cost["flops"] = unlearned.history[-1].get("total_flops")
+        cost["trainable_parameters"] = unlearned.num_trainable
+    return cost

@@ -1,0 +1,87 @@
+"""One run, top to bottom: from configuration to result table."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from loku_exp import assessment, method, plots, results, runs
+from loku_exp.bases import load_base, make_bases
+from loku_exp.cache import Cache
+from loku_exp.config import Config
+from loku_exp.console import Stopwatch, log_file
+from loku_exp.materials import load_materials
+from loku_exp.record import assemble
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> Path:
+    """Run a configuration to its end, go on where it was interrupted, or show it if it is finished.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: something the user can mend; before any training wherever possible.
+    """
+    torch.set_num_threads(config.threads)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    cache, watch = Cache(config.cache_dir), Stopwatch()
+
+    # What the run reads, and everything that can be wrong with it.
+    materials = load_materials(config, cache)
+    adapter = method.plan_adapter(config, materials)
+    published = assessment.read_published(config, materials)
+    run_id = runs.run_id(config, materials)
+    folder = runs.run_folder(config, run_id)
+    if runs.is_done(folder):
+        log.info("this run is finished; force=true runs it again beside it")
+        results.show(results.read(folder), folder)
+        return folder
+
+    with runs.claimed(folder), log_file(folder / "run.log"):
+        runs.begin(folder, config)
+
+        # The models it starts from.
+        with watch("bases"):
+            bases = make_bases(config, materials, cache)
+            evaluations = assessment.assess_bases(bases, published, config, materials, cache)
+        assessment.check_target_knows(config, evaluations["target"])
+
+        # Unlearning, and the evaluation of what it left.
+        unlearned, curve, difference = None, [], None
+        if config.unlearn:
+            target = bases["target"]
+            with watch("unlearning"):
+                model = load_base(target, config, materials)
+                unlearned = method.apply(model, target, adapter, config, materials, cache, folder)
+            with watch("curve"):
+                curve = assessment.assess_curve(unlearned, config, materials, evaluations)
+            with watch("evaluation"):
+                final = assessment.assess_unlearned(unlearned, config, materials, evaluations)
+                evaluations["unlearned"] = final
+            curve.append(assessment.curve_point(unlearned.snapshots[-1], final.metrics))
+            with watch("shipping"):
+                difference = method.ship(unlearned, target, adapter, config, materials, folder)
+
+        # Results: the record, one row per example, the table, the curve.
+        record = assemble(
+            config,
+            materials,
+            run=run_id,
+            started=started,
+            bases=bases,
+            evaluations=evaluations,
+            unlearned=unlearned,
+            curve=curve,
+            reload_difference=difference,
+            seconds=watch.seconds,
+        )
+        results.write(folder, record, evaluations)
+        if unlearned is not None:
+            plots.curve(record, folder / "curve.png")
+        runs.mark_done(folder, run_id)
+    results.show(record, folder)
+    return folder

@@ -1,0 +1,147 @@
+"""Which folder a run has: named by what it computes, finished or not."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from loku_exp import __version__, models
+from loku_exp.cache import digest, write_text
+from loku_exp.config import RUN_FORMAT, Config
+from loku_exp.errors import UserError
+from loku_exp.materials import Materials
+
+log = logging.getLogger(__name__)
+DONE = "done.json"
+NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads"}
+PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
+
+
+def run_id(config: Config, materials: Materials) -> str:
+    """Return 12 hex digits: the same for the same computation, wherever its inputs lie.
+
+    Paths of models and data are replaced by what is in them; folders, device and threads are left
+    out. The code's version enters through `RUN_FORMAT` alone.
+    """
+    content = config.model_dump(mode="json", by_alias=True, exclude=NOT_IDENTITY)
+    content["format"] = RUN_FORMAT
+    content["dataset"].pop("path", None)
+    content["dataset"]["data"] = materials.corpus.digest()
+    content["model"]["tokenizer"] = materials.tokenizer_digest
+    places = [("model", "path"), ("target", "path")]
+    if config.reference.source in ("path", "log"):
+        places.append(("reference", "path"))
+    for section, key in places:
+        path = content[section][key]
+        used = section != "model" or config.model.weights == "pretrained"
+        if path and used:
+            is_log = section == "reference" and config.reference.source == "log"
+            content[section][key] = (
+                digest(Path(path).expanduser().read_text())
+                if is_log
+                else models.weights_digest(path)
+            )
+    return digest(content, length=12)
+
+
+def run_folder(config: Config, run: str) -> Path:
+    """Return the run's folder, made where it is not there; with ``force`` a new one beside it."""
+    rank = f"r{config.lora.rank}" if config.lora.enabled else "full"
+    parts = [config.model.name, config.dataset.label]
+    if config.unlearn:
+        parts += [config.loss.name, config.init.name if config.init else "", rank]
+    else:
+        parts += ["evaluation"]
+    name = "-".join([part for part in parts if part] + [run])
+    folder = Path(config.output_dir).expanduser() / name
+    count = 1
+    while config.force and (folder / DONE).exists():
+        count += 1
+        folder = folder.with_name(f"{name}-r{count}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether a run finished; this file is written last."""
+    return (folder / DONE).is_file()
+
+
+def mark_done(folder: Path, run: str) -> None:
+    """Mark a run as finished."""
+    write_text(folder / DONE, f'{{"id": "{run}"}}\n')
+
+
+def provenance() -> dict[str, Any]:
+    """Return commit, version, packages and hardware of this run."""
+    return {
+        "commit": _commit(),
+        "version": __version__,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of this checkout, marked where files differ from it; None in a wheel."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip() if tracked.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process.
+
+    Raises:
+        UserError: another process works in it.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process is working on this run in {folder}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(folder: Path, config: Config) -> None:
+    """Write the resolved configuration; warn where another version of the code began this run."""
+    composed = OmegaConf.create(config.model_dump(mode="json", by_alias=True))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(composed))
+    file, commit = folder / "commit", str(_commit())
+    if file.is_file() and file.read_text().strip() != commit:
+        log.warning("begun at commit %s, going on at %s", file.read_text().strip(), commit)
+    write_text(file, f"{commit}\n")

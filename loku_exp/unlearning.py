@@ -1,0 +1,213 @@
+"""One method of unlearning: an adapter with an init, a loss, and a recipe; snapshots and resume.
+
+It takes a target model and records and leaves a language model that can give logits, generate, be
+saved and loaded. Everything it writes lies in the run's folder.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from loku_exp.adapters import Adapter, attach, load_factors, save_factors, target_function
+from loku_exp.config import TrainingConfig
+from loku_exp.data.batches import Stream
+from loku_exp.data.records import Records
+from loku_exp.errors import TrainingError
+from loku_exp.inits.layers import Factors
+from loku_exp.seeds import derive
+from loku_exp.training import Objective, Plan, Progress, ScoreOptions, fit
+
+log = logging.getLogger(__name__)
+ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model along the way: after `step` updates, `epoch` passes over the forget set."""
+
+    step: int
+    epoch: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What unlearning hands to the evaluation stage.
+
+    Attributes:
+        model: the unlearned model, in memory.
+        factors: the initial adapter by layer; empty for full fine-tuning.
+        init_report: what the init found, and the share of the adapted weights' norm it took.
+        snapshots: in order; the last one is the model.
+        history: one entry an update: losses, gradient norm, learning rate.
+        plan: updates and epochs.
+    """
+
+    model: nn.Module
+    factors: dict[str, Factors]
+    init_report: dict[str, Any]
+    snapshots: list[Snapshot]
+    history: list[dict[str, float]]
+    plan: Plan
+
+    @property
+    def num_trainable(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def unlearn(
+    model: PreTrainedModel,
+    records: Records,
+    objective: Objective,
+    recipe: TrainingConfig,
+    *,
+    inputs: tuple[str, ...],
+    adapter: Adapter | None,
+    initialise: Callable[[], tuple[dict[str, Factors], dict[str, Any]]],
+    folder: Path,
+    seed: int,
+    device: torch.device,
+) -> Unlearned:
+    """Unlearn the forget records from a model, going on from the newest snapshot in `folder`.
+
+    Args:
+        model: the target model; changed in place.
+        records: forget and retain.
+        objective: the loss.
+        recipe: optimiser, schedule, batches.
+        inputs: what the loss takes, of ``forget`` and ``retain``.
+        adapter: its shape, or None to train all weights.
+        initialise: makes the initial factors and a report; not called where `folder` has them.
+        folder: of the run.
+        seed: of data order and retain draw.
+        device: where the model is.
+    """
+    factors: dict[str, Factors] = {}
+    report: dict[str, Any] = {}
+    trained: nn.Module = model
+    if adapter is not None:
+        file = folder / "init.safetensors"
+        if not file.is_file():
+            made, found = initialise()
+            save_factors(made, file, found)
+        factors, report = load_factors(file)
+        trained, report["share_of_weight_norm"] = attach(model, factors, adapter)
+    plan = Plan.of(recipe, len(records.forget))
+    sets = {name: [record.answer for record in getattr(records, name)] for name in inputs}
+    stream = Stream(
+        sets,
+        plan.num_items,
+        derive(seed, "order"),
+        items_per_update=recipe.batch_size if recipe.reduction == "update" else None,
+    )
+    steps = plan.snapshot_steps(recipe.snapshot_epochs)
+    staging = folder / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    newest = max(folder.glob("snapshots/step-*"), default=None)
+    if newest is not None:
+        log.info("going on from %s", newest.name)
+    history = fit(
+        trained,
+        stream,
+        objective,
+        recipe,
+        plan,
+        learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
+        inputs=inputs,
+        options=ScoreOptions(
+            plain=recipe.head == "plain",
+            chunk_rows=recipe.chunk_rows,
+            as_target=target_function(trained) if adapter else None,
+        ),
+        folder=staging,
+        seed=derive(seed, "dropout"),
+        device=device,
+        callbacks=[
+            EveryMatrixLearns(),
+            Snapshots(steps, folder / "snapshots"),
+            Progress("unlearning"),
+        ],
+        resume_from=newest,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+    )
+    shutil.rmtree(staging, ignore_errors=True)
+    snapshots = [
+        Snapshot(step, step / plan.updates_per_epoch, folder / "snapshots" / f"step-{step:05d}")
+        for step in steps
+    ]
+    return Unlearned(trained, factors, report, snapshots, history, plan)
+
+
+class Snapshots(TrainerCallback):
+    """Keeps a whole snapshot after given steps; the newest can be resumed from.
+
+    The Trainer writes a checkpoint aside; the rename makes it a snapshot. So a kill at any moment
+    leaves whole snapshots only. What only resuming needs is kept in the newest.
+
+    Args:
+        steps: when.
+        folder: where.
+    """
+
+    def __init__(self, steps: list[int], folder: Path):
+        self.steps = set(steps)
+        self.folder = folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Ask the Trainer for a checkpoint."""
+        control.should_save = state.global_step in self.steps
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Turn the checkpoint into a snapshot and strip the one before."""
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        for unused in ("training_args.bin", "README.md"):
+            (checkpoint / unused).unlink(missing_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        older = sorted(self.folder.glob("step-*"))
+        checkpoint.rename(self.folder / f"step-{state.global_step:05d}")
+        for snapshot in older:
+            for pattern in ONLY_TO_RESUME:
+                for file in snapshot.glob(pattern):
+                    file.unlink()
+
+
+class EveryMatrixLearns(TrainerCallback):
+    """Checks at the first update that every trained matrix of an adapter got a gradient."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Look at the gradients once.
+
+        A's gradient is exactly zero where B is (vanilla init), so of a pair only one must be non-zero.
+        """
+        if state.global_step > 0 or not isinstance(model, PeftModel):
+            return
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        without = [name for name, gradient in gradients.items() if gradient is None]
+        without += [
+            name
+            for name, gradient in gradients.items()
+            if gradient is not None
+            and not gradient.any()
+            and not _any(gradients.get(name.replace("lora_A", "lora_B")))
+        ]
+        if without:
+            raise TrainingError(
+                f"{len(without)} of {len(gradients)} adapter matrices got no gradient at the first "
+                f"update, e.g. {without[0]}; the loss does not reach them"
+            )
+
+
+def _any(gradient: torch.Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())

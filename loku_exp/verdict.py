@@ -1,0 +1,90 @@
+"""What a run's numbers say in words: forgotten or not, at what cost, collapsed or not."""
+
+from collections.abc import Sequence
+
+SIGNIFICANT = 0.05
+FEW_ROWS = 40
+MIN_WORDS, MIN_DISTINCT = 10, 0.2
+Metrics = dict[str, float]
+
+
+def verdict(unlearned: Metrics, target: Metrics, *, collapse: str | None) -> str:
+    """Return one sentence.
+
+    E.g. *distinguishable from retraining (p = 3e-05), under-forgotten, utility 86 % of the target's*.
+
+    Args:
+        unlearned: metrics of the unlearned model.
+        target: metrics of the model before unlearning.
+        collapse: from `collapsed`.
+    """
+    parts = []
+    if collapse:
+        parts.append(f"COLLAPSED ({collapse})")
+    quality = unlearned.get("forget_quality")
+    if quality is None:
+        parts.append("no reference, so forgetting cannot be judged")
+    elif quality < SIGNIFICANT:
+        side = "under" if unlearned["forget_shift"] > 0 else "over"
+        parts += [f"distinguishable from retraining (p = {quality:.1g})", f"{side}-forgotten"]
+    else:
+        parts.append(f"not distinguishable from retraining (p = {quality:.2g})")
+    if target.get("model_utility") and "model_utility" in unlearned:
+        share = unlearned["model_utility"] / target["model_utility"]
+        parts.append(f"utility {share:.0%} of the target's".replace("%", " %"))
+    return ", ".join(parts)
+
+
+def collapsed(
+    unlearned: Metrics, target: Metrics, generations: Sequence[str], before: Sequence[str]
+) -> str | None:
+    """Return why the unlearned model counts as collapsed, or None.
+
+    Args:
+        unlearned: its metrics.
+        target: those of the model before unlearning.
+        generations: what it generates on the retain set.
+        before: what the target generated there.
+    """
+    if unlearned["retain_prob"] < 0.5 * target["retain_prob"]:
+        return (
+            f"retain probability {unlearned['retain_prob']:.2f}, "
+            f"less than half of the target's {target['retain_prob']:.2f}"
+        )
+    share = _degenerate_share(generations)
+    if share > _degenerate_share(before) + 0.25:
+        return f"{share:.0%} of its retain generations are empty or repeat themselves"
+    return None
+
+
+def is_degenerate(text: str) -> bool:
+    """Return whether a generation is empty or keeps repeating a few words."""
+    words = text.split()
+    return not words or (len(words) >= MIN_WORDS and len(set(words)) < MIN_DISTINCT * len(words))
+
+
+def cautions(forget_rows: int, *, protocol: dict[str, object]) -> list[str]:
+    """Return what must be known to read the numbers.
+
+    Args:
+        forget_rows: rows that forget quality compares.
+        protocol: of the run's record.
+    """
+    notes = []
+    if 0 < forget_rows <= FEW_ROWS:
+        notes.append(
+            f"forget quality compares only {forget_rows} rows of few authors and has little power: "
+            "even untouched targets can pass p > .05"
+        )
+    if protocol.get("epsilon_dominates"):
+        notes.append(
+            "epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the "
+            "forget set alone; see init.epsilon_mode=relative"
+        )
+    if protocol.get("limit"):
+        notes.append(f"standard tasks are cut to their first {protocol['limit']} documents")
+    return notes
+
+
+def _degenerate_share(texts: Sequence[str]) -> float:
+    return sum(map(is_degenerate, texts)) / len(texts) if texts else 0.0
