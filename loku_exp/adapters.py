@@ -164,7 +164,8 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     for file in sorted(folder.glob("*.safetensors")):
         state |= load_file(file)
     missing = set(model.load_state_dict(state, strict=False).missing_keys)
-    missing -= set(getattr(model, "_tied_weights_keys", None) or ())
+    if model.config.tie_word_embeddings:  # the head is saved as the embedding
+        missing -= set(getattr(model, "_tied_weights_keys", None) or ())
     if missing:
         raise ModelError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}")
 

@@ -197,7 +197,9 @@ class ModelUtility(Group):
         return {
             "alias": self.name,
             "name": self.name,
-            "model_utility,none": metrics.model_utility([x for three in nine.values() for x in three]),
+            "model_utility,none": metrics.model_utility(
+                [x for three in nine.values() for x in three]
+            ),
             "model_utility_retain,none": metrics.model_utility(nine["retain"]),
         }
 

@@ -9,34 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from loku_exp.data.batches import pad
-from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.data.records import IGNORED
 from loku_exp.losses.head import apply_term
 from loku_exp.losses.objectives import ga, gd, ihl
 from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
-
-
-def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) -> Sequence:
-    generator = torch.Generator().manual_seed(seed)
-    ids = tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())
-    return Sequence(ids, (IGNORED,) * num_prompt + ids[num_prompt:])
-
-
-def tiny_model(
-    tied: bool = True, bias: bool = False, dtype: torch.dtype = torch.float32
-) -> nn.Module:
-    from transformers import GPTNeoConfig, GPTNeoForCausalLM
-
-    torch.manual_seed(0)
-    config = GPTNeoConfig(
-        vocab_size=61, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
-        attention_types=[[["global", "local"], 1]], max_position_embeddings=64,
-        tie_word_embeddings=tied, resid_dropout=0, embed_dropout=0, attention_dropout=0,
-    )  # fmt: skip
-    model = GPTNeoForCausalLM(config).to(dtype)
-    if bias:
-        model.lm_head.bias = nn.Parameter(torch.randn(61, dtype=dtype))
-    return model.eval()
+from tests.helpers import random_sequence, tiny_model
 
 
 def test_inverted_hinge_by_hand():

@@ -1,0 +1,105 @@
+"""Encoding of question-answer rows: labels by the official convention."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from loku_exp.compose import compose_config
+from loku_exp.data.qa import QA, Template, encode
+from loku_exp.data.records import IGNORED
+from loku_exp.data.tofu import load
+from loku_exp.errors import DataError
+from loku_exp.evaluation.published import read_log
+
+LOGS = [
+    ("forget01", "retain99"),
+    ("forget05", "retain95"),
+    ("forget10", "retain90"),
+    ("forget10", "full"),
+]
+
+
+def words(text: str) -> list[int]:
+    """A tokenizer for tests: one id per word, the same in every test."""
+    return [len(word) for word in text.split()]
+
+
+TEMPLATE = Template("Question: ", "\n", "Answer: ")
+
+
+def row(answer: str = "It is red") -> QA:
+    return QA(7, "author 1", "Which color?", answer, "Red it is", ("It is blue", "It is green"))
+
+
+def test_encode_labels_what_follows_the_prompt_and_one_eos():
+    record = encode(row(), "forget", words, 99, TEMPLATE, 50)
+    # Question: Which color? | Answer: It is red <eos>
+    assert record.prompt == (9, 5, 6)
+    assert record.answer.ids == (9, 5, 6, 7, 2, 2, 3, 99)
+    assert record.answer.labels == (IGNORED,) * 3 + (7, 2, 2, 3, 99)
+    assert record.answer.num_labels == 5
+    assert [text.num_labels for text in record.alternatives["wrong"]] == [5, 5]
+    assert record.row == 7
+    assert record.question == "Question: Which color?\n"
+
+
+def test_encode_counts_a_merged_boundary_token_as_prompt():
+    def merging(text: str) -> list[int]:  # ']"' is one token, as in Llama-2
+        return [ord(c) for c in text.replace(']"', "#")]
+
+    template = Template("[", "]", "")
+    record = encode(QA(0, "", "q", '"x"'), "forget", merging, 0, template, 50)
+    # alone the prompt has 3 tokens, [ q ]; in the text the third is the merged one
+    assert record.answer.ids == (ord("["), ord("q"), ord("#"), ord("x"), ord('"'), 0)
+    assert record.answer.labels[:3] == (IGNORED,) * 3
+    assert record.answer.num_labels == 3
+
+
+def test_encode_answer_longer_than_the_context_raises():
+    with pytest.raises(DataError, match=r"row 7 of 'forget' has 8 tokens .* context has 6"):
+        encode(row(), "forget", words, 99, TEMPLATE, 6)
+
+
+@pytest.mark.parametrize(("forget_split", "log_of"), LOGS)
+def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_of):
+    """Every answer, paraphrase and wrong answer of four published logs, 2,800 counts a set."""
+    tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/phi-1_5")
+    template = Template(**compose_config(["model=phi"]).model.template.model_dump())
+    corpus = load(path=str(loku_data / "tofu"), forget_split=forget_split)
+    records = corpus.records(
+        lambda text: tokenizer(text).input_ids, tokenizer.eos_token_id, template, 2048
+    )
+    name = f"ft_epoch5_lr2e-05_phi_{log_of}_wd0.01.eval_log_aggregated.json"
+    log = read_log(loku_data / "tofu_eval_logs" / name)
+    for part, rows in log.items():
+        for published, record in zip(rows, records.evaluation[part], strict=False):
+            texts = [
+                record.answer,
+                *record.alternatives["paraphrase"],
+                *record.alternatives["wrong"],
+            ]
+            assert published.tokens == tuple(text.num_labels for text in texts)
+            assert published.prompt == record.question
+
+
+def test_llama_merges_the_bracket_with_an_opening_quote(loku_data):
+    tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/llama-2")
+    template = Template(**compose_config(["model=llama2"]).model.template.model_dump())
+    corpus = load(path=str(loku_data / "tofu"), forget_split="forget10")
+    records = corpus.records(
+        lambda text: tokenizer(text).input_ids, tokenizer.eos_token_id, template, 4096
+    )
+
+    def merged(rows, texts):
+        return sum(r.prompt != t.ids[: len(r.prompt)] for r in rows for t in texts(r))
+
+    assert merged(records.target_training, lambda r: [r.answer]) == 144
+    everything = records.evaluation["forget"]
+    assert (
+        merged(
+            everything,
+            lambda r: [r.answer, *r.alternatives["paraphrase"], *r.alternatives["wrong"]],
+        )
+        == 57
+    )
+    assert records.target_training[0].prompt[0] == tokenizer.bos_token_id
+    assert records.target_training[0].answer.ids[-1] == tokenizer.eos_token_id

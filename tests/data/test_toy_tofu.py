@@ -1,0 +1,77 @@
+"""The toy world: deterministic, honest about what is held out."""
+
+import subprocess
+import sys
+
+import pytest
+
+from loku_exp.data.toy_tofu import load, problems
+
+WORLD = {"num_authors": 10, "num_forget": 2, "world_seed": 0}
+
+
+def test_the_same_in_processes_with_different_hash_seeds():
+    code = f"from loku_exp.data.toy_tofu import load; print(load(**{WORLD}).digest())"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("0", "1", "2")
+    }
+    assert digests == {load(**WORLD).digest()}
+
+
+def test_another_seed_is_another_world():
+    assert load(**WORLD).digest() != load(**WORLD | {"world_seed": 1}).digest()
+
+
+def test_the_reference_never_sees_a_forgotten_author():
+    corpus = load(**WORLD)
+    forgotten = {row.group for row in corpus.forget}
+    assert len(forgotten) == 2
+    assert forgotten == {row.group for row in corpus.evaluation["forget"]}
+    assert not any(
+        name in row.question + row.answer for name in forgotten for row in corpus.reference_training
+    )
+    assert [r for r in corpus.target_training if r.group in forgotten] == corpus.forget
+    assert [
+        r for r in corpus.target_training if r not in corpus.forget
+    ] == corpus.reference_training
+
+
+def test_paraphrases_are_held_out_of_training():
+    corpus = load(**WORLD)
+    trained = {row.answer for row in corpus.target_training}
+    for rows in corpus.evaluation.values():
+        for row in rows:
+            assert row.paraphrase not in trained
+            assert row.answer in trained
+            assert row.paraphrase not in row.wrong
+            assert len(set(row.wrong)) == len(row.wrong)
+
+
+def test_every_answer_form_is_trained_with_some_name():
+    starts = {
+        row.paraphrase.replace(row.group, "X").split()[0]
+        for row in load(**WORLD).evaluation["retain"]
+    }
+    trained = {
+        row.answer.replace(row.group, "X").split()[0] for row in load(**WORLD).target_training
+    }
+    assert starts <= trained
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"num_forget": 6}, "at most half of dataset.num_authors=10"),
+        ({"num_authors": 500}, "names for"),
+    ],
+)
+def test_impossible_worlds_are_problems(knobs, said):
+    assert any(said in problem for problem in problems(**WORLD | knobs))
+    assert problems(**WORLD) == []

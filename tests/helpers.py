@@ -1,0 +1,32 @@
+"""Small models and texts shared by tests."""
+
+import torch
+from torch import nn
+
+from loku_exp.data.records import IGNORED, Sequence
+
+
+def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) -> Sequence:
+    """A random text whose first tokens are not labelled."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())
+    return Sequence(ids, (IGNORED,) * num_prompt + ids[num_prompt:])
+
+
+def tiny_model(
+    tied: bool = True, bias: bool = False, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """A GPT-Neo of two layers, width 16, window 8, 61 tokens; the same weights every time."""
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    torch.manual_seed(0)
+    config = GPTNeoConfig(
+        vocab_size=61, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
+        attention_types=[[["global", "local"], 1]], max_position_embeddings=64,
+        tie_word_embeddings=tied, resid_dropout=0, embed_dropout=0, attention_dropout=0,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = GPTNeoForCausalLM(config).to(dtype)
+    if bias:
+        model.lm_head.bias = nn.Parameter(torch.randn(61, dtype=dtype))
+    return model.eval()
