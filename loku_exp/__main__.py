@@ -11,7 +11,7 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from loku_exp.compose import conf_dir, jobs, register_resolvers, rehearse
+from loku_exp.compose import conf_dir, read_command_line, register_resolvers, rehearse
 from loku_exp.config import Config, parse
 from loku_exp.console import start_logging
 from loku_exp.errors import ConfigError, UserError
@@ -25,22 +25,27 @@ def main() -> None:
     start_logging()
     sys.path.insert(0, "")  # the user's own package, beside the command
     try:
-        _check(sys.argv[1:])
+        sys.argv[1:] = checked(sys.argv[1:])
     except ConfigError as error:
         _fail(error)
     _hydra_main()
 
 
-def _check(arguments: list[str]) -> None:
-    """Raise a `ConfigError` that lists every problem of every job."""
-    split = jobs(arguments)
-    if split is None:
-        return
+def checked(arguments: list[str]) -> list[str]:
+    """Return the arguments for Hydra, after a rehearsal of every job.
+
+    Raises:
+        ConfigError: with every problem of every job.
+    """
+    line = read_command_line(arguments)
+    if line is None:
+        return arguments
     found: dict[str, None] = {}
-    for overrides in split[0]:
-        found |= dict.fromkeys(rehearse(overrides, split[1]))
+    for overrides in line.jobs():
+        found |= dict.fromkeys(rehearse(overrides, line.config_dir))
     if found:
         raise ConfigError(list(found))
+    return line.arguments
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -77,8 +82,7 @@ def _prepare_environment(config: Config) -> None:
 
 
 def _fail(error: UserError) -> None:
-    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-    for problem in problems:
+    for problem in str(error).splitlines():
         print(f"error: {problem}", file=sys.stderr)
     raise SystemExit(1)
 

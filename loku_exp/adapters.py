@@ -34,7 +34,7 @@ class Adapter:
     """
 
     rank: int
-    alpha: float
+    alpha: int
     dropout: float
     targets: list[str]
 
@@ -164,7 +164,7 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     for file in sorted(folder.glob("*.safetensors")):
         state |= load_file(file)
     missing = set(model.load_state_dict(state, strict=False).missing_keys)
-    if model.config.tie_word_embeddings:  # the head is saved as the embedding
+    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
         missing -= set(getattr(model, "_tied_weights_keys", None) or ())
     if missing:
         raise ModelError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}")
@@ -183,7 +183,7 @@ def fold(model: PeftModel, factors: dict[str, Factors], adapter: Adapter, folder
         folder: where to.
     """
     if not any(bool(f.b.count_nonzero()) for f in factors.values()):
-        model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
         return
     state: dict[str, Tensor] = get_peft_model_state_dict(model)
     for name, initial in factors.items():
@@ -195,7 +195,7 @@ def fold(model: PeftModel, factors: dict[str, Factors], adapter: Adapter, folder
     save_file(
         {k: v.cpu().contiguous() for k, v in state.items()}, folder / "adapter_model.safetensors"
     )
-    config = copy.deepcopy(model.peft_config["default"])
+    config: Any = copy.deepcopy(model.peft_config["default"])
     config.r, config.lora_alpha = 2 * adapter.rank, 2 * adapter.alpha
     config.inference_mode = True
     config.save_pretrained(str(folder))

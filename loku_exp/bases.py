@@ -111,7 +111,7 @@ def load_base(base: Base, config: Config, materials: Materials) -> PreTrainedMod
     if base.path is not None:
         return models.load_model(config.model, base.path, device)
     seed = derive(config.target.seed, "weights")
-    return models.build_model(config.model, materials.tokenizer, seed).to(device)
+    return models.build_model(config.model, materials.tokenizer, seed, device)
 
 
 def cached_responses(base: Base, config: Config, materials: Materials, cache: Cache) -> Responses:
@@ -144,8 +144,8 @@ def _finetune(
     device = models.resolve_device(config.device)
     seed = _seed(role, config)
     if config.model.weights == "scratch":
-        model = models.build_model(config.model, materials.tokenizer, derive(seed, "weights"))
-        model.to(device)
+        start = derive(seed, "weights")
+        model = models.build_model(config.model, materials.tokenizer, start, device)
     else:
         model = models.load_model(config.model, str(config.model.path), device)
     recipe = config.model.finetuning

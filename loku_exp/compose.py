@@ -6,6 +6,7 @@ user sees all of them, each with the nearest valid name, before anything is impo
 
 import argparse
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Make ``${mul:a,b}`` known to OmegaConf."""
-    if not OmegaConf.has_resolver("mul"):
-        OmegaConf.register_new_resolver("mul", lambda a, b: a * b)
+    """Make ``${mul:a,b}`` known to OmegaConf; null where a factor is not a positive number."""
+
+    def mul(a: Any, b: Any) -> Any:
+        numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
+        return a * b if numbers and a > 0 and b > 0 else None
+
+    OmegaConf.register_new_resolver("mul", mul, replace=True)
 
 
 def compose_config(overrides: Overrides, config_dir: str | None = None) -> Config:
@@ -52,7 +57,8 @@ def compose_config(overrides: Overrides, config_dir: str | None = None) -> Confi
 
 def rehearse(overrides: Overrides, config_dir: str | None = None) -> list[str]:
     """Return all problems of one job's overrides; an empty list means it can start."""
-    problems, good = [], []
+    problems: list[str] = []
+    good: Overrides = []
     try:
         container = _container(overrides, config_dir)
     except (HydraException, OmegaConfBaseException):
@@ -67,31 +73,55 @@ def rehearse(overrides: Overrides, config_dir: str | None = None) -> list[str]:
     try:
         parse(container)
     except ConfigError as error:
-        problems += error.problems
+        problems += [_with_choices(problem, config_dir) for problem in error.problems]
     return problems
 
 
-def jobs(arguments: list[str]) -> tuple[list[Overrides], str | None] | None:
-    """Split a command line into the overrides of its jobs and the user's config folder.
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line asks for.
 
-    Returns:
-        None where the command line asks Hydra for something else than a run (``--help``,
-        ``--cfg``, ``--info``, ...).
+    Attributes:
+        overrides: groups and keys, as typed.
+        multirun: whether they span a sweep.
+        config_dir: a folder of the user's own yaml.
     """
+
+    overrides: Overrides
+    multirun: bool
+    config_dir: str | None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same, options first: Hydra does not understand options between overrides."""
+        options = ["--multirun"] if self.multirun else []
+        options += ["--config-dir", self.config_dir] if self.config_dir else []
+        return [*options, *self.overrides]
+
+    def jobs(self) -> list[Overrides]:
+        """Return the overrides of each job.
+
+        Raises:
+            ConfigError: an override cannot be read.
+        """
+        if not self.multirun:
+            return [self.overrides]
+        try:
+            parsed = OverridesParser.create().parse_overrides(self.overrides)
+        except HydraException as error:
+            raise ConfigError(str(error)) from error
+        jobs: list[Overrides] = BasicSweeper.split_arguments(parsed, None)[0]
+        return jobs
+
+
+def read_command_line(arguments: list[str]) -> CommandLine | None:
+    """Return what a command line asks for; None where Hydra is to answer (``--help``, ``--cfg``)."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")
     known, other = parser.parse_known_intermixed_args(arguments)
-    if other:
-        return None
-    if not known.multirun:
-        return [known.overrides], known.config_dir
-    try:
-        parsed = OverridesParser.create().parse_overrides(known.overrides)
-        return BasicSweeper.split_arguments(parsed, None)[0], known.config_dir
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
+    return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)
 
 
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
@@ -101,15 +131,15 @@ def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="loku_exp"):
         composed = compose("config", overrides=[*search, *overrides])
-    container = OmegaConf.to_container(composed, resolve=True)
-    return {str(key): value for key, value in dict(container).items()}  # type: ignore[call-overload]
+    container: Any = OmegaConf.to_container(composed, resolve=True)
+    return container
 
 
 def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:
     """Return one line for an override that Hydra refuses, with the nearest valid name."""
     key, _, value = override.lstrip("+~").partition("=")
     options = _options(key, config_dir)
-    if options:
+    if options and value not in options:
         hint = nearest(value, options)
         return f"{key}={value}: no such {key}; choose one of {', '.join(options)}{hint}"
     if "ambiguous" in str(error).lower():
@@ -118,6 +148,13 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):
         return f"{key}: no such key{nearest(key, [*valid, *_groups(config_dir)])}"
     return f"{override}: {str(error).splitlines()[0]}"
+
+
+def _with_choices(problem: str, config_dir: str | None) -> str:
+    """Add the options to the complaint about a group that was not chosen."""
+    key, _, complaint = problem.partition(": ")
+    options = _options(key, config_dir) if complaint.startswith("not set") else []
+    return f"{key}: not chosen; add {key}={' | '.join(options)}" if options else problem
 
 
 def _folders(config_dir: str | None) -> list[Path]:

@@ -100,7 +100,7 @@ class ModelConfig(Section):
     attention: Literal["eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
     stop_at_eos: bool
-    finetuned: dict[str, str]
+    finetuned: dict[str, str | None]
     finetuning: OptimizationConfig
     learning_rates: dict[Literal["lora", "full"], Positive]
 
@@ -118,7 +118,7 @@ class LoraConfig(Section):
 
     enabled: bool
     rank: Count | None = None
-    alpha: Positive | None = None
+    alpha: Count | None = None
     dropout: Share | None = None
     targets: str | None = None
 
@@ -186,6 +186,8 @@ def parse(container: dict[str, Any]) -> Config:
         problems = [_schema_problem(detail) for detail in error.errors()] + problems
     else:
         problems += cross_field_problems(config)
+        if not problems:
+            problems += dataset_problems(config.dataset)
     if problems:
         raise ConfigError(problems)
     return config
@@ -207,6 +209,13 @@ def component_problems(container: dict[str, Any]) -> list[str]:
             knobs = {key: value for key, value in node.items() if key not in own}
             problems += signatures.problems(name, node["_target_"], knobs)
     return problems
+
+
+def dataset_problems(dataset: DatasetConfig) -> list[str]:
+    """Return what the dataset's own module finds wrong, if it offers ``problems(**knobs)``."""
+    module = importlib.import_module(dataset.target.rpartition(".")[0])
+    check = getattr(module, "problems", None)
+    return check(**dataset.knobs) if check else []
 
 
 def cross_field_problems(config: Config) -> list[str]:
@@ -285,8 +294,6 @@ def _schema_problem(detail: Any) -> str:
         return f"{key}: no such key{signatures.nearest(location[-1], _fields_at(location[:-1]))}"
     if detail["type"] == "missing":
         return f"{key}: not set; add {key}=..."
-    if location == ["dataset"]:
-        return "dataset is not chosen, this model brings none; add dataset=<one of the datasets in --help>"
     value = detail["input"]
     return (
         f"{key}={value if isinstance(value, str) else repr(value)}: {signatures.describe(detail)}"

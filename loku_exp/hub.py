@@ -15,6 +15,11 @@ def is_local(path: str) -> bool:
     return Path(path).expanduser().is_dir()
 
 
+def looks_like_a_path(path: str) -> bool:
+    """Return whether a string can only mean a folder, not a hub id like owner/name."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1
+
+
 def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
     """Switch the hub libraries to their local cache where the hub cannot be reached.
 
@@ -24,7 +29,7 @@ def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
         paths: folders and hub ids the run will read; the network is touched only for hub ids.
     """
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
-    wanted = [path for path in paths if path and not is_local(path)]
+    wanted = [path for path in paths if path and not is_local(path) and not looks_like_a_path(path)]
     if not wanted or proxied or os.environ.get("HF_HUB_OFFLINE"):
         return
     endpoint = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))

@@ -46,7 +46,7 @@ def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
         return None
     adapter = Adapter(
         rank=int(config.lora.rank or 0),
-        alpha=float(config.lora.alpha or 0),
+        alpha=int(config.lora.alpha or 0),
         dropout=float(config.lora.dropout or 0),
         targets=config.model.lora_targets[str(config.lora.targets)],
     )

@@ -20,7 +20,7 @@ from loku_exp.cache import Cache, digest, folder_digest
 from loku_exp.config import ModelConfig
 from loku_exp.data.qa import QACorpus, Template
 from loku_exp.errors import ModelError
-from loku_exp.hub import is_local
+from loku_exp.hub import is_local, looks_like_a_path
 
 log = logging.getLogger(__name__)
 END_OF_TEXT = "<|endoftext|>"
@@ -50,8 +50,10 @@ def load_tokenizer(
     """
     if model.tokenizer is None:
         template = Template(**model.template.model_dump())
-        recipe = {"corpus": corpus.digest(), "template": model.template.model_dump()}
-        recipe |= {"vocabulary": model.vocabulary}
+        recipe = {
+            "texts": digest(corpus.texts(template)),
+            "vocabulary": model.vocabulary,
+        }
 
         def build(folder: Path) -> None:
             train_tokenizer(corpus.texts(template), model.vocabulary or 0).save_pretrained(folder)
@@ -112,11 +114,12 @@ def load_model(model: ModelConfig, path: str, device: torch.device) -> PreTraine
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(_cannot_load("model.path", path, error)) from error
-    return loaded.to(device).eval()
+    loaded.to(device)  # type: ignore[arg-type]
+    return loaded.eval()
 
 
 def build_model(
-    model: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+    model: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int, device: torch.device
 ) -> PreTrainedModel:
     """Build the architecture with random weights.
 
@@ -124,6 +127,7 @@ def build_model(
         model: its architecture; sizes and token ids of its own win over the tokenizer's.
         tokenizer: gives the vocabulary otherwise.
         seed: of the weights.
+        device: where it is put.
     """
     config = architecture(model, tokenizer)
     with torch.random.fork_rng(devices=[]):
@@ -131,7 +135,7 @@ def build_model(
         built = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, model.dtype), attn_implementation=model.attention
         )
-    return built.eval()
+    return built.to(device).eval()
 
 
 def architecture(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -218,6 +222,8 @@ def _expanded(path: str) -> str:
 
 
 def _cannot_load(key: str, path: str, error: Exception) -> str:
+    if looks_like_a_path(path) and not is_local(path):
+        return f"{key}={path}: no such folder"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if is_local(path) and (Path(path).expanduser() / "adapter_config.json").is_file():
         return (

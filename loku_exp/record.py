@@ -15,8 +15,6 @@ from loku_exp.materials import Materials
 from loku_exp.unlearning import Unlearned
 from loku_exp.verdict import collapsed, verdict
 
-SCHEMA = 1
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -120,7 +118,7 @@ def assemble(
         )
         judged = verdict(metrics["unlearned"], metrics["target"], collapse=collapse)
     return Record(
-        schema_version=SCHEMA,
+        schema_version=1,
         run=RunPart(
             id=run,
             choices=_choices(config),

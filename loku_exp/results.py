@@ -10,7 +10,7 @@ from rich.table import Table
 from loku_exp.cache import write_text
 from loku_exp.errors import UserError
 from loku_exp.evaluation.harness import Evaluation
-from loku_exp.record import SCHEMA, Record
+from loku_exp.record import Record
 from loku_exp.verdict import cautions
 
 METRICS_FILE, EXAMPLES_FILE, TABLE_FILE = "metrics.json", "examples.jsonl", "results.md"
@@ -58,7 +58,7 @@ def read(folder: Path) -> Record:
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, AttributeError, ValidationError) as error:
-        raise UserError(f"{file} is not a record of schema {SCHEMA}: {error}") from error
+        raise UserError(f"{file} is not a record of schema 1: {error}") from error
 
 
 def show(record: Record, folder: Path) -> None:

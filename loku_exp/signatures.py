@@ -83,6 +83,7 @@ def problems(section: str, target: str, values: dict[str, Any]) -> list[str]:
             found += _type_problems(f"{section}.{name}", value, known[name].annotation)
         elif not signature.takes_any_knob:
             hint = nearest(name, known) or f"; it has {', '.join(known) or 'none'}"
+            hint += f"; to remove it: ~{section}.{name}"
             found.append(f"{section}.{name}: {target} has no such knob{hint}")
     found += [
         f"{section}.{knob.name}: {target} needs it; add {section}.{knob.name}=..."

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from loku_exp.config import OptimizationConfig
-from loku_exp.data.batches import Batch, Stream, collate
+from loku_exp.data.batches import Stream, collate
 from loku_exp.errors import TrainingError
 from loku_exp.losses.scores import Context, LossTerms, Scores
 
@@ -93,25 +93,23 @@ class ObjectiveTrainer(Trainer):
         self, objective: Objective, inputs: tuple[str, ...], options: ScoreOptions, **trainer: Any
     ):
         super().__init__(**trainer)
-        self.objective = objective
-        self.inputs = inputs
-        self.options = options
+        self._objective = objective
+        self._inputs = inputs
+        self._options = options
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
-        self._num_body = sum(
-            p.numel() for p in self.model.parameters() if p.ndim > 1
-        ) - _num_embedding_weights(self.model)
+        self._flops_per_token = _flops_per_token(trainer["model"])
 
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: Batch,
+        inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Return the objective on a micro-batch."""
-        options = vars(self.options)
-        scores = {name: Scores(model, inputs[name], **options) for name in self.inputs}
-        terms = self.objective(**scores)
+        """Return the objective on a micro-batch; `inputs` is a `Batch`."""
+        options = vars(self._options)
+        scores = {name: Scores(model, inputs[name], **options) for name in self._inputs}
+        terms = self._objective(**scores)
         total = terms.total
         if not torch.isfinite(total):
             raise TrainingError(
@@ -131,15 +129,10 @@ class ObjectiveTrainer(Trainer):
             self._parts.clear()
         super().log(logs, start_time)
 
-    def floating_point_ops(self, inputs: Batch) -> float:
-        """Return the FLOPs of a micro-batch.
-
-        2 per weight and token forward, 2 backward through activations, and 2 more where the weights
-        are trained; embeddings and head are left out. A LoRA backward is not a full backward.
-        """
-        trains_all = all(p.requires_grad for p in self.model.parameters())
-        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in self.inputs)
-        return (6 if trains_all else 4) * self._num_body * tokens
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return the FLOPs of a micro-batch, see `_flops_per_token`."""
+        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in self._inputs)
+        return self._flops_per_token * tokens
 
 
 class Progress(TrainerCallback):
@@ -269,6 +262,13 @@ def fit(
     return history
 
 
-def _num_embedding_weights(model: nn.Module) -> int:
-    modules = {model.get_input_embeddings(), model.get_output_embeddings()}  # type: ignore[operator]
-    return sum(weight.numel() for weight in {module.weight for module in modules})
+def _flops_per_token(model: nn.Module) -> int:
+    """Return the FLOPs per token of a training step.
+
+    2 per weight forward, 2 backward through activations, and 2 more where the weights are trained;
+    embeddings and head are left out. A LoRA backward is not a full backward.
+    """
+    ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}  # type: ignore[operator]
+    body = [p for p in model.parameters() if p.ndim > 1 and p not in ends]
+    trains_all = all(p.requires_grad for p in body)
+    return (6 if trains_all else 4) * sum(p.numel() for p in body)

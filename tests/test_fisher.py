@@ -10,7 +10,8 @@ from loku_exp.fisher import diagonal_fisher, reduce_fisher, row_weights
 from loku_exp.models import linear_layers
 from tests.helpers import random_sequence, tiny_model
 
-SEQUENCES = [random_sequence(length, num_prompt, 61, seed) for seed, (length, num_prompt) in enumerate([(9, 3), (5, 0), (7, 5), (12, 4), (6, 1), (8, 2), (4, 2)])]  # fmt: skip
+SHAPES = [(9, 3), (5, 0), (7, 5), (12, 4), (6, 1), (8, 2), (4, 2)]  # length, masked tokens
+SEQUENCES = [random_sequence(*shape, 61, seed) for seed, shape in enumerate(SHAPES)]
 
 
 def gradients(model: nn.Module, sequences) -> dict[str, torch.Tensor]:

@@ -115,7 +115,7 @@ def encode(
         masked = (IGNORED,) * len(prompt_ids)
         return Sequence(ids, masked + ids[len(masked) :])
 
-    alternatives = {}
+    alternatives: dict[str, tuple[Sequence, ...]] = {}
     if row.paraphrase is not None:
         alternatives["paraphrase"] = (labelled(row.paraphrase),)
     if row.wrong:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from loku_exp.data.qa import QA, QACorpus
 from loku_exp.errors import DataError
+from loku_exp.hub import looks_like_a_path
 
 QUESTIONS_PER_AUTHOR = 20
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
@@ -90,23 +91,23 @@ def problems(
             f"dataset.retain_split={retain_split} does not belong to {forget_split}, its retain split "
             f"is {RETAIN_OF[forget_split]}; leave retain_split out"
         )
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if folder.is_dir() and forget_split in RETAIN_OF:
         names = ["full", forget_split, RETAIN_OF[forget_split], f"{forget_split}_perturbed"]
         names += EVALUATION_SETS.values()
         missing = [f"{name}.json" for name in names if not (folder / f"{name}.json").is_file()]
         if missing:
             found.append(f"dataset.path={path} lacks {', '.join(missing)}")
-    elif not folder.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
+    elif not folder.is_dir() and looks_like_a_path(path):
         found.append(f"dataset.path={path}: no such folder, and not a hub id like owner/name")
     return found
 
 
 def _rows(path: str, split: str) -> list[dict[str, Any]]:
     """Return the rows of one split, each with a non-empty question and answer."""
-    if Path(path).is_dir():
-        rows = list(_read_json_lines(Path(path) / f"{split}.json"))
-        where = f"{Path(path) / split}.json"
+    if Path(path).expanduser().is_dir():
+        rows = list(_read_json_lines(Path(path).expanduser() / f"{split}.json"))
+        where = f"{Path(path).expanduser() / split}.json"
     else:
         rows, where = _read_hub(path, split), f"{path}:{split}"
     if not rows:

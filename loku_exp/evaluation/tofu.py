@@ -144,7 +144,7 @@ class TofuTask(ConfigurableTask):
             prompt = (record.question, record.prompt, self.suite.max_tokens)
             arguments.append(("generate_ids", prompt))
         return [
-            Instance(kind, doc, argument, idx=index, metadata=kwargs["metadata"])  # type: ignore[arg-type]
+            Instance(kind, doc, argument, idx=index, metadata=kwargs["metadata"])
             for index, (kind, argument) in enumerate(arguments)
         ]
 
@@ -165,7 +165,7 @@ class TofuTask(ConfigurableTask):
                 truth(paraphrase, wrong) if truth else log_r, forget=self.config.task == "forget"
             ),
         }
-        example = {
+        example: dict[str, Any] = {
             "row": record.row,
             "group": record.group,
             "tokens": len(scores[0].logprobs),

@@ -65,7 +65,7 @@ def apply_term(
     chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS // len(head.weight))
     if torch.is_grad_enabled() and not head.weight.requires_grad:
         weights = (head.weight, head.bias)
-        return _FrozenHead.apply(hidden, labels, *weights, term, chunk_rows)  # type: ignore[no-any-return]
+        return _FrozenHead.apply(hidden, labels, *weights, term, chunk_rows)
 
     def values(hidden: Tensor, labels: Tensor) -> Tensor:
         return term(logits_of(hidden, head), labels)

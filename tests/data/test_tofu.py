@@ -137,7 +137,10 @@ def test_hub_rows_are_the_folder_rows(folder, monkeypatch):
     assert hub.digest() == load(path=str(folder), forget_split="forget10").digest()
 
 
-@pytest.mark.parametrize(("split", "forget", "retain"), [("forget01", 40, 3960), ("forget05", 200, 3800), ("forget10", 400, 3600)])  # fmt: skip
+SIZES = [("forget01", 40, 3960), ("forget05", 200, 3800), ("forget10", 400, 3600)]
+
+
+@pytest.mark.parametrize(("split", "forget", "retain"), SIZES)
 def test_real_splits(loku_data, split, forget, retain):
     corpus = load(path=str(loku_data / "tofu"), forget_split=split)
     assert (len(corpus.target_training), len(corpus.forget), len(corpus.retain)) == (

@@ -126,7 +126,8 @@ def test_fila_official_is_the_released_procedure():
 def test_knobs_reach_the_measurement(estimator, group_size):
     calls = []
     fisher = importance_of(torch.ones(24), calls)
-    list(fila([layer()], fisher, estimator=estimator, epsilon=0.5, epsilon_mode="relative", num_retain=7, fisher_seed=3))  # fmt: skip
+    knobs = {"epsilon": 0.5, "epsilon_mode": "relative", "num_retain": 7, "fisher_seed": 3}
+    list(fila([layer()], fisher, estimator=estimator, **knobs))
     assert calls == [
         {"group_size": group_size, "epsilon": 0.5, "relative": True, "num_retain": 7, "seed": 3}
     ]
