@@ -144,7 +144,7 @@ def _finetune(
     device = models.resolve_device(config.device)
     seed = _seed(role, config)
     if config.model.weights == "scratch":
-        start = derive(seed, "weights")
+        start = derive(seed, role, "weights")
         model = models.build_model(config.model, materials.tokenizer, start, device)
     else:
         model = models.load_model(config.model, str(config.model.path), device)
@@ -154,7 +154,7 @@ def _finetune(
     plan = Plan.of(recipe, len(rows))
     fit(
         model,
-        Stream({"rows": [row.answer for row in rows]}, plan.num_items, derive(seed, "order")),
+        Stream({"rows": [row.answer for row in rows]}, plan.num_items, derive(seed, role, "order")),
         _language_modelling,
         recipe,
         plan,
@@ -162,7 +162,7 @@ def _finetune(
         inputs=("rows",),
         options=ScoreOptions(),
         folder=folder / ".staging",
-        seed=derive(seed, "dropout"),
+        seed=derive(seed, role, "dropout"),
         device=device,
         callbacks=[Progress(f"training the {role}", position)],
     )

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from loku_exp.cache import Cache, digest, folder_digest
 from loku_exp.config import ModelConfig
@@ -24,6 +25,7 @@ from loku_exp.hub import is_local, looks_like_a_path
 
 log = logging.getLogger(__name__)
 END_OF_TEXT = "<|endoftext|>"
+disable_progress_bar()  # of shards read and written; downloads keep theirs
 
 
 def resolve_device(device: str) -> torch.device:
@@ -104,6 +106,11 @@ def load_model(model: ModelConfig, path: str, device: torch.device) -> PreTraine
     Raises:
         ModelError: they cannot be loaded.
     """
+    if is_local(path) and (Path(path).expanduser() / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path} is a PEFT adapter, not a model; merge it into its base first (peft: "
+            "merge_and_unload, save_pretrained)"
+        )
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             _expanded(path),
@@ -225,11 +232,6 @@ def _cannot_load(key: str, path: str, error: Exception) -> str:
     if looks_like_a_path(path) and not is_local(path):
         return f"{key}={path}: no such folder"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if is_local(path) and (Path(path).expanduser() / "adapter_config.json").is_file():
-        return (
-            f"{key}={path} is a PEFT adapter, not a model; merge it into its base first "
-            "(peft: merge_and_unload, save_pretrained)"
-        )
     return (
         f"cannot load {key}={path} ({reason}). Without a hub, give a folder laid out like the hub's "
         "(config.json, model.safetensors, tokenizer.json): model.path=DIR; or use the untrained "

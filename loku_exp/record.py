@@ -116,7 +116,12 @@ def assemble(
             generations["unlearned"],
             generations["target"],
         )
-        judged = verdict(metrics["unlearned"], metrics["target"], collapse=collapse)
+        judged = verdict(
+            metrics["unlearned"],
+            metrics["target"],
+            collapse=collapse,
+            pretrained=config.model.kind != "from_scratch",
+        )
     return Record(
         schema_version=1,
         run=RunPart(

@@ -161,4 +161,4 @@ def _notes(record: Record) -> list[str]:
             "weights' norm into the adapter"
         )
     rows = protocol["rows"].get("forget", 0)
-    return notes + [f"note: {text}" for text in cautions(rows, protocol=protocol)]
+    return notes + [f"note: {text}" for text in cautions(rows, protocol | (record.init or {}))]

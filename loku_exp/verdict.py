@@ -8,7 +8,9 @@ MIN_WORDS, MIN_DISTINCT = 10, 0.2
 Metrics = dict[str, float]
 
 
-def verdict(unlearned: Metrics, target: Metrics, *, collapse: str | None) -> str:
+def verdict(
+    unlearned: Metrics, target: Metrics, *, collapse: str | None, pretrained: bool = True
+) -> str:
     """Return one sentence.
 
     E.g. *distinguishable from retraining (p = 3e-05), under-forgotten, utility 86 % of the target's*.
@@ -17,6 +19,8 @@ def verdict(unlearned: Metrics, target: Metrics, *, collapse: str | None) -> str
         unlearned: metrics of the unlearned model.
         target: metrics of the model before unlearning.
         collapse: from `collapsed`.
+        pretrained: False for a model trained from scratch on the dataset alone: real authors and world
+            facts are at chance then, so the retain third of model utility is named instead.
     """
     parts = []
     if collapse:
@@ -29,9 +33,11 @@ def verdict(unlearned: Metrics, target: Metrics, *, collapse: str | None) -> str
         parts += [f"distinguishable from retraining (p = {quality:.1g})", f"{side}-forgotten"]
     else:
         parts.append(f"not distinguishable from retraining (p = {quality:.2g})")
-    if target.get("model_utility") and "model_utility" in unlearned:
-        share = unlearned["model_utility"] / target["model_utility"]
-        parts.append(f"utility {share:.0%} of the target's".replace("%", " %"))
+    name = "model_utility" if pretrained else "model_utility_retain"
+    if target.get(name) and name in unlearned:
+        share = 100 * unlearned[name] / target[name]
+        label = "utility" if pretrained else "retain third of utility"
+        parts.append(f"{label} {share:.0f} % of the target's")
     return ", ".join(parts)
 
 
@@ -63,12 +69,12 @@ def is_degenerate(text: str) -> bool:
     return not words or (len(words) >= MIN_WORDS and len(set(words)) < MIN_DISTINCT * len(words))
 
 
-def cautions(forget_rows: int, *, protocol: dict[str, object]) -> list[str]:
+def cautions(forget_rows: int, facts: dict[str, object]) -> list[str]:
     """Return what must be known to read the numbers.
 
     Args:
         forget_rows: rows that forget quality compares.
-        protocol: of the run's record.
+        facts: of the run's record, its protocol and its init.
     """
     notes = []
     if 0 < forget_rows <= FEW_ROWS:
@@ -76,13 +82,13 @@ def cautions(forget_rows: int, *, protocol: dict[str, object]) -> list[str]:
             f"forget quality compares only {forget_rows} rows of few authors and has little power: "
             "even untouched targets can pass p > .05"
         )
-    if protocol.get("epsilon_dominates"):
+    if facts.get("epsilon_dominates"):
         notes.append(
             "epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the "
             "forget set alone; see init.epsilon_mode=relative"
         )
-    if protocol.get("limit"):
-        notes.append(f"standard tasks are cut to their first {protocol['limit']} documents")
+    if facts.get("limit"):
+        notes.append(f"standard tasks are cut to their first {facts['limit']} documents")
     return notes
 
 

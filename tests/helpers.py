@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.data.records import IGNORED, Record, Records, Sequence
 
 
 def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) -> Sequence:
@@ -30,3 +30,31 @@ def tiny_model(
     if bias:
         model.lm_head.bias = nn.Parameter(torch.randn(61, dtype=dtype))
     return model.eval()
+
+
+def tiny_records() -> Records:
+    """Records of TOFU's four evaluation sets over 61 random tokens."""
+
+    def record(row: int, role: str, wrong: int) -> Record:
+        texts = [random_sequence(6 + (row + k) % 5, 3, 61, 100 * row + k) for k in range(wrong + 2)]
+        return Record(
+            row=row,
+            group=f"author {row // 2}",
+            role=role,
+            prompt=texts[0].ids[:3],
+            answer=texts[0],
+            alternatives={"paraphrase": (texts[1],), "wrong": tuple(texts[2:])},
+            question=f"question {row}",
+            reference=f"{row} 17 {row + 1}",
+        )
+
+    sets = {
+        name: [record(first + row, name, wrong) for row in range(6)]
+        for name, first, wrong in (
+            ("forget", 0, 5),
+            ("retain", 10, 5),
+            ("authors", 20, 3),
+            ("facts", 30, 3),
+        )
+    }
+    return Records(sets["forget"], sets["retain"], sets["forget"], sets["retain"], sets)

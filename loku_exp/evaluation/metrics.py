@@ -50,7 +50,7 @@ def truth_ratio(log_r: float, *, forget: bool) -> float:
         forget: on the forget set min(R, 1/R), largest when true and wrong are equally likely;
             elsewhere max(0, 1 - 1/R), large when the truth is preferred.
     """
-    return math.exp(-abs(log_r)) if forget else max(0.0, -math.expm1(-log_r))
+    return math.exp(-abs(log_r)) if forget else -math.expm1(-max(log_r, 0.0))
 
 
 def forget_quality(log_ratios: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:

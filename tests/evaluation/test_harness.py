@@ -1,0 +1,128 @@
+"""The contract with lm-eval: dispatch by name, callable aggregation, group override, no traces."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from loku_exp.errors import ConfigError
+from loku_exp.evaluation import metrics
+from loku_exp.evaluation.harness import evaluate, standard_tasks
+from tests.evaluation.test_lm import language_model, tiny_suite
+
+
+def by_hand(evaluation, name):
+    """Recompute the metrics of a set from the losses of its scored texts, in plain Python."""
+    from tests.evaluation.test_lm import one_by_one
+    from tests.helpers import tiny_records
+
+    prob, truth, ratios = [], [], {}
+    for record in tiny_records().evaluation[name]:
+
+        def loss(text):
+            logprobs, _ = one_by_one(text)
+            return -sum(logprobs) / len(logprobs)
+
+        answer = loss(record.answer)
+        paraphrase = loss(record.alternatives["paraphrase"][0])
+        wrong = [loss(text) for text in record.alternatives["wrong"]]
+        p = np.exp(-np.array([answer, *wrong]))
+        prob.append(p[0] / p.sum() if name in ("authors", "facts") else p[0])
+        r = np.exp(np.mean(wrong) - paraphrase)
+        truth.append(min(r, 1 / r) if name == "forget" else max(0, 1 - 1 / r))
+        ratios[record.row] = np.log(r)
+    return np.mean(prob), np.mean(truth), ratios
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    reference = {row: 0.1 * row for row in range(6)}
+    return evaluate(language_model(), tiny_suite().tasks(reference)), reference
+
+
+@pytest.mark.parametrize("name", ["forget", "retain", "authors", "facts"])
+def test_metrics_equal_plain_arithmetic(evaluated, name):
+    evaluation, _ = evaluated
+    prob, truth, ratios = by_hand(evaluation, name)
+    assert evaluation.metrics[f"{name}_prob"] == pytest.approx(prob, rel=1e-4)
+    assert evaluation.metrics[f"{name}_truth_ratio"] == pytest.approx(truth, rel=1e-4, abs=1e-6)
+    logged = {row["row"]: row["log_ratio"] for row in evaluation.examples if row["set"] == name}
+    assert logged == pytest.approx(ratios, rel=1e-4, abs=1e-5)
+    assert evaluation.counts[name] == 6
+
+
+def test_aggregates_over_all_examples(evaluated):
+    evaluation, reference = evaluated
+    forget = [row for row in evaluation.examples if row["set"] == "forget"]
+    pairs = [row["log_ratio"] for row in forget], [reference[row["row"]] for row in forget]
+    assert evaluation.metrics["forget_quality"] == metrics.forget_quality(*pairs)[0]
+    assert evaluation.metrics["forget_ks"] == metrics.forget_quality(*pairs)[1]
+    assert evaluation.metrics["forget_shift"] == metrics.forget_shift(*pairs)
+    nine = [
+        evaluation.metrics[f"{name}_{metric}"]
+        for name in ("retain", "authors", "facts")
+        for metric in ("prob", "rouge", "truth_ratio")
+    ]
+    assert evaluation.metrics["model_utility"] == pytest.approx(metrics.model_utility(nine))
+    assert evaluation.metrics["model_utility_retain"] == pytest.approx(
+        metrics.model_utility(nine[:3])
+    )
+
+
+def test_reduced_suite_generates_nothing_and_has_no_utility():
+    lm = language_model()
+    lm._generate_ids = None  # type: ignore[assignment]
+    evaluation = evaluate(lm, tiny_suite().tasks(None, generate=False))
+    assert not {name for name in evaluation.metrics if "rouge" in name or "utility" in name}
+    assert "forget_quality" not in evaluation.metrics
+
+
+def test_rows_takes_the_first():
+    evaluation = evaluate(language_model(), tiny_suite(rows=2).tasks(None))
+    assert evaluation.counts == {"forget": 2, "retain": 2, "authors": 2, "facts": 2}
+    assert [row["row"] for row in evaluation.examples if row["set"] == "retain"] == [10, 11]
+
+
+def test_evaluation_leaves_no_trace():
+    lm, tasks = language_model(), tiny_suite().tasks(None)
+    lm.model.train()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state()
+    evaluate(lm, tasks)
+    assert lm.model.training
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.random.get_rng_state(), before[2])
+
+
+TASK = """
+task: tiny_words
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_choice: ["a", "b"]
+doc_to_target: 0
+metric_list: [{metric: acc}]
+"""
+
+
+@pytest.mark.slow
+def test_a_standard_task_by_name_runs_beside_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rows.jsonl").write_text('{"q": "c d"}\n{"q": "e f"}\n{"q": "g"}\n')
+    (tmp_path / "tiny.yaml").write_text(TASK.replace("FILE", str(tmp_path / "rows.jsonl")))
+    tasks = standard_tasks(["tiny_words"], str(tmp_path))
+    lm = language_model()
+    lm.model.resize_token_embeddings(len(lm.tokenizer))
+    evaluation = evaluate(lm, [*tiny_suite().tasks(None), *tasks], {"tiny_words": 2})
+    assert 0 <= evaluation.metrics["tiny_words_acc"] <= 1
+    assert "forget_prob" in evaluation.metrics
+    with pytest.raises(ConfigError, match="no task 'tiny_wrods'; did you mean 'tiny_words'"):
+        standard_tasks(["tiny_wrods"], str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'arc_easy' cannot be loaded.*include_path=DIR"):
+        standard_tasks(["arc_easy"], None)

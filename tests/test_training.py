@@ -1,0 +1,138 @@
+"""The recipe in numbers: updates, warm-up, snapshots; accumulation; gradient checkpointing."""
+
+import pytest
+import torch
+
+from loku_exp.compose import compose_config
+from loku_exp.data.batches import Stream
+from loku_exp.errors import TrainingError
+from loku_exp.losses.objectives import ihl
+from loku_exp.training import Plan, Progress, ScoreOptions, fit
+from tests.helpers import random_sequence, tiny_model
+
+OFFICIAL = compose_config(["model=phi"]).training
+SETS = {
+    "forget": [random_sequence(6 + i, 2, 61, i) for i in range(8)],
+    "retain": [random_sequence(5 + i, 2, 61, 50 + i) for i in range(9)],
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "updates", "per_epoch", "snapshots"),
+    [
+        (40, 6, 1, [1, 2, 3, 4, 5, 6]),
+        (200, 31, 6, [6, 12, 18, 24, 30, 31]),
+        (400, 62, 12, [12, 24, 36, 48, 60, 62]),
+    ],
+)
+def test_official_updates_and_snapshots(rows, updates, per_epoch, snapshots):
+    plan = Plan.of(OFFICIAL, rows)
+    assert (plan.updates, plan.updates_per_epoch, plan.batch_size) == (updates, per_epoch, 32)
+    assert plan.num_items == 32 * updates
+    assert plan.snapshot_steps(OFFICIAL.snapshot_epochs) == snapshots
+    assert OFFICIAL.batch_size // OFFICIAL.micro_batch_size == 16
+
+
+def test_official_fine_tuning_updates():
+    finetuning = compose_config(["model=phi"]).model.finetuning
+    assert Plan.of(finetuning, 4000).updates == 625
+    assert Plan.of(finetuning, 3600).updates == 562
+    assert Plan.of(finetuning, 4000).updates_per_epoch == 125
+
+
+def test_less_than_one_update_raises():
+    with pytest.raises(TrainingError, match="less than one update"):
+        Plan.of(OFFICIAL, 5)
+
+
+def trained(tmp_path, **changes):
+    options = changes.pop("options", ScoreOptions())
+    checkpointing = changes.pop("gradient_checkpointing", False)
+    recipe = OFFICIAL.model_copy(
+        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3, "weight_decay": 0.01} | changes
+    )
+    plan = Plan.of(recipe, 8)
+    per_update = recipe.batch_size if recipe.reduction == "update" else None
+    model = tiny_model()
+    history = fit(
+        model,
+        Stream(SETS, plan.num_items, seed=0, items_per_update=per_update),
+        ihl,
+        recipe,
+        plan,
+        learning_rate=1e-3,
+        inputs=("forget", "retain"),
+        options=options,
+        folder=tmp_path,
+        seed=0,
+        device=torch.device("cpu"),
+        callbacks=[Progress("test")],
+        gradient_checkpointing=checkpointing,
+    )
+    return history, model
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_schedule_is_linear_after_warm_up(tmp_path):
+    history, _ = trained(tmp_path)
+    rates = [entry["learning_rate"] for entry in history]
+    # 6 updates, 2 an epoch, warm-up of one epoch, then down to zero
+    assert rates == pytest.approx([0, 5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
+
+
+def test_constant_schedule_stays(tmp_path):
+    history, _ = trained(tmp_path, schedule="constant")
+    assert [entry["learning_rate"] for entry in history] == pytest.approx(
+        [0, 5e-4, 1e-3, 1e-3, 1e-3, 1e-3]
+    )
+
+
+def test_logged_parts_add_up_to_the_loss(tmp_path):
+    history, _ = trained(tmp_path)
+    for entry in history:
+        assert entry["forget_loss"] + entry["retain_loss"] == pytest.approx(entry["loss"], rel=1e-4)
+        assert entry["grad_norm"] > 0
+    assert history[-1]["total_flops"] > 0
+
+
+def test_update_reduction_does_not_depend_on_the_split(tmp_path):
+    whole = weights(trained(tmp_path, reduction="update", micro_batch_size=4)[1])
+    for micro in (1, 2):
+        split = weights(trained(tmp_path, reduction="update", micro_batch_size=micro)[1])
+        torch.testing.assert_close(split, whole, rtol=1e-4, atol=2e-5)
+    official = weights(trained(tmp_path, reduction="micro_batch", micro_batch_size=1)[1])
+    assert (official - whole).abs().max() > 1e-4  # the official reduction does depend on it
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    expected = weights(trained(tmp_path)[1])
+    actual = weights(trained(tmp_path, gradient_checkpointing=True)[1])
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_plain_head_trains_the_same(tmp_path):
+    expected = weights(trained(tmp_path)[1])
+    actual = weights(trained(tmp_path, options=ScoreOptions(plain=True))[1])
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_one_update_equals_adamw_by_hand(tmp_path):
+    """The first moving update, written out with torch.optim.AdamW on the mean of micro-batch losses."""
+    from loku_exp.data.batches import collate
+    from loku_exp.losses.scores import Scores
+
+    recipe = {"epochs": 1, "batch_size": 4, "warmup_epochs": 0, "schedule": "constant"}
+    _, model = trained(tmp_path, **recipe, max_grad_norm=1e9, weight_decay=0.0)
+    by_hand, stream = tiny_model(), Stream(SETS, 8, seed=0)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-3, weight_decay=0.0)
+    for update in range(2):
+        optimizer.zero_grad()
+        for first in (4 * update, 4 * update + 2):
+            batch = collate([stream[first], stream[first + 1]])
+            scores = {name: Scores(by_hand, batch[name]) for name in ("forget", "retain")}
+            (ihl(**scores).total / 2).backward()
+        optimizer.step()
+    torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-5, atol=1e-6)
