@@ -27,7 +27,7 @@ def rows() -> list[Row]:
     sums = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
 
     def ours() -> None:
-        diagonal_fisher(model, layers, sequences, micro_batch_size=B)
+        diagonal_fisher(model, layers, sequences)
 
     def published() -> None:
         """csm9493/efficient-llm-unlearning, measure_importance.py: square the batch's mean gradient."""

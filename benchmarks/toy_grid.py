@@ -30,7 +30,14 @@ METHODS = [(loss, init) for loss in ("ga", "gd", "ihl") for init in ("vanilla", 
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "loku_exp", "-m", "experiment=toy_grid", f"output_dir={OUTPUT}"]
+    command = [
+        sys.executable,
+        "-m",
+        "loku_exp",
+        "-m",
+        "experiment=toy_grid",
+        f"output_dir={OUTPUT}",
+    ]
     subprocess.run(command, check=True)
     folders = [path.parent for path in sorted(OUTPUT.glob(f"*/{runs.DONE}"))]
     text = table({folder: results.read(folder) for folder in folders})

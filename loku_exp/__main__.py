@@ -12,9 +12,10 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from loku_exp.compose import conf_dir, read_command_line, register_resolvers, rehearse
-from loku_exp.config import Config, parse
+from loku_exp.config import parse
 from loku_exp.console import start_logging
 from loku_exp.errors import ConfigError, UserError
+from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
 

@@ -108,7 +108,7 @@ def attach(
     return peft_model, (taken / total) ** 0.5
 
 
-def save_factors(factors: dict[str, Factors], file: Path, report: dict[str, Any]) -> None:
+def save_factors(factors: dict[str, Factors], report: dict[str, Any], file: Path) -> None:
     """Write initial factors exactly, with what the init reported; they are never recomputed."""
     tensors = {}
     for name, layer_factors in factors.items():

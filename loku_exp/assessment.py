@@ -7,7 +7,6 @@ from typing import Any
 from loku_exp.adapters import load_trained
 from loku_exp.bases import Base, Role, cached_responses
 from loku_exp.cache import Cache, write_text
-from loku_exp.config import Config
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation import published
 from loku_exp.evaluation.harness import Evaluation, evaluate, limits
@@ -15,6 +14,7 @@ from loku_exp.evaluation.responses import Replay
 from loku_exp.evaluation.tofu import LogRatios
 from loku_exp.materials import Materials, language_model
 from loku_exp.record import CurvePoint
+from loku_exp.schema import Config
 from loku_exp.unlearning import Snapshot, Unlearned
 
 log = logging.getLogger(__name__)

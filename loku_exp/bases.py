@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from loku_exp import models
 from loku_exp.cache import Cache, digest
-from loku_exp.config import Config
 from loku_exp.console import start_logging
 from loku_exp.data.batches import Stream
 from loku_exp.data.qa import digest_of_rows
@@ -25,8 +24,10 @@ from loku_exp.evaluation.responses import Responses
 from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy
 from loku_exp.materials import Materials, language_model, load_materials
+from loku_exp.progress import Progress
+from loku_exp.schema import Config
 from loku_exp.seeds import derive
-from loku_exp.training import Plan, Progress, ScoreOptions, fit
+from loku_exp.training import Objective, Plan, fit
 
 log = logging.getLogger(__name__)
 BASE_FORMAT = 1  # raise by hand whenever an unchanged recipe gives other weights or answers
@@ -155,15 +156,12 @@ def _finetune(
     fit(
         model,
         Stream({"rows": [row.answer for row in rows]}, plan.num_items, derive(seed, role, "order")),
-        _language_modelling,
+        Objective(_language_modelling, inputs=("rows",)),
         recipe,
         plan,
         learning_rate=recipe.learning_rate,
-        inputs=("rows",),
-        options=ScoreOptions(),
         folder=folder / ".staging",
         seed=derive(seed, role, "dropout"),
-        device=device,
         callbacks=[Progress(f"training the {role}", position)],
     )
     model.save_pretrained(folder)

@@ -19,8 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from loku_exp.config import Config, parse
+from loku_exp.config import parse
 from loku_exp.errors import ConfigError
+from loku_exp.schema import Config
 from loku_exp.signatures import nearest
 
 Overrides = list[str]

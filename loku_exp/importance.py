@@ -26,8 +26,6 @@ def fisher_measure(
     forget: list[Record],
     retain: list[Record],
     cache: Cache,
-    *,
-    micro_batch_size: int = 4,
 ) -> MeasureFisher:
     """Return the callback an init measures importance with.
 
@@ -37,7 +35,6 @@ def fisher_measure(
         forget: the forget set.
         retain: the retain set to draw from.
         cache: where row weights are kept.
-        micro_batch_size: examples per forward pass; changes no number.
     """
 
     def measure(
@@ -73,7 +70,7 @@ def fisher_measure(
                 [record.answer for record in drawn],
                 reducer,
                 group_size=group_size,
-                micro_batch_size=micro_batch_size,
+                micro_batch_size=1 if next(model.parameters()).device.type == "cpu" else 8,
             )
             save_file(weights, folder / "row_weights.safetensors")
             (folder / "report.json").write_text(json.dumps({"epsilon_share": below / total}))

@@ -7,13 +7,13 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp import models
 from loku_exp.cache import Cache
-from loku_exp.config import Config
 from loku_exp.data.qa import QACorpus, Template
 from loku_exp.data.records import Records
 from loku_exp.evaluation.harness import standard_tasks
 from loku_exp.evaluation.lm import UnlearnLM
 from loku_exp.evaluation.responses import Responses
 from loku_exp.evaluation.tofu import Suite
+from loku_exp.schema import Config
 
 
 @dataclass(frozen=True)

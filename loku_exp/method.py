@@ -18,12 +18,12 @@ from loku_exp import models
 from loku_exp.adapters import Adapter, fold
 from loku_exp.bases import Base, load_base
 from loku_exp.cache import Cache, digest, write_folder
-from loku_exp.config import Config
 from loku_exp.data.batches import pad, to_device
 from loku_exp.errors import TrainingError
 from loku_exp.importance import draw_retain, fisher_measure
-from loku_exp.inits.layers import Factors
+from loku_exp.inits.layers import Factors, Importance, Layer, MeasureFisher
 from loku_exp.materials import Materials
+from loku_exp.schema import Component, Config
 from loku_exp.seeds import derive
 from loku_exp.unlearning import Unlearned, unlearn
 
@@ -68,39 +68,47 @@ def apply(
 ) -> Unlearned:
     """Unlearn the forget set from a target model; what it needs to go on later lies in `folder`."""
     records = materials.records
-
-    def initialise() -> tuple[dict[str, Factors], dict[str, Any]]:
-        assert adapter is not None
-        assert config.init is not None
+    initialise = None
+    if config.init is not None and adapter is not None:
         layers = adapter.layers(model, derive(config.seed, "init"))
         identity = digest([base.identity, config.model.dtype])
         measure = fisher_measure(model, identity, records.forget, records.retain, cache)
-        report: dict[str, Any] = {}
-
-        def measured(**knobs: Any) -> Any:
-            importance = measure(**knobs)
-            report["epsilon_share"] = importance.epsilon_share
-            report["epsilon_dominates"] = importance.epsilon_share > 0.5
-            return importance
-
-        available = {"layers": layers, "fisher": measured}
-        inputs = {name: available[name] for name in config.init.inputs}
-        log.info("initialising the adapter with %s", config.init.name)
-        made = config.init.resolve()(**inputs, **config.init.knobs)
-        return {factors.name: factors for factors in made}, report
-
+        initialise = partial(initial_factors, config.init, layers, measure)
     return unlearn(
         model,
         records,
         partial(config.loss.resolve(), **config.loss.knobs),
+        config.loss.inputs,
         config.training,
-        inputs=config.loss.inputs,
         adapter=adapter,
         initialise=initialise,
         folder=folder,
         seed=config.seed,
-        device=models.resolve_device(config.device),
     )
+
+
+def initial_factors(
+    init: Component, layers: list[Layer], measure: MeasureFisher
+) -> tuple[dict[str, Factors], dict[str, Any]]:
+    """Run an init; return its factors by layer, and what it found about the importance, if asked.
+
+    Args:
+        init: function and knobs.
+        layers: the adapted layers.
+        measure: measures importance; called only by an init that takes ``fisher``.
+    """
+    report: dict[str, Any] = {}
+
+    def fisher(**knobs: Any) -> Importance:
+        importance = measure(**knobs)
+        report["epsilon_share"] = importance.epsilon_share
+        report["epsilon_dominates"] = importance.epsilon_share > 0.5
+        return importance
+
+    log.info("initialising the adapter with %s", init.name)
+    available = {"layers": layers, "fisher": fisher}
+    made = init.resolve()(**{name: available[name] for name in init.inputs}, **init.knobs)
+    return {factors.name: factors for factors in made}, report
 
 
 def ship(

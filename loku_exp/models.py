@@ -18,10 +18,10 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp.cache import Cache, digest, folder_digest
-from loku_exp.config import ModelConfig
 from loku_exp.data.qa import QACorpus, Template
 from loku_exp.errors import ModelError
 from loku_exp.hub import is_local, looks_like_a_path
+from loku_exp.schema import ModelConfig
 
 log = logging.getLogger(__name__)
 END_OF_TEXT = "<|endoftext|>"

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from loku_exp import runs
 from loku_exp.bases import Base
-from loku_exp.config import Config
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.materials import Materials
+from loku_exp.schema import Config
 from loku_exp.unlearning import Unlearned
 from loku_exp.verdict import collapsed, verdict
 
@@ -95,33 +95,15 @@ def assemble(
         reload_difference: largest difference of a logit between the model in memory and reloaded.
         seconds: wall time by stage.
     """
-    metrics = {role: evaluation.metrics for role, evaluation in evaluations.items()}
     models = {
         role: ModelPart(
             role=role,
             weights=_weights(role, bases),
             derived_from="target" if role == "unlearned" else None,
-            metrics=values,
+            metrics=evaluation.metrics,
         )
-        for role, values in metrics.items()
+        for role, evaluation in evaluations.items()
     }
-    judged = None
-    if unlearned is not None:
-        generations = {
-            role: _retain_generations(evaluations[role]) for role in ("unlearned", "target")
-        }
-        collapse = collapsed(
-            metrics["unlearned"],
-            metrics["target"],
-            generations["unlearned"],
-            generations["target"],
-        )
-        judged = verdict(
-            metrics["unlearned"],
-            metrics["target"],
-            collapse=collapse,
-            pretrained=config.model.kind != "from_scratch",
-        )
     return Record(
         schema_version=1,
         run=RunPart(
@@ -140,7 +122,23 @@ def assemble(
         training=_training(config, unlearned) | {"reload_difference": reload_difference},
         init=_init(config, unlearned),
         cost=_cost(unlearned, seconds),
-        verdict=judged,
+        verdict=_verdict(config, evaluations) if unlearned is not None else None,
+    )
+
+
+def _verdict(config: Config, evaluations: dict[str, Evaluation]) -> str:
+    unlearned, target = evaluations["unlearned"], evaluations["target"]
+    collapse = collapsed(
+        unlearned.metrics,
+        target.metrics,
+        _retain_generations(unlearned),
+        _retain_generations(target),
+    )
+    return verdict(
+        unlearned.metrics,
+        target.metrics,
+        collapse=collapse,
+        pretrained=config.model.kind != "from_scratch",
     )
 
 

@@ -9,10 +9,10 @@ import torch
 from loku_exp import assessment, method, plots, results, runs
 from loku_exp.bases import load_base, make_bases
 from loku_exp.cache import Cache
-from loku_exp.config import Config
 from loku_exp.console import Stopwatch, log_file
 from loku_exp.materials import load_materials
 from loku_exp.record import assemble
+from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,14 @@ from omegaconf import OmegaConf
 
 from loku_exp import __version__, models
 from loku_exp.cache import digest, write_text
-from loku_exp.config import RUN_FORMAT, Config
 from loku_exp.errors import UserError
 from loku_exp.materials import Materials
+from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
 DONE = "done.json"
 NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads"}
+RUN_FORMAT = 1  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 
 

@@ -14,17 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from loku_exp.config import OptimizationConfig
-from loku_exp.data.batches import Stream, collate
+from loku_exp.data.batches import Batch, Stream, collate
 from loku_exp.errors import TrainingError
 from loku_exp.losses.scores import Context, LossTerms, Scores
+from loku_exp.schema import OptimizationConfig
 
 log = logging.getLogger(__name__)
-Objective = Callable[..., LossTerms]
 
 
 @dataclass(frozen=True)
@@ -68,34 +66,44 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
-    """How batches are scored; see `Scores`."""
+class Objective:
+    """What is minimised.
 
+    Attributes:
+        loss: takes one `Scores` per name in `inputs`.
+        inputs: names of the batches it wants.
+        plain: compute all logits and select, instead of chunking the head.
+        chunk_rows: labelled rows per chunk of the head.
+        as_target: a context in which the model computes the target's function.
+    """
+
+    loss: Callable[..., LossTerms]
+    inputs: tuple[str, ...]
     plain: bool = False
     chunk_rows: int | None = None
     as_target: Context | None = None
+
+    def __call__(self, model: nn.Module, batch: Batch) -> LossTerms:
+        """Return the loss on a micro-batch."""
+        options = {k: getattr(self, k) for k in ("plain", "chunk_rows", "as_target")}
+        scores = {name: Scores(model, batch[name], **options) for name in self.inputs}
+        return self.loss(**scores)
 
 
 class ObjectiveTrainer(Trainer):
     """A Trainer whose loss is an objective over named batches.
 
     Args:
-        objective: takes one `Scores` per name in `inputs`.
-        inputs: the batches the objective wants, by name.
-        options: how they are scored.
+        objective: what is minimised.
         trainer: arguments of `transformers.Trainer`.
     """
 
     # compute_loss returns a micro-batch mean; the Trainer divides by the accumulation steps.
     loss_is_scaled_for_ga = False
 
-    def __init__(
-        self, objective: Objective, inputs: tuple[str, ...], options: ScoreOptions, **trainer: Any
-    ):
+    def __init__(self, objective: Objective, **trainer: Any):
         super().__init__(**trainer)
         self._objective = objective
-        self._inputs = inputs
-        self._options = options
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
         self._flops_per_token = _flops_per_token(trainer["model"])
 
@@ -107,9 +115,7 @@ class ObjectiveTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Return the objective on a micro-batch; `inputs` is a `Batch`."""
-        options = vars(self._options)
-        scores = {name: Scores(model, inputs[name], **options) for name in self._inputs}
-        terms = self._objective(**scores)
+        terms = self._objective(model, inputs)
         total = terms.total
         if not torch.isfinite(total):
             raise TrainingError(
@@ -131,91 +137,65 @@ class ObjectiveTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return the FLOPs of a micro-batch, see `_flops_per_token`."""
-        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in self._inputs)
+        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in self._objective.inputs)
         return self._flops_per_token * tokens
 
 
-class Progress(TrainerCallback):
-    """A progress bar of updates with the latest losses.
-
-    Args:
-        description: what stands before the bar.
-        position: line of the bar, where several processes draw one.
-    """
-
-    def __init__(self, description: str, position: int = 0):
-        self.description = description
-        self.position = position
-        self.bar: tqdm | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw the bar, only on a terminal."""
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.description,
-            unit="update",
-            position=self.position,
-            leave=self.position == 0,
-            disable=None,
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move on by one update."""
-        if self.bar is not None:
-            self.bar.update(1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Show the parts of the loss."""
-        if self.bar is not None and logs:
-            parts = {k.removesuffix("_loss"): v for k, v in logs.items() if k.endswith("_loss")}
-            self.bar.set_postfix({name: f"{value:.3f}" for name, value in parts.items()})
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
-
-
 def fit(
-    model: PreTrainedModel | nn.Module,
+    model: nn.Module,
     stream: Stream,
     objective: Objective,
     optimization: OptimizationConfig,
     plan: Plan,
     *,
     learning_rate: float,
-    inputs: tuple[str, ...],
-    options: ScoreOptions,
     folder: Path,
     seed: int,
-    device: torch.device,
     callbacks: list[TrainerCallback],
     resume_from: Path | None = None,
-    gradient_checkpointing: bool = False,
 ) -> list[dict[str, float]]:
     """Train a model on a stream; return the log of all updates, resumed ones included.
 
     Args:
-        model: trained in place, left in evaluation mode.
+        model: trained in place where it is, left in evaluation mode.
         stream: `plan.num_items` items.
         objective: what is minimised.
         optimization: optimiser, schedule, batch sizes.
         plan: number of updates.
         learning_rate: peak of the schedule.
-        inputs: names of the batches the objective takes.
-        options: how batches are scored.
         folder: where the Trainer may write.
         seed: of dropout, if any.
-        device: where the model is.
-        callbacks: further callbacks; one of them takes the snapshots.
+        callbacks: a progress bar, snapshots, checks.
         resume_from: a snapshot to go on from.
-        gradient_checkpointing: recompute activations in the backward pass.
     """
-    if gradient_checkpointing:
-        model.enable_input_require_grads()  # type: ignore[operator]
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    arguments = TrainingArguments(
+    device = next(model.parameters()).device
+    trainer = ObjectiveTrainer(
+        objective,
+        model=model,
+        args=_arguments(optimization, plan, learning_rate, folder, seed, device),
+        train_dataset=stream,
+        data_collator=collate,
+        callbacks=callbacks,
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    model.eval()
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    history[-1]["total_flops"] = trainer.state.total_flos
+    return history
+
+
+def _arguments(
+    optimization: OptimizationConfig,
+    plan: Plan,
+    learning_rate: float,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+) -> TrainingArguments:
+    schedules = {"linear": "linear", "constant": "constant_with_warmup"}
+    return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.updates,
         per_device_train_batch_size=optimization.micro_batch_size,
@@ -225,9 +205,7 @@ def fit(
         adam_beta1=optimization.betas[0],
         adam_beta2=optimization.betas[1],
         max_grad_norm=optimization.max_grad_norm,
-        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup"}[
-            optimization.schedule
-        ],
+        lr_scheduler_type=schedules[optimization.schedule],
         warmup_steps=math.ceil(optimization.warmup_epochs * plan.updates_per_epoch),
         bf16=optimization.autocast == "bfloat16",
         seed=seed,
@@ -242,24 +220,6 @@ def fit(
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = ObjectiveTrainer(
-        objective,
-        inputs,
-        options,
-        model=model,
-        args=arguments,
-        train_dataset=stream,
-        data_collator=collate,
-        callbacks=callbacks,
-    )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    model.eval()
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    if history:
-        history[-1]["total_flops"] = trainer.state.total_flos
-    return history
 
 
 def _flops_per_token(model: nn.Module) -> int:

@@ -6,7 +6,8 @@ saved and loaded. Everything it writes lies in the run's folder.
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from loku_exp.adapters import Adapter, attach, load_factors, save_factors, target_function
-from loku_exp.config import TrainingConfig
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
 from loku_exp.inits.layers import Factors
+from loku_exp.losses.scores import LossTerms
+from loku_exp.progress import Progress
+from loku_exp.schema import TrainingConfig
 from loku_exp.seeds import derive
-from loku_exp.training import Objective, Plan, Progress, ScoreOptions, fit
+from loku_exp.training import Objective, Plan, fit
 
 log = logging.getLogger(__name__)
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
@@ -67,84 +70,91 @@ class Unlearned:
 def unlearn(
     model: PreTrainedModel,
     records: Records,
-    objective: Objective,
+    loss: Callable[..., LossTerms],
+    inputs: tuple[str, ...],
     recipe: TrainingConfig,
     *,
-    inputs: tuple[str, ...],
     adapter: Adapter | None,
-    initialise: Callable[[], tuple[dict[str, Factors], dict[str, Any]]],
+    initialise: Callable[[], tuple[dict[str, Factors], dict[str, Any]]] | None,
     folder: Path,
     seed: int,
-    device: torch.device,
 ) -> Unlearned:
     """Unlearn the forget records from a model, going on from the newest snapshot in `folder`.
 
     Args:
         model: the target model; changed in place.
         records: forget and retain.
-        objective: the loss.
-        recipe: optimiser, schedule, batches.
+        loss: of LoKU's comparison or a user's own.
         inputs: what the loss takes, of ``forget`` and ``retain``.
+        recipe: optimiser, schedule, batches.
         adapter: its shape, or None to train all weights.
         initialise: makes the initial factors and a report; not called where `folder` has them.
         folder: of the run.
         seed: of data order and retain draw.
-        device: where the model is.
     """
+    trained: nn.Module = model
     factors: dict[str, Factors] = {}
     report: dict[str, Any] = {}
-    trained: nn.Module = model
-    if adapter is not None:
+    if adapter is not None and initialise is not None:
         file = folder / "init.safetensors"
         if not file.is_file():
-            made, found = initialise()
-            save_factors(made, file, found)
+            save_factors(*initialise(), file)
         factors, report = load_factors(file)
         trained, report["share_of_weight_norm"] = attach(model, factors, adapter)
+    if recipe.gradient_checkpointing:
+        trained.enable_input_require_grads()  # type: ignore[operator]
+        trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     plan = Plan.of(recipe, len(records.forget))
-    sets = {name: [record.answer for record in getattr(records, name)] for name in inputs}
-    stream = Stream(
-        sets,
-        plan.num_items,
-        derive(seed, "order"),
-        items_per_update=recipe.batch_size if recipe.reduction == "update" else None,
-    )
     steps = plan.snapshot_steps(recipe.snapshot_epochs)
-    staging = folder / ".staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    newest = max(folder.glob("snapshots/step-*"), default=None)
+    snapshots = folder / "snapshots"
+    newest = max(snapshots.glob("step-*"), default=None)
     if newest is not None:
         log.info("going on from %s", newest.name)
-    history = fit(
-        trained,
-        stream,
-        objective,
-        recipe,
-        plan,
-        learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
-        inputs=inputs,
-        options=ScoreOptions(
-            plain=recipe.head == "plain",
-            chunk_rows=recipe.chunk_rows,
-            as_target=target_function(trained) if adapter else None,
-        ),
-        folder=staging,
-        seed=derive(seed, "dropout"),
-        device=device,
-        callbacks=[
-            EveryMatrixLearns(),
-            Snapshots(steps, folder / "snapshots"),
-            Progress("unlearning"),
-        ],
-        resume_from=newest,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-    )
-    shutil.rmtree(staging, ignore_errors=True)
-    snapshots = [
-        Snapshot(step, step / plan.updates_per_epoch, folder / "snapshots" / f"step-{step:05d}")
-        for step in steps
+    with _staging(folder) as staging:
+        history = fit(
+            trained,
+            _stream(records, inputs, recipe, plan, seed),
+            Objective(
+                loss,
+                inputs,
+                plain=recipe.head == "plain",
+                chunk_rows=recipe.chunk_rows,
+                as_target=target_function(trained) if adapter else None,
+            ),
+            recipe,
+            plan,
+            learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
+            folder=staging,
+            seed=derive(seed, "dropout"),
+            callbacks=[EveryMatrixLearns(), Snapshots(steps, snapshots), Progress("unlearning")],
+            resume_from=newest,
+        )
+    made = [
+        Snapshot(step, step / plan.updates_per_epoch, snapshots / _name(step)) for step in steps
     ]
-    return Unlearned(trained, factors, report, snapshots, history, plan)
+    return Unlearned(trained, factors, report, made, history, plan)
+
+
+def _stream(
+    records: Records, inputs: tuple[str, ...], recipe: TrainingConfig, plan: Plan, seed: int
+) -> Stream:
+    """Return the examples of the whole unlearning, in order."""
+    sets = {name: [record.answer for record in getattr(records, name)] for name in inputs}
+    per_update = recipe.batch_size if recipe.reduction == "update" else None
+    return Stream(sets, plan.num_items, derive(seed, "order"), items_per_update=per_update)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Give the Trainer a folder to write in; what an interrupted run left there is dropped."""
+    staging = folder / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    yield staging
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:05d}"
 
 
 class Snapshots(TrainerCallback):
@@ -174,7 +184,7 @@ class Snapshots(TrainerCallback):
             (checkpoint / unused).unlink(missing_ok=True)
         self.folder.mkdir(exist_ok=True)
         older = sorted(self.folder.glob("step-*"))
-        checkpoint.rename(self.folder / f"step-{state.global_step:05d}")
+        checkpoint.rename(self.folder / _name(state.global_step))
         for snapshot in older:
             for pattern in ONLY_TO_RESUME:
                 for file in snapshot.glob(pattern):

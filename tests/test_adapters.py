@@ -118,7 +118,7 @@ def test_folded_adapter_gives_the_same_logits_on_the_untouched_base(name, tmp_pa
 def test_reloaded_snapshot_gives_the_same_logits_bit_by_bit(name, tmp_path):
     model, factors, _ = initialised(name)
     expected = logits(train_a_little(model))
-    save_factors(factors, tmp_path / "init.safetensors", {"found": 1})
+    save_factors(factors, {"found": 1}, tmp_path / "init.safetensors")
     model.save_pretrained(tmp_path / "snapshot")
     loaded, report = load_factors(tmp_path / "init.safetensors")
     again, _ = attach(tiny_model(), loaded, ADAPTER)

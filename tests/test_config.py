@@ -8,8 +8,9 @@ import pytest
 from loku_exp import signatures
 from loku_exp.cache import digest
 from loku_exp.compose import compose_config, conf_dir, read_command_line, rehearse
-from loku_exp.config import Component, Config, parse
+from loku_exp.config import parse
 from loku_exp.errors import ConfigError
+from loku_exp.schema import Component, Config
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))

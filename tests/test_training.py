@@ -7,7 +7,8 @@ from loku_exp.compose import compose_config
 from loku_exp.data.batches import Stream
 from loku_exp.errors import TrainingError
 from loku_exp.losses.objectives import ihl
-from loku_exp.training import Plan, Progress, ScoreOptions, fit
+from loku_exp.progress import Progress
+from loku_exp.training import Objective, Plan, fit
 from tests.helpers import random_sequence, tiny_model
 
 OFFICIAL = compose_config(["model=phi"]).training
@@ -45,29 +46,26 @@ def test_less_than_one_update_raises():
         Plan.of(OFFICIAL, 5)
 
 
-def trained(tmp_path, **changes):
-    options = changes.pop("options", ScoreOptions())
-    checkpointing = changes.pop("gradient_checkpointing", False)
+def trained(tmp_path, plain=False, gradient_checkpointing=False, **changes):
     recipe = OFFICIAL.model_copy(
-        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3, "weight_decay": 0.01} | changes
+        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3} | changes
     )
     plan = Plan.of(recipe, 8)
     per_update = recipe.batch_size if recipe.reduction == "update" else None
     model = tiny_model()
+    if gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     history = fit(
         model,
         Stream(SETS, plan.num_items, seed=0, items_per_update=per_update),
-        ihl,
+        Objective(ihl, ("forget", "retain"), plain=plain),
         recipe,
         plan,
         learning_rate=1e-3,
-        inputs=("forget", "retain"),
-        options=options,
         folder=tmp_path,
         seed=0,
-        device=torch.device("cpu"),
         callbacks=[Progress("test")],
-        gradient_checkpointing=checkpointing,
     )
     return history, model
 
@@ -115,7 +113,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
 
 def test_plain_head_trains_the_same(tmp_path):
     expected = weights(trained(tmp_path)[1])
-    actual = weights(trained(tmp_path, options=ScoreOptions(plain=True))[1])
+    actual = weights(trained(tmp_path, plain=True)[1])
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=2e-5)
 
 

@@ -1,0 +1,163 @@
+"""The schema of a run: every section, its keys, their types and ranges. No values live here."""
+
+import importlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loku_exp import signatures
+from loku_exp.knobs import Count, NonNegative, Positive, Seed, Share
+
+
+class Section(BaseModel):
+    """A node of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Component(BaseModel):
+    """A function named by `_target_` with its knobs; they are checked against its signature."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    target: str = Field(alias="_target_")
+
+    @property
+    def name(self) -> str:
+        """The function's name, as results and folders show it."""
+        return self.target.rpartition(".")[2]
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keyword arguments of the function."""
+        return dict(self.model_extra or {})
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what the function takes from the program."""
+        return signatures.read_signature(self.target).inputs
+
+    def resolve(self) -> Any:
+        """Return the function itself; this imports its module."""
+        return getattr(importlib.import_module(self.target.rpartition(".")[0]), self.name)
+
+
+class TemplateConfig(Section):
+    """Text around a question; labels begin where `start + question + end` alone would end."""
+
+    question_start: str
+    question_end: str
+    answer_tag: str
+
+
+class OptimizationConfig(Section):
+    """One optimisation: how many updates, of what, with which optimiser."""
+
+    epochs: Positive
+    batch_size: Count  # examples per update
+    micro_batch_size: Count  # examples per forward pass; must divide batch_size
+    learning_rate: Positive
+    weight_decay: NonNegative
+    betas: tuple[Share, Share]
+    warmup_epochs: NonNegative
+    schedule: Literal["linear", "constant"]
+    max_grad_norm: Positive
+    autocast: Literal["none", "bfloat16"]
+
+
+class TrainingConfig(OptimizationConfig):
+    """The unlearning recipe."""
+
+    recipe: str
+    full_learning_rate: Positive  # used instead of learning_rate with lora=none
+    reduction: Literal["micro_batch", "update"]
+    snapshot_epochs: Count
+    gradient_checkpointing: bool
+    head: Literal["chunked", "plain"]
+    chunk_rows: Count | None
+
+
+class ModelConfig(Section):
+    """A causal language model: where it comes from, how it is prompted, where LoRA goes."""
+
+    name: str
+    kind: Literal["toy", "from_scratch", "pretrained"]
+    path: str | None
+    revision: str | None
+    tokenizer: str | None
+    weights: Literal["pretrained", "scratch", "random"]
+    architecture: dict[str, Any] | None
+    vocabulary: Count | None
+    template: TemplateConfig
+    lora_targets: dict[str, list[str]]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["eager", "sdpa", "flash_attention_2"]
+    trust_remote_code: bool
+    stop_at_eos: bool
+    finetuned: dict[str, str | None]
+    finetuning: OptimizationConfig
+    learning_rates: dict[Literal["lora", "full"], Positive]
+
+
+class DatasetConfig(Component):
+    """A corpus: the function that loads it and what the program must know of it beforehand."""
+
+    label: str = Field(alias="name")
+    toy: bool
+    min_forget_prob: Share
+
+
+class LoraConfig(Section):
+    """The adapter; `lora=none` switches it off and trains all weights."""
+
+    enabled: bool
+    rank: Count | None = None
+    alpha: Count | None = None
+    dropout: Share | None = None
+    targets: str | None = None
+
+
+class EvaluationConfig(Component):
+    """The suite of the final table and of the curve, and standard lm-eval tasks beside it."""
+
+    batch_tokens: Count
+    curve: Literal["reduced", "full", "none"]
+    tasks: list[str]
+    include_path: str | None
+    limit: Count | None
+
+
+class TargetConfig(Section):
+    """The model to unlearn from: a folder or hub id, or null to fine-tune it here."""
+
+    path: str | None
+    seed: Seed
+    min_forget_prob: Share
+
+
+class ReferenceConfig(Section):
+    """The model that never saw the forget set."""
+
+    source: Literal["train", "path", "log", "none"]
+    path: str | None
+    seed: Seed
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    loss: Component
+    init: Component | None
+    lora: LoraConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    target: TargetConfig
+    reference: ReferenceConfig
+    seed: Seed
+    unlearn: bool
+    output_dir: str
+    cache_dir: str
+    force: bool
+    device: str
+    threads: Count
