@@ -9,6 +9,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -36,8 +37,23 @@ def main() -> None:
     Console(width=140).print(table)
     content = {"where": where, "rows": [asdict(row) | {"verdict": row.verdict} for row in found]}
     Path("benchmarks/results.json").write_text(json.dumps(content, indent=1) + "\n")
+    Path("benchmarks/results.md").write_text(markdown(content))
     if any(row.verdict == "FAILED" for row in found):
         raise SystemExit(1)
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Return the table for people, with where it was measured."""
+    lines = ["| what | value | limit | |", "|---|---|---|---|"]
+    for row in content["rows"]:
+        value = f"{row['value']:.2f} {row['unit']}"
+        lines.append(
+            f"| {row['name']} ({row['detail']}) | {value} | {row['limit']:g} | {row['verdict']} |"
+        )
+    where = content["where"]
+    packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
+    processor = f"{where['hardware']['processor']}, {where['hardware']['cores']} cores"
+    return "\n".join([*lines, "", f"{processor}, one thread a process; {packages}."]) + "\n"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy
 from loku_exp.materials import Materials, language_model, load_materials
 from loku_exp.progress import Progress
-from loku_exp.schema import Config
+from loku_exp.schema import Config, OptimizationConfig
 from loku_exp.seeds import derive
 from loku_exp.training import Objective, Plan, fit
 
@@ -149,7 +149,7 @@ def _finetune(
         model = models.build_model(config.model, materials.tokenizer, start, device)
     else:
         model = models.load_model(config.model, str(config.model.path), device)
-    recipe = config.model.finetuning
+    recipe = resolved_finetuning(config)
     records = materials.records
     rows = records.target_training if role == "target" else records.reference_training
     plan = Plan.of(recipe, len(rows))
@@ -168,6 +168,13 @@ def _finetune(
     materials.tokenizer.save_pretrained(folder)
 
 
+def resolved_finetuning(config: Config) -> OptimizationConfig:
+    """Return the fine-tuning recipe with the precision this machine trains in."""
+    recipe = config.model.finetuning
+    device = models.resolve_device(config.device)
+    return recipe.model_copy(update={"autocast": models.resolve_autocast(recipe.autocast, device)})
+
+
 def _language_modelling(rows: Scores) -> LossTerms:
     return LossTerms(rows.mean(cross_entropy))
 
@@ -182,7 +189,7 @@ def _training_recipe(role: Role, config: Config, materials: Materials) -> dict[s
         "tokenizer": materials.tokenizer_digest,
         "template": model.template.model_dump(),
         "dtype": model.dtype,
-        "finetuning": model.finetuning.model_dump(mode="json"),
+        "finetuning": resolved_finetuning(config).model_dump(mode="json"),
         "rows": digest_of_rows(
             corpus.target_training if role == "target" else corpus.reference_training
         ),

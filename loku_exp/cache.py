@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ class Cache:
 def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, Any]) -> None:
     """Build a folder aside, with a manifest of its files, and rename it whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    aside.mkdir()
     try:
         build(aside)
         sizes = {

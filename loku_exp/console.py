@@ -44,12 +44,24 @@ class Stopwatch:
 
 @contextmanager
 def log_file(file: Path) -> Iterator[None]:
-    """Write everything, libraries included, to a file as well."""
+    """Write everything to a file as well: libraries' messages, and the traceback of a failure."""
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     logging.getLogger().addHandler(handler)
     try:
         yield
+    except BaseException:
+        failure = (
+            __name__,
+            logging.ERROR,
+            __file__,
+            0,
+            "the run stopped here",
+            None,
+            sys.exc_info(),
+        )
+        handler.emit(logging.LogRecord(*failure))
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()

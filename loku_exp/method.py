@@ -68,6 +68,9 @@ def apply(
 ) -> Unlearned:
     """Unlearn the forget set from a target model; what it needs to go on later lies in `folder`."""
     records = materials.records
+    device = models.resolve_device(config.device)
+    autocast = models.resolve_autocast(config.training.autocast, device)
+    recipe = config.training.model_copy(update={"autocast": autocast})
     initialise = None
     if config.init is not None and adapter is not None:
         layers = adapter.layers(model, derive(config.seed, "init"))
@@ -79,7 +82,7 @@ def apply(
         records,
         partial(config.loss.resolve(), **config.loss.knobs),
         config.loss.inputs,
-        config.training,
+        recipe,
         adapter=adapter,
         initialise=initialise,
         folder=folder,

@@ -42,6 +42,16 @@ def resolve_device(device: str) -> torch.device:
         raise ModelError(f"device={device}: not available here ({error})") from error
 
 
+def resolve_autocast(autocast: str, device: torch.device) -> str:
+    """Return ``bfloat16`` or ``none``; ``auto`` takes bfloat16 where the hardware computes in it."""
+    if autocast != "auto":
+        return autocast
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "none"
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch < 2.13 does not tell
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "none"
+
+
 def load_tokenizer(
     model: ModelConfig, corpus: QACorpus, cache: Cache
 ) -> tuple[PreTrainedTokenizerBase, str]:

@@ -61,7 +61,7 @@ class OptimizationConfig(Section):
     warmup_epochs: NonNegative
     schedule: Literal["linear", "constant"]
     max_grad_norm: Positive
-    autocast: Literal["none", "bfloat16"]
+    autocast: Literal["auto", "none", "bfloat16"]  # auto: bfloat16 where the hardware has it
 
 
 class TrainingConfig(OptimizationConfig):

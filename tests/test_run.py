@@ -239,6 +239,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(start, tmp_pa
         start("seed=9")
     (folder,) = tmp_path.iterdir()
     assert [path.name for path in folder.glob("snapshots/*")] == ["step-00005"]
+    assert "Traceback" in (folder / "run.log").read_text()
 
 
 def test_loss_that_reaches_no_adapter_is_refused(start, monkeypatch):

@@ -1,0 +1,76 @@
+"""The README's examples run, its commands compose, and the tables it shows are the committed ones."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loku_exp import results
+from loku_exp.compose import conf_dir, read_command_line, rehearse
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", README, flags=re.DOTALL))
+RUNS = re.findall(r"<!-- run -->\n```\n(.*?)\n```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for line in README.splitlines()
+    if line.startswith("python -m loku_exp ")
+]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A user's folder with the files of the README."""
+    folder = tmp_path_factory.mktemp("user")
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", RUNS)
+def test_worked_example_runs(mine, shared_cache, line, tmp_path):
+    quick = ["model.finetuning.epochs=3", "training.epochs=1", "target.min_forget_prob=0"]
+    if "dataset=" not in line:
+        quick += ["dataset.num_authors=8", "dataset.num_forget=2"]
+    arguments = [sys.executable, *shlex.split(line)[1:], *quick, f"output_dir={tmp_path}"]
+    arguments += [f"cache_dir={shared_cache}", "evaluation.curve=none"]
+    result = subprocess.run(arguments, cwd=mine, capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 0, result.stderr
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    choices = results.read(folder).run.choices
+    group, name = re.search(r" (\w+)=(\w+)", line).groups()
+    assert choices[group] == name
+
+
+@pytest.mark.parametrize("line", sorted(set(COMMANDS)))
+def test_command_is_valid(line, tmp_path):
+    """Each command of the README passes the rehearsal, placeholders replaced."""
+    if "--config-dir mine" in line or "--help" in line or "--cfg" in line:
+        return  # run by the test above, or answered by Hydra
+    arguments = shlex.split(line.replace("DIR", str(tmp_path)))[3:]
+    command = read_command_line(arguments)
+    assert command is not None
+    for job in command.jobs():
+        problems = [
+            p for p in rehearse(job) if "lacks full.json" not in p
+        ]  # an empty folder stands in
+        assert problems == []
+
+
+@pytest.mark.parametrize("group", ["model", "dataset", "loss", "init", "lora", "experiment"])
+def test_every_option_is_named(group):
+    for file in (conf_dir() / group).glob("*.yaml"):
+        assert f"`{file.stem}`" in README, file.name
+
+
+@pytest.mark.parametrize("file", ["benchmarks/toy_grid.md"])
+def test_tables_are_the_committed_ones(file):
+    table = [line for line in (ROOT / file).read_text().splitlines() if line.startswith("|")]
+    assert "\n".join(table) in README
