@@ -1,6 +1,7 @@
 # Fresh machine: `make run` (first result table) or `make test` (the test suite). Needs Python 3.11+ only.
 PYTHON ?= python3
-TORCH ?= torch==2.13.0  # the tested version; on a machine with CUDA: make install TORCH=torch
+# The tested version; another one: make install TORCH=torch==X.
+TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 

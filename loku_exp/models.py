@@ -48,7 +48,7 @@ def resolve_autocast(autocast: str, device: torch.device) -> str:
         return autocast
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "none"
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch < 2.13 does not tell
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # old torch: unknown
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "none"
 
 

@@ -1,0 +1,52 @@
+"""The wheel carries the yaml and works from any folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from loku_exp.compose import conf_dir
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_wheel_works_from_any_folder(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        str(ROOT),
+        "-w",
+        str(tmp_path),
+        "-q",
+        "--no-deps",
+    ]
+    subprocess.run([*build, "--no-build-isolation"], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    packed = site / "loku_exp/conf"
+    names = {path.relative_to(packed) for path in packed.rglob("*.yaml")}
+    assert names == {path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")}
+    elsewhere.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "loku_exp", "model=phi", "--cfg", "job"],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "locuslab/TOFU" in result.stdout
+    assert list(elsewhere.iterdir()) == []
+    code = "import loku_exp; print(loku_exp.__file__)"
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    python = [sys.executable, "-c", code]
+    where = subprocess.run(python, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert where.stdout.startswith(str(site))
