@@ -6,7 +6,9 @@ answered when it was evaluated. So a sweep pays for both once.
 
 import logging
 import multiprocessing
+import signal
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from loku_exp.cache import Cache, digest
 from loku_exp.console import start_logging
 from loku_exp.data.batches import Stream
 from loku_exp.data.qa import digest_of_rows
+from loku_exp.errors import TrainingError
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.responses import Responses
 from loku_exp.losses.scores import LossTerms, Scores
@@ -64,14 +67,7 @@ def make_bases(config: Config, materials: Materials, cache: Cache) -> dict[Role,
     missing = [role for role in roles if not _is_made(role, config, materials, cache)]
     if len(missing) > 1 and models.resolve_device(config.device).type == "cpu":
         log.info("making target and reference, side by side")
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(len(missing), mp_context=context) as pool:
-            jobs = [
-                pool.submit(_make_in_own_process, role, config, position)
-                for position, role in enumerate(missing)
-            ]
-            for job in jobs:
-                job.result()
+        _make_side_by_side(missing, config)
     return {role: make_base(role, config, materials, cache) for role in roles}
 
 
@@ -129,6 +125,29 @@ def cached_responses(base: Base, config: Config, materials: Materials, cache: Ca
 
     recipe = _evaluation_recipe(base, config, materials)
     return Responses(cache.entry("evaluations", recipe, build) / RESPONSES)
+
+
+def _make_side_by_side(roles: list[Role], config: Config) -> None:
+    """Make each base in a process of its own; an interrupt ends them without a traceback each."""
+    ignore_interrupts = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(roles), context, *ignore_interrupts) as pool:
+        try:
+            jobs = [
+                pool.submit(_make_in_own_process, role, config, position)
+                for position, role in enumerate(roles)
+            ]
+            for job in jobs:
+                job.result()
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a process that trains target or reference was killed; most often memory ran out. "
+                "Lower model.finetuning.micro_batch_size; the same command starts it again"
+            ) from error
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def _make_in_own_process(role: Role, config: Config, position: int) -> None:

@@ -58,7 +58,10 @@ def read(folder: Path) -> Record:
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, AttributeError, ValidationError) as error:
-        raise UserError(f"{file} is not a record of schema 1: {error}") from error
+        raise UserError(
+            f"{file} is not a record of schema 1 ({error}); delete its folder to run it again, or "
+            "use force=true"
+        ) from error
 
 
 def show(record: Record, folder: Path) -> None:

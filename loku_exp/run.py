@@ -31,6 +31,7 @@ def run(config: Config) -> Path:
     cache, watch = Cache(config.cache_dir), Stopwatch()
 
     # What the run reads, and everything that can be wrong with it.
+    runs.check_places(config)
     materials = load_materials(config, cache)
     adapter = method.plan_adapter(config, materials)
     published = assessment.read_published(config, materials)

@@ -27,6 +27,19 @@ RUN_FORMAT = 1  # raise by hand whenever the numbers of an unchanged configurati
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 
 
+def check_places(config: Config) -> None:
+    """Check, without making anything, that results and cache can be written.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    for key in ("output_dir", "cache_dir"):
+        folder = Path(getattr(config, key)).expanduser().absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UserError(f"{key}={folder}: {existing} is not a folder that can be written to")
+
+
 def run_id(config: Config, materials: Materials) -> str:
     """Return 12 hex digits: the same for the same computation, wherever its inputs lie.
 

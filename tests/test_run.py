@@ -265,6 +265,23 @@ def test_mistakes_leave_no_folder(start, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_places_that_cannot_be_written_are_refused(start, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"output_dir=.*file is not a folder that can be written"):
+        start(output=tmp_path / "file")
+    with pytest.raises(UserError, match="cache_dir"):
+        run(compose_config([*QUICK, f"cache_dir={tmp_path}/file/x", f"output_dir={tmp_path}"]))
+
+
+def test_a_damaged_record_is_named_not_overwritten(start):
+    folder = start()
+    (folder / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match=r"metrics\.json is not a record of schema 1 .* force=true"):
+        start()
+    assert (folder / "metrics.json").read_text() == "{"
+    assert start("force=true") != folder
+
+
 def test_two_processes_do_not_share_a_folder(start, tmp_path):
     from loku_exp.runs import claimed
 
