@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -20,7 +20,7 @@ from loku_exp import models
 from loku_exp.cache import Cache, digest
 from loku_exp.console import start_logging
 from loku_exp.data.batches import Stream
-from loku_exp.data.qa import digest_of_rows
+from loku_exp.data.corpus import Role
 from loku_exp.errors import TrainingError
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.responses import Responses
@@ -34,7 +34,6 @@ from loku_exp.training import Objective, Plan, fit
 
 log = logging.getLogger(__name__)
 BASE_FORMAT = 1  # raise by hand whenever an unchanged recipe gives other weights or answers
-Role = Literal["target", "reference"]
 RESPONSES = "responses.json"
 
 
@@ -209,9 +208,7 @@ def _training_recipe(role: Role, config: Config, materials: Materials) -> dict[s
         "template": model.template.model_dump(),
         "dtype": model.dtype,
         "finetuning": resolved_finetuning(config).model_dump(mode="json"),
-        "rows": digest_of_rows(
-            corpus.target_training if role == "target" else corpus.reference_training
-        ),
+        "rows": corpus.training_digest(role),
         "seed": _seed(role, config),
     }
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp import models
 from loku_exp.cache import Cache
-from loku_exp.data.qa import QACorpus, Template
+from loku_exp.data.corpus import Corpus, Template
 from loku_exp.data.records import Records
 from loku_exp.evaluation.harness import standard_tasks
 from loku_exp.evaluation.lm import UnlearnLM
@@ -30,7 +30,7 @@ class Materials:
         standard: further lm-eval tasks, built already.
     """
 
-    corpus: QACorpus
+    corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
     tokenizer_digest: str
     records: Records
@@ -45,15 +45,11 @@ def load_materials(config: Config, cache: Cache) -> Materials:
     Raises:
         UserError: something cannot be loaded or does not fit together.
     """
-    corpus: QACorpus = config.dataset.resolve()(**config.dataset.knobs)
+    corpus: Corpus = config.dataset.resolve()(**config.dataset.knobs)
     tokenizer, tokenizer_digest = models.load_tokenizer(config.model, corpus, cache)
     max_length = models.context_length(models.architecture(config.model, tokenizer))
-    records = corpus.records(
-        lambda text: tokenizer(text).input_ids,
-        tokenizer.eos_token_id,
-        Template(**config.model.template.model_dump()),
-        max_length,
-    )
+    template = Template(**config.model.template.model_dump())
+    records = corpus.records(tokenizer, template, max_length)
     suite: Suite = config.evaluation.resolve()(
         records,
         lambda ids: tokenizer.decode(ids, skip_special_tokens=True),

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp.cache import Cache, digest, folder_digest
-from loku_exp.data.qa import QACorpus, Template
+from loku_exp.data.corpus import Corpus, Template
 from loku_exp.errors import ModelError
 from loku_exp.hub import is_local, looks_like_a_path
 from loku_exp.schema import ModelConfig
@@ -53,7 +53,7 @@ def resolve_autocast(autocast: str, device: torch.device) -> str:
 
 
 def load_tokenizer(
-    model: ModelConfig, corpus: QACorpus, cache: Cache
+    model: ModelConfig, corpus: Corpus, cache: Cache
 ) -> tuple[PreTrainedTokenizerBase, str]:
     """Return the model's tokenizer and its digest; without one, train a BPE on the corpus.
 

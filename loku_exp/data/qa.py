@@ -1,28 +1,14 @@
 """Question-answer corpora (TOFU and its kin): texts, and their encoding with the official labels."""
 
-import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from loku_exp.data.corpus import Role, Template, digest_of_rows
 from loku_exp.data.records import IGNORED, Record, Records, Sequence, Tokenize
 from loku_exp.errors import DataError
 
-
-@dataclass(frozen=True)
-class Template:
-    """Text around a question.
-
-    Text = ``question_start + question + question_end + answer_tag + answer``, tokenised at once.
-    """
-
-    question_start: str
-    question_end: str
-    answer_tag: str
-
-    def prompt(self, question: str) -> str:
-        """Return the unlabelled part of the text, which is also the prompt of a generation."""
-        return self.question_start + question + self.question_end
+if TYPE_CHECKING:  # the configuration is checked before anything heavy is imported
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,7 @@ class QACorpus:
     protocol: dict[str, object]
 
     def digest(self) -> str:
-        """Return a digest of all rows: the same texts give the same digest, wherever they lie."""
+        """See `Corpus`."""
         parts = {
             "target_training": self.target_training,
             "reference_training": self.reference_training,
@@ -60,24 +46,30 @@ class QACorpus:
         return digest_of_rows(row for rows in parts.values() for row in [*rows, "end of part"])
 
     def texts(self, template: Template) -> list[str]:
-        """Return the training texts, for a tokenizer that is trained on them."""
+        """See `Corpus`."""
         return [
             template.prompt(row.question) + template.answer_tag + row.answer
             for row in self.target_training
         ]
 
-    def records(self, tokenize: Tokenize, eos: int, template: Template, max_length: int) -> Records:
-        """Encode the corpus.
+    def training_digest(self, role: Role) -> str:
+        """See `Corpus`."""
+        return digest_of_rows(
+            self.target_training if role == "target" else self.reference_training
+        )
 
-        Args:
-            tokenize: text to ids, special tokens included.
-            eos: id of the end-of-text token, the last label of each answer.
-            template: text around the questions.
-            max_length: the model's context; a longer text is an error, nothing is cut.
+    def records(
+        self, tokenizer: "PreTrainedTokenizerBase", template: Template, max_length: int
+    ) -> Records:
+        """Encode the corpus with the official labels, see `encode`.
 
         Raises:
-            DataError: a text does not fit the context.
+            DataError: a text does not fit the context; nothing is cut.
         """
+        eos = int(tokenizer.eos_token_id)
+
+        def tokenize(text: str) -> list[int]:
+            return tokenizer(text).input_ids
 
         def encode_all(rows: list[QA], role: str) -> list[Record]:
             return [encode(row, role, tokenize, eos, template, max_length) for row in rows]
@@ -130,12 +122,3 @@ def encode(
         question=prompt,
         reference=row.answer,
     )
-
-
-def digest_of_rows(rows: Iterable[object]) -> str:
-    """Return 16 hex digits over rows in order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        content = asdict(row) if isinstance(row, QA) else row
-        digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()[:16]

@@ -7,6 +7,8 @@ hidden row i is formed in the forward pass and merely scaled in the backward pas
 head each chunk is recomputed in the backward pass. Neither holds an (N, V) tensor.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,12 +27,13 @@ def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:
     return rows, columns
 
 
-def hidden_before_head(model: nn.Module, batch: Padded) -> Tensor:
+def hidden_before_head(model: nn.Module, batch: Padded, **options: Any) -> Tensor:
     """Return what the output head would be given, (B, T, d); the head is shown an empty slice.
 
     Args:
         model: a causal language model of transformers, or a wrapper around one.
         batch: its keys are those of `Padded`.
+        options: further arguments of the forward pass, e.g. a key-value cache to fill.
     """
     kept: list[Tensor] = []
 
@@ -40,7 +43,11 @@ def hidden_before_head(model: nn.Module, batch: Padded) -> Tensor:
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)  # type: ignore[operator]
     try:
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            **{"use_cache": False, **options},
+        )
     finally:
         handle.remove()
     return kept[0]

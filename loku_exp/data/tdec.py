@@ -1,0 +1,254 @@
+"""TDEC: texts of The Pile that GPT-Neo has memorised (the Training Data Extraction Challenge).
+
+A folder with three parts, all public:
+
+- ``forget_sets/lm_extraction_{size}_{number}.csv`` (doc_id, corpus, text): the published forget sets of
+  Jang et al. 2023 (arXiv 2210.01504), joeljang/knowledge-unlearning, ``data/main``;
+- ``lm_extraction_benchmark/train_{preprefix,prefix,suffix}.npy``: the challenge's token ids, google-research/
+  lm-extraction-benchmark; a doc_id is a row of them;
+- ``validation_data/{pile,wikitext}.csv``: text for thresholds and perplexities, the first repository's.
+"""
+
+import random
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from loku_exp.data.overlap import overlaps
+from loku_exp.data.tables import read_csv, read_texts
+from loku_exp.data.text import Text, TextCorpus
+from loku_exp.errors import DataError
+from loku_exp.knobs import Count, Seed, Share
+from loku_exp.seeds import derive
+
+PARTS = {"preprefix": 100, "prefix": 50, "suffix": 50}
+HOW_TO_GET = (
+    "TDEC is not on the hub. Put the forget sets (github.com/joeljang/knowledge-unlearning, data/main/*.csv) "
+    "into DIR/forget_sets, its validation_data into DIR/validation_data, and for dataset.source=ids or "
+    "dataset.rows the arrays of github.com/google-research/lm-extraction-benchmark into "
+    "DIR/lm_extraction_benchmark; then dataset.path=DIR"
+)
+
+
+def load(
+    *,
+    path: str,
+    forget_set: int | None = 0,
+    forget_size: Count = 32,
+    rows: list[int] | None = None,
+    source: Literal["text", "ids"] = "text",
+    length: Count = 200,
+    siblings: Count = 32,
+    retain: str = "wikitext",
+    retain_share: Share = 0.5,
+    evaluated: Count = 32,
+    unseen: Count = 64,
+    split_seed: Seed = 0,
+    overlap: Literal["error", "drop"] = "error",
+    count_padding: bool = False,
+    repeats: Count = 1,
+) -> TextCorpus:
+    """Load a forget set, texts memorised like it, a retain corpus and unseen text.
+
+    Args:
+        path: the folder described above.
+        forget_set: number of a published set.
+        forget_size: its size, 1, 4, 8, 32 or 128.
+        rows: rows of the benchmark arrays instead of a published set.
+        source: ``text`` (the predecessor's: the model's own tokenizer, cut to `length`) or ``ids`` (the
+            exact rows the model was trained on; needs GPT-2's tokens).
+        length: tokens per sequence.
+        siblings: memorised texts that are not forgotten, at most: of the published set of 128 with the
+            same number (of the next number where that is the forget set), or drawn from the arrays.
+        retain: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, jsonl or txt
+            file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a column ``text``.
+        retain_share: share of its rows that is trained on; the others are evaluated.
+        evaluated: packed sequences of those others that are evaluated.
+        unseen: rows of pile.csv that thresholds are measured on.
+        split_seed: of all draws of rows.
+        overlap: ``error``, or ``drop`` rows of the retain corpus that share text with evaluated rows.
+        count_padding: pad short texts with end-of-text and count it in MA and EL (the predecessor).
+        repeats: how often a model trained here sees each memorised text an epoch.
+
+    Raises:
+        DataError: something is missing, malformed, or overlaps.
+    """
+    folder = Path(path).expanduser()
+    wrong = problems(**{name: value for name, value in locals().items() if name != "folder"})
+    if wrong:
+        raise DataError("\n".join(wrong))
+    arrays = _arrays(folder) if rows or source == "ids" or retain == "rows" else None
+    if rows is not None and arrays is not None:
+        forget = [_array_text(arrays, row) for row in rows]
+        others = [row for row in range(len(arrays)) if row not in set(rows)]
+        drawn = _rng(split_seed, "siblings").sample(others, min(siblings, len(others)))
+        sibling = [_array_text(arrays, row) for row in drawn]
+    else:
+        forget = _published(folder, forget_size, forget_set, arrays)
+        sibling = _siblings(folder, forget_size, int(forget_set or 0), forget, arrays)[:siblings]
+    pile = _validation(folder, "pile")
+    drawn = _rng(split_seed, "unseen").sample(range(len(pile)), min(unseen, len(pile)))
+    known = {text.row for text in [*forget, *sibling]}
+    corpus = _retain_corpus(folder, retain, arrays, known)
+    corpus, trained, held_out, dropped = _split(
+        corpus, retain_share, split_seed, [*forget, *sibling, *pile], overlap, retain
+    )
+    wikitext = _validation(folder, "wikitext") if retain != "wikitext" else held_out
+    return TextCorpus(
+        length=length,
+        forget=forget,
+        siblings=sibling,
+        retain=trained,
+        held_out=held_out,
+        unseen=[pile[row] for row in drawn],
+        perplexity={"pile": pile, "wikitext": wikitext},
+        in_domain=frozenset({"wikitext"} if retain == "wikitext" else ()),
+        repeats=repeats,
+        count_padding=count_padding,
+        evaluated=evaluated,
+        exact=source == "ids",
+        protocol={
+            "forget_split": f"{len(rows)} benchmark rows" if rows else f"{forget_size}_{forget_set}",
+            "source": source,
+            "length": length,
+            "retain_corpus": retain,
+            "retain_rows": {"trained": len(trained), "evaluated": len(held_out), "dropped": dropped},
+            "count_padding": count_padding,
+        },
+    )
+
+
+def problems(**knobs: Any) -> list[str]:
+    """Return what is wrong with these knobs, looking only at which files there are."""
+    folder = Path(knobs["path"]).expanduser()
+    if not folder.is_dir():
+        return [f"dataset.path={knobs['path']}: no such folder. {HOW_TO_GET}"]
+    found = []
+    rows, number, size = knobs.get("rows"), knobs.get("forget_set"), knobs.get("forget_size")
+    if rows is None:
+        names = [file.stem for file in (folder / "forget_sets").glob("lm_extraction_*_*.csv")]
+        sets = sorted(
+            tuple(map(int, m.groups()))
+            for m in (re.fullmatch(r"lm_extraction_(\d+)_(\d+)", name) for name in names)
+            if m
+        )
+        if (size, number) not in sets:
+            have = ", ".join(f"{s}_{n}" for s, n in sets) or "none"
+            found.append(
+                f"dataset.forget_set={number} of size {size}: {folder / 'forget_sets'} has {have} "
+                "(size_number). Or give rows of the arrays: dataset.rows=[...]"
+            )
+    elif not rows or len(set(rows)) < len(rows) or min(rows) < 0:
+        found.append("dataset.rows must be different row numbers from 0, at least one")
+    needed = {"pile", "wikitext"} if knobs.get("retain") == "wikitext" else {"pile"}
+    found += [
+        f"dataset.path={folder} lacks validation_data/{name}.csv, which {use}"
+        for name, use in (
+            ("pile", "thresholds are measured on"),
+            ("wikitext", "is the retain corpus; or set dataset.retain=FILE"),
+        )
+        if name in needed and not (folder / f"validation_data/{name}.csv").is_file()
+    ]
+    if not 0 < knobs.get("retain_share", 0.5) < 1:
+        found.append("dataset.retain_share must lie between 0 and 1")
+    return found
+
+
+def _rng(seed: int, stream: str) -> random.Random:
+    return random.Random(derive(seed, "tdec", stream))
+
+
+def _published(
+    folder: Path, size: int, number: int | None, arrays: np.ndarray | None
+) -> list[Text]:
+    file = folder / f"forget_sets/lm_extraction_{size}_{number}.csv"
+    texts = []
+    for line, row in enumerate(read_csv(file, ("doc_id", "corpus", "text")), start=1):
+        if not row["doc_id"].isdigit():
+            raise DataError(f"{file}, row {line}: doc_id '{row['doc_id']}' is not a row number")
+        doc = int(row["doc_id"])
+        ids = None if arrays is None else _array_text(arrays, doc).ids
+        texts.append(Text(doc, row["corpus"], row["text"], ids))
+    return texts
+
+
+def _siblings(
+    folder: Path, size: int, number: int, forget: list[Text], arrays: np.ndarray | None
+) -> list[Text]:
+    """Return the published texts of the set of 128 that are not in the forget set."""
+    forgotten = {text.row for text in forget}
+    numbers = [number] if size < 128 else [number + 1, 0]
+    for candidate in numbers:
+        if (folder / f"forget_sets/lm_extraction_128_{candidate}.csv").is_file():
+            texts = _published(folder, 128, candidate, arrays)
+            return [text for text in texts if text.row not in forgotten]
+    return []
+
+
+def _arrays(folder: Path) -> np.ndarray:
+    """Return the benchmark's rows, (rows, 200) ids.
+
+    Raises:
+        DataError: an array is missing, or the shapes do not fit together.
+    """
+    parts = []
+    for name, width in PARTS.items():
+        file = folder / f"lm_extraction_benchmark/train_{name}.npy"
+        if not file.is_file():
+            raise DataError(f"no file {file}, which dataset.source=ids and dataset.rows need. {HOW_TO_GET}")
+        array = np.load(file, allow_pickle=False)
+        if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "ui":
+            raise DataError(f"{file} is {array.dtype} of shape {array.shape}, not integers (rows, {width})")
+        parts.append(array)
+    if len({len(part) for part in parts}) > 1:
+        sizes = ", ".join(f"train_{n}.npy {len(p)}" for n, p in zip(PARTS, parts, strict=True))
+        raise DataError(f"the arrays in {folder} have different numbers of rows: {sizes}")
+    return np.concatenate(parts, axis=1)
+
+
+def _array_text(arrays: np.ndarray, row: int) -> Text:
+    if row >= len(arrays):
+        raise DataError(f"dataset.rows: row {row} does not exist, the arrays have {len(arrays)}")
+    return Text(row, "benchmark", None, tuple(arrays[row].tolist()))
+
+
+def _validation(folder: Path, name: str) -> list[Text]:
+    return read_texts(folder / f"validation_data/{name}.csv")
+
+
+def _retain_corpus(
+    folder: Path, retain: str, arrays: np.ndarray | None, known: set[int]
+) -> list[Text]:
+    if retain == "rows" and arrays is not None:
+        return [_array_text(arrays, row) for row in range(len(arrays)) if row not in known]
+    if retain == "wikitext":
+        return _validation(folder, "wikitext")
+    return read_texts(retain)
+
+
+def _split(
+    corpus: list[Text],
+    share: float,
+    seed: int,
+    evaluated: list[Text],
+    overlap: str,
+    name: str,
+) -> tuple[list[Text], list[Text], list[Text], int]:
+    """Split a retain corpus into rows to train on and rows to evaluate, with nothing in common."""
+    shared = overlaps(corpus, evaluated)
+    if shared and overlap == "error":
+        some = ", ".join(f"row {ours} with row {theirs}" for ours, theirs in list(shared.items())[:5])
+        raise DataError(
+            f"dataset.retain={name}: {len(shared)} rows share text with the forget set or with evaluation "
+            f"texts ({some}); dataset.overlap=drop leaves them out"
+        )
+    corpus = [text for text in corpus if text.row not in shared]
+    order = _rng(seed, "retain").sample(range(len(corpus)), len(corpus))
+    count = round(share * len(corpus))
+    trained = [corpus[i] for i in sorted(order[:count])]
+    held_out = [corpus[i] for i in sorted(order[count:])]
+    repeated = overlaps(held_out, trained)
+    kept = [text for text in held_out if text.row not in repeated]
+    return corpus, trained, kept, len(shared) + len(repeated)
