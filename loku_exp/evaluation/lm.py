@@ -15,7 +15,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from loku_exp.data.batches import pad, to_device
 from loku_exp.data.records import Sequence
+from loku_exp.evaluation.extraction import Greedy, wanted
 from loku_exp.evaluation.responses import Responses, TokenScores
+from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations
 from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
 
 
@@ -27,6 +29,7 @@ class UnlearnLM(HFLM):
         tokenizer: its tokenizer.
         batch_tokens: padded tokens per forward pass.
         max_length: the model's context.
+        decode_bytes: key-value cache that continuations decoded together may take.
         stop_at_eos: whether generation ends at the tokenizer's end-of-text token.
         responses: where answers are kept.
     """
@@ -38,6 +41,7 @@ class UnlearnLM(HFLM):
         *,
         batch_tokens: int,
         max_length: int,
+        decode_bytes: int = DECODE_BYTES,
         stop_at_eos: bool = True,
         responses: Responses | None = None,
     ):
@@ -50,6 +54,7 @@ class UnlearnLM(HFLM):
             softmax_dtype="float32",
         )
         self.batch_tokens = batch_tokens
+        self.decode_bytes = decode_bytes
         self.stop_at_eos = stop_at_eos
         self.responses = responses or Responses()
 
@@ -63,6 +68,14 @@ class UnlearnLM(HFLM):
     def generate_ids(self, requests: list[Instance]) -> list[list[int]]:
         """Continue prompts greedily; arguments: (question, prompt ids, max tokens in total)."""
         return self.responses.answer("generate_ids", requests, self._generate_ids)
+
+    def greedy_suffixes(self, requests: list[Instance]) -> list[Greedy]:
+        """Say what follows every prefix of a text; arguments: (text, ids, n).
+
+        n is the smallest n-gram that continuations are needed for; 0: none, only the argmax.
+        """
+        answers = self.responses.answer("greedy_suffixes", requests, self._greedy_suffixes)
+        return [Greedy(*answer) for answer in answers]
 
     # -- stock request types, remembered likewise ------------------------------------------------
 
@@ -130,6 +143,23 @@ class UnlearnLM(HFLM):
                 new = new[:budget]
                 results[index] = new[: new.index(eos)] if eos in new else new
         return results
+
+    def _greedy_suffixes(self, requests: list[Instance]) -> list[Greedy]:
+        results: list[Greedy | None] = [None] * len(requests)
+        for n in sorted({request.args[2] for request in requests}):
+            mine = [i for i, request in enumerate(requests) if request.args[2] == n]
+            texts = [requests[i].args[1] for i in mine]
+
+            def prefixes(ids: tuple[int, ...], argmax: list[int], n: int = n) -> list[int]:
+                return wanted(ids, argmax, n) if n else []
+
+            for batch in self._batches([len(ids) for ids in texts], "reading"):
+                answers = greedy_continuations(
+                    self.model, [texts[i] for i in batch], prefixes, self.decode_bytes
+                )
+                for place, answer in zip(batch, answers, strict=True):
+                    results[mine[place]] = answer
+        return results  # type: ignore[return-value]
 
     def _batches(
         self, lengths: list[int], verb: str, padded_to: list[int] | None = None

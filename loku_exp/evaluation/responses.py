@@ -10,8 +10,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from loku_exp.cache import write_text
+from loku_exp.evaluation.extraction import Greedy
 
-OWN_REQUESTS = ("token_scores", "generate_ids")  # their first argument is for people
+OWN_REQUESTS = ("token_scores", "generate_ids", "greedy_suffixes")  # their first argument is for people
 
 
 class TokenScores(NamedTuple):
@@ -81,6 +82,10 @@ class Replay(LM):
     def generate_ids(self, requests: list[Instance]) -> list[list[int]]:
         """See `UnlearnLM`."""
         return self._replay("generate_ids", requests)
+
+    def greedy_suffixes(self, requests: list[Instance]) -> list[Greedy]:
+        """See `UnlearnLM`."""
+        return [Greedy(*answer) for answer in self._replay("greedy_suffixes", requests)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[Any]:
         """See `LM`."""

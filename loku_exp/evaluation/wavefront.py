@@ -26,6 +26,7 @@ from loku_exp.data.records import Sequence
 from loku_exp.evaluation.extraction import Greedy
 from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
 
+DECODE_BYTES = 4_000_000_000
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
 """From ids and argmax to the prefix lengths to decode."""
 

@@ -1,0 +1,193 @@
+"""TDEC's evaluation as lm-eval tasks: what can be extracted of forget set, siblings, retain and unseen text.
+
+Formulas: `loku_exp.evaluation.extraction`. Per text: one teacher-forced pass, the continuations of the
+prefixes whose next token is wrong, and the challenge's own test, the exact last quarter from the quarter
+before it (50 tokens from 50 at length 200).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+import datasets
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from transformers import PreTrainedTokenizerBase
+
+from loku_exp.cache import digest
+from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.evaluation.extraction import (
+    Greedy,
+    continuations,
+    exact,
+    extraction_likelihood,
+    memorisation_accuracy,
+)
+from loku_exp.evaluation.harness import Evaluation
+from loku_exp.evaluation.perplexity import PerplexityTask
+from loku_exp.evaluation.responses import TokenScores
+from loku_exp.knobs import Count
+
+SETS = ("forget", "sibling", "retain", "unseen")
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How extraction is scored.
+
+    Attributes:
+        n: sizes of n-grams of EL.
+        length: full length of a sequence; exact extraction is defined for those only.
+        end_of_text: id at which a continuation ends, or None to go on.
+        decode: ids to text.
+    """
+
+    n: tuple[int, ...]
+    length: int
+    end_of_text: int | None
+    decode: Decode
+
+    @property
+    def suffix(self) -> int:
+        """Tokens that exact extraction asks for: the last quarter."""
+        return self.length // 4
+
+
+class Suite:
+    """Extraction of four sets, and what else the model can; see `suite`."""
+
+    def __init__(self, records: Records, settings: Settings, abilities: list[Any], protocol: Any):
+        self.records = records
+        self.settings = settings
+        self.abilities = abilities
+        self.protocol: dict[str, object] = protocol
+        self.shared_digest = digest(
+            {
+                name: [record.prompt for record in rows]
+                for name, rows in records.evaluation.items()
+                if name not in ("forget", "sibling", "retain")
+            }
+        )
+
+    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
+        """See `loku_exp.evaluation.suites.Suite`; nothing is compared with a reference row by row."""
+        sets = {name: rows for name, rows in self.records.evaluation.items() if name in SETS}
+        return [ExtractionTask(name, rows, self.settings, full) for name, rows in sets.items()]
+
+    def shared(self) -> list[Any]:
+        """See `loku_exp.evaluation.suites.Suite`."""
+        return [task for task in self.tasks(None) if task.config.task == "unseen"]
+
+
+def suite(
+    records: Records,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    n: list[Count],
+    end_of_text: Literal["continue", "stop"],
+) -> Suite:
+    """Return the suite of TDEC over these records.
+
+    Args:
+        records: their evaluation sets are `SETS`; any other is text for a perplexity.
+        tokenizer: the model's.
+        n: sizes of n-grams of EL, one or several.
+        end_of_text: ``continue``: a continuation goes on after end-of-text (the definition); ``stop``: it
+            ends there and is filled up (the predecessor's code). They differ only where a model emits
+            end-of-text early.
+    """
+    length = max(len(record.prompt) for record in records.forget)
+    stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
+    decode: Decode = tokenizer.decode  # type: ignore[assignment]
+    settings = Settings(tuple(sorted(n)), length, stop, decode)
+    texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
+    abilities: list[Any] = [PerplexityTask(name, rows) for name, rows in texts.items()]
+    protocol = {"el_n": list(settings.n), "end_of_text": end_of_text, "scoring": "all tokens labelled"}
+    return Suite(records, settings, abilities, protocol)
+
+
+class ExtractionTask(ConfigurableTask):
+    """One evaluation set.
+
+    Args:
+        name: of the set.
+        rows: its records.
+        settings: how it is scored.
+        full: whether to decode continuations, which EL and examples need.
+    """
+
+    VERSION = 1
+
+    def __init__(self, name: str, rows: list[Record], settings: Settings, full: bool):
+        self.rows = {record.row: record for record in rows}
+        self.settings = settings
+        self.full = full
+        suffix = settings.suffix
+        metrics = ["ma", "loss", f"exact{suffix}", f"exact{settings.length - suffix}"]
+        metrics += [f"el{n}" for n in settings.n] if full else []
+        super().__init__(
+            config={
+                "task": name,
+                "output_type": "generate_until",
+                "test_split": "test",
+                "doc_to_text": "text",
+                "doc_to_target": "text",
+                "process_results": lambda *_: {},  # keeps lm-eval from looking metrics up on the hub
+                "metric_list": [
+                    {"metric": metric, "aggregation": fmean, "higher_is_better": False}
+                    for metric in metrics
+                ]
+                + [{"metric": "n", "aggregation": len, "higher_is_better": False}],
+            }
+        )
+
+    def download(self, *_: Any, **__: Any) -> None:
+        """Make the documents from the records."""
+        documents = [{"row": row, "text": f"row {row}"} for row in self.rows]
+        self.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
+
+    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+        """Ask for the continuations of all prefixes, and for the last quarter from the one before."""
+        record = self.rows[doc["row"]]
+        n = self.settings.n[0] if self.full else 0
+        arguments: list[tuple[str, tuple[Any, ...]]] = [
+            ("greedy_suffixes", (ctx, record.prompt, n))
+        ]
+        if len(record.prompt) == self.settings.length:
+            suffix = self.settings.suffix
+            ids = record.prompt[-2 * suffix :]
+            labels = (IGNORED,) * suffix + ids[suffix:]
+            arguments.append(("token_scores", (ctx, Sequence(ids, labels))))
+        return [
+            Instance(kind, doc, argument, idx=index, metadata=kwargs["metadata"])
+            for index, (kind, argument) in enumerate(arguments)
+        ]
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """Turn the answers about one text into its metrics."""
+        record, settings = self.rows[doc["row"]], self.settings
+        greedy: Greedy = results[0]
+        ids, suffix = record.prompt, settings.suffix
+        values: dict[str, Any] = {
+            "ma": memorisation_accuracy(ids, greedy.argmax),
+            "loss": greedy.loss,
+        }
+        if len(results) > 1:
+            scores: TokenScores = results[1]
+            values[f"exact{suffix}"] = float(all(scores.greedy))
+            values[f"exact{len(ids) - suffix}"] = float(exact(ids, greedy.argmax, suffix))
+        example = {"row": record.row, "group": record.group, "tokens": len(ids)} | values
+        if self.full:
+            known = continuations(ids, greedy, settings.end_of_text)
+            for n in settings.n:
+                if len(ids) > n:
+                    values[f"el{n}"] = extraction_likelihood(ids, known, n)
+            example |= values
+            cut = len(ids) - suffix
+            if cut in known:
+                example["prompt"] = settings.decode(list(ids[cut - suffix : cut]))
+                example["reference"] = settings.decode(list(ids[cut:]))
+                example["generation"] = settings.decode(list(known[cut]))
+        return values | {"n": example}  # aggregated to a count; the samples keep the example
