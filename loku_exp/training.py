@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from loku_exp.data.batches import Batch, Stream, collate
 from loku_exp.errors import TrainingError
+from loku_exp.flops import StepFlops
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.schema import OptimizationConfig
 
@@ -105,7 +106,7 @@ class ObjectiveTrainer(Trainer):
         super().__init__(**trainer)
         self._objective = objective
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
-        self._flops_per_token = _flops_per_token(trainer["model"])
+        self._step_flops = StepFlops.of(trainer["model"])
 
     def compute_loss(
         self,
@@ -136,9 +137,12 @@ class ObjectiveTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return the FLOPs of a micro-batch, see `_flops_per_token`."""
-        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in self._objective.inputs)
-        return self._flops_per_token * tokens
+        """Return the FLOPs of a micro-batch, forward and backward; see `loku_exp.flops`."""
+        plain, chunk_rows = self._objective.plain, self._objective.chunk_rows
+        return sum(
+            self._step_flops.flops(inputs[name], plain=plain, chunk_rows=chunk_rows)
+            for name in self._objective.inputs
+        )
 
 
 def fit(
@@ -220,15 +224,3 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
     )
-
-
-def _flops_per_token(model: nn.Module) -> int:
-    """Return the FLOPs per token of a training step.
-
-    2 per weight forward, 2 backward through activations, and 2 more where the weights are trained;
-    embeddings and head are left out. A LoRA backward is not a full backward.
-    """
-    ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}  # type: ignore[operator]
-    body = [p for p in model.parameters() if p.ndim > 1 and p not in ends]
-    trains_all = all(p.requires_grad for p in body)
-    return (6 if trains_all else 4) * sum(p.numel() for p in body)
