@@ -139,15 +139,12 @@ class ChoiceTask(OwnTask):
         """Choose, and compare with the right option."""
         question = self.questions[doc["row"]]
         scores = [_sum_and_greedy(result) for result in results]
-        example: dict[str, Any] = {"row": question.row, "gold": question.gold}
-        if len(scores) == 1:
-            right = scores[0][1]
-            example |= {"chosen": question.gold if right else None}
-        else:
-            sums = [logprob for logprob, _ in scores]
-            example |= {"chosen": sums.index(max(sums))}
-            right = example["chosen"] == question.gold
-        return {"acc": float(right), "n": example}
+        sums = [logprob for logprob, _ in scores]
+        chosen: int | None = sums.index(max(sums))
+        if len(scores) == 1 and not scores[0][1]:
+            chosen = None
+        example = {"row": question.row, "gold": question.gold, "chosen": chosen, "logprobs": sums}
+        return {"acc": float(chosen == question.gold), "n": example}
 
 
 class Mean(Group):

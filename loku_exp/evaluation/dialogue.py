@@ -179,7 +179,7 @@ def normalize_reply(text: str) -> str:
     for index, word in enumerate(words):
         if begins or word == "i":
             words[index] = word[:1].upper() + word[1:]
-        begins = index > 0 and word in ("", ".", "?", "!")  # a double space begins a sentence, too
+        begins = index > 0 and word in ("", ".", "?", "!")  # what is left of a wide gap, too
     text = f" {' '.join(words)} "
     for mark, spaced in _SPACED_MARKS.items():
         text = text.replace(spaced, mark)
