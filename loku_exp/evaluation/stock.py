@@ -60,6 +60,9 @@ class LocalStockTask(ConfigurableTask):
     Args:
         name: of the task.
         rows: the documents; all of them are evaluated.
+
+    Raises:
+        DataError: a column holds values of different types.
     """
 
     def __init__(self, name: str, rows: list[Row]):
@@ -72,7 +75,13 @@ class LocalStockTask(ConfigurableTask):
 
     def download(self, *_: Any, **__: Any) -> None:
         """Make the documents from the rows."""
-        documents = datasets.Dataset.from_list([row.values for row in self.rows])
+        try:
+            documents = datasets.Dataset.from_list([row.values for row in self.rows])
+        except (TypeError, ValueError) as error:  # pyarrow's are among them
+            raise DataError(
+                f"{self.config.task}: the rows from {self.rows[0].place} on do not fit one table "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         self.dataset = datasets.DatasetDict({"test": documents})
 
 

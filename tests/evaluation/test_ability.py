@@ -158,10 +158,25 @@ def test_nothing_at_all_can_be_left_out():
     assert len(built.missing) == 13
 
 
-def test_a_malformed_file_is_not_merely_missing(data):
+@pytest.mark.parametrize("variant", ["harness", "predecessor"])
+def test_a_malformed_file_is_not_merely_missing(variant, data, texts):
     write_hub(data)
-    (data / "piqa.jsonl").write_text("{}{\n")
-    with pytest.raises(DataError, match=r"piqa\.jsonl, line 1"):
+    write_texts(texts)
+    good = (data / "piqa.jsonl").read_text()
+    (data / "piqa.jsonl").write_text(good + '{"goal": "x"}\n')
+    with pytest.raises(DataError, match=r"piqa\.jsonl, line 4: lacks sol1, sol2, label"):
+        build(variant, str(data), str(texts), skip_missing=True)
+    (data / "piqa.jsonl").write_text(good)
+    (texts / "wizard_of_internet.json").write_text("{")
+    with pytest.raises(DataError, match=r"wizard_of_internet\.json, line 1"):
+        build(variant, str(data), str(texts), skip_missing=True)
+
+
+def test_rows_of_mixed_types_are_malformed(data):
+    write_hub(data)
+    with (data / "piqa.jsonl").open("a") as file:
+        file.write('{"goal": ["x"], "sol1": "a", "sol2": "b", "label": 0}\n')
+    with pytest.raises(DataError, match=r"piqa: .*piqa\.jsonl, line 1.*do not fit one table"):
         build(data_dir=str(data), skip_missing=True)
 
 

@@ -75,7 +75,8 @@ def test_prompts():
         ("I like green tea", "I like tea", 2 * (3 / 4) * (3 / 3) / (3 / 4 + 3 / 3)),
         ("go go go", "go now", 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)),
         ("go go", "go go now", 2 * (2 / 2) * (2 / 3) / (2 / 2 + 2 / 3)),
-        ("don't another", "dont another", 1),  # "an" in "another" is no article
+        ("don't", "dont", 1),
+        ("another", "other", 0),  # "an" in "another" is no article
     ],
 )
 def test_f1_by_hand(prediction, reference, f1):

@@ -120,6 +120,18 @@ def test_of_equal_scores_the_first_is_chosen_and_sums_are_not_normalised(tmp_pat
     assert evaluation.metrics["own_local_acc"] == 1
 
 
+def test_words_that_look_like_missing_values_stay_words(tmp_path):
+    (tmp_path / "lambada.csv").write_text(
+        'id,text\n0,she asked for None\n1,"one\r, two NA"\n2,NA is nan\n'
+    )
+    (task,) = text_tasks(tmp_path)
+    pairs = [tuple(question.options[0]) for question in task.questions.values()]
+    assert pairs == [("she asked for", " None"), ("one\r, two", " NA"), ("NA is", " nan")]
+    (tmp_path / "lambada.csv").write_text("text\na NA\nNA\n")
+    with pytest.raises(DataError, match="row 2: the text must be two words"):
+        text_tasks(tmp_path)
+
+
 def test_limit(tasks):
     counts = evaluate(Planted(), tasks, limits(tasks, 1)).counts
     assert counts == dict.fromkeys(expected_pairs(), 1)

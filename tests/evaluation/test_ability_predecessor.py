@@ -7,6 +7,7 @@ import pytest
 from loku_exp.errors import DataError
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.predecessor import PREDECESSOR_TASKS, apart, predecessor_task
+from loku_exp.evaluation.responses import TokenScores
 from tests.evaluation.ability_documents import (
     GOLD,
     HUB,
@@ -127,6 +128,19 @@ def test_context_and_continuation_are_tokenised_apart_and_cut_from_the_left():
         apart(TOKENIZER, len(both[1]))(context, continuation)
     with pytest.raises(DataError, match="both need at least one"):
         apart(TOKENIZER, POSITIONS)("", continuation)
+
+
+def test_a_last_word_is_right_only_if_all_its_tokens_are_greedy(tasks):
+    class Half(Planted):
+        def token_scores(self, requests):
+            answers = [[True, True], [True, False], [False, True]]
+            return [TokenScores([-1.0, -2.0], greedy) for greedy in answers]
+
+    task = next(task for task in tasks if task.task_name == "lambada_predecessor")
+    evaluation = evaluate(Half(), [task])
+    assert [example["chosen"] for example in evaluation.examples] == [0, None, None]
+    assert evaluation.metrics["lambada_predecessor_acc"] == pytest.approx(1 / 3)
+    assert evaluation.examples[0]["logprobs"] == [-3.0]
 
 
 def test_rows_that_the_predecessor_cannot_split_are_left_out(tmp_path):
