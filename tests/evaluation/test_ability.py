@@ -1,5 +1,7 @@
 """The entry point: which tasks it gives, what is missing, the means, and real files."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
@@ -172,10 +174,11 @@ def test_a_malformed_file_is_not_merely_missing(variant, data, texts):
         build(variant, str(data), str(texts), skip_missing=True)
 
 
-def test_rows_of_mixed_types_are_malformed(data):
+@pytest.mark.parametrize(("goal", "label"), [(["x"], 0), ("x", "one")])
+def test_rows_of_mixed_types_are_malformed(data, goal, label):
     write_hub(data)
     with (data / "piqa.jsonl").open("a") as file:
-        file.write('{"goal": ["x"], "sol1": "a", "sol2": "b", "label": 0}\n')
+        file.write(json.dumps({"goal": goal, "sol1": "a", "sol2": "b", "label": label}) + "\n")
     with pytest.raises(DataError, match=r"piqa: .*piqa\.jsonl, line 1.*do not fit one table"):
         build(data_dir=str(data), skip_missing=True)
 
