@@ -54,9 +54,7 @@ class QACorpus:
 
     def training_digest(self, role: Role) -> str:
         """See `Corpus`."""
-        return digest_of_rows(
-            self.target_training if role == "target" else self.reference_training
-        )
+        return digest_of_rows(self.target_training if role == "target" else self.reference_training)
 
     def records(
         self, tokenizer: "PreTrainedTokenizerBase", template: Template, max_length: int

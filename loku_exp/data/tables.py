@@ -73,7 +73,9 @@ def _json_lines(file: Path) -> Iterator[str]:
         try:
             text = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file}, line {number}: not a json object with 'text' ({error})") from error
+            raise DataError(
+                f"{file}, line {number}: not a json object with 'text' ({error})"
+            ) from error
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{file}, line {number}: 'text' is empty")
         yield text

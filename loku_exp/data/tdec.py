@@ -110,11 +110,17 @@ def load(
         evaluated=evaluated,
         exact=source == "ids",
         protocol={
-            "forget_split": f"{len(rows)} benchmark rows" if rows else f"{forget_size}_{forget_set}",
+            "forget_split": f"{len(rows)} benchmark rows"
+            if rows
+            else f"{forget_size}_{forget_set}",
             "source": source,
             "length": length,
             "retain_corpus": retain,
-            "retain_rows": {"trained": len(trained), "evaluated": len(held_out), "dropped": dropped},
+            "retain_rows": {
+                "trained": len(trained),
+                "evaluated": len(held_out),
+                "dropped": dropped,
+            },
             "count_padding": count_padding,
         },
     )
@@ -197,10 +203,14 @@ def _arrays(folder: Path) -> np.ndarray:
     for name, width in PARTS.items():
         file = folder / f"lm_extraction_benchmark/train_{name}.npy"
         if not file.is_file():
-            raise DataError(f"no file {file}, which dataset.source=ids and dataset.rows need. {HOW_TO_GET}")
+            raise DataError(
+                f"no file {file}, which dataset.source=ids and dataset.rows need. {HOW_TO_GET}"
+            )
         array = np.load(file, allow_pickle=False)
         if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "ui":
-            raise DataError(f"{file} is {array.dtype} of shape {array.shape}, not integers (rows, {width})")
+            raise DataError(
+                f"{file} is {array.dtype} of shape {array.shape}, not integers (rows, {width})"
+            )
         parts.append(array)
     if len({len(part) for part in parts}) > 1:
         sizes = ", ".join(f"train_{n}.npy {len(p)}" for n, p in zip(PARTS, parts, strict=True))
@@ -239,7 +249,9 @@ def _split(
     """Split a retain corpus into rows to train on and rows to evaluate, with nothing in common."""
     shared = overlaps(corpus, evaluated)
     if shared and overlap == "error":
-        some = ", ".join(f"row {ours} with row {theirs}" for ours, theirs in list(shared.items())[:5])
+        some = ", ".join(
+            f"row {ours} with row {theirs}" for ours, theirs in list(shared.items())[:5]
+        )
         raise DataError(
             f"dataset.retain={name}: {len(shared)} rows share text with the forget set or with evaluation "
             f"texts ({some}); dataset.overlap=drop leaves them out"

@@ -129,11 +129,15 @@ class TextCorpus:
 
         def evaluated(rows: list[Text], role: str) -> list[Record]:
             records = cut(rows, role)
-            return [_padded(r, self.length, eos) for r in records] if self.count_padding else records
+            return (
+                [_padded(r, self.length, eos) for r in records] if self.count_padding else records
+            )
 
         forget, siblings = cut(self.forget, "forget"), cut(self.siblings, "sibling")
         retain = pack([ids_of(row) for row in self.retain], "retain", self.length, eos)
-        held_out = pack([ids_of(row) for row in self.held_out], "evaluated retain", self.length, eos)
+        held_out = pack(
+            [ids_of(row) for row in self.held_out], "evaluated retain", self.length, eos
+        )
         evaluation = {
             "forget": evaluated(self.forget, "forget"),
             "sibling": evaluated(self.siblings, "sibling"),

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from loku_exp.data.batches import pad, to_device
-from loku_exp.data.records import Sequence
+from loku_exp.data.records import IGNORED, Sequence
 from loku_exp.evaluation.extraction import Greedy, wanted
 from loku_exp.evaluation.responses import Responses, TokenScores
 from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations
@@ -98,13 +98,50 @@ class UnlearnLM(HFLM):
 
     # -- computing -------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _token_scores(self, requests: list[Instance]) -> list[TokenScores]:
-        sequences: list[Sequence] = [request.args[1] for request in requests]
+        return self._score([request.args[1] for request in requests])
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """Return the log-probability of each continuation in nats, and whether it is the greedy one.
+
+        As `HFLM` computes it, but only continuation tokens go through the output head, and batches
+        have a budget of tokens. Contexts too long for the model are cut from the left.
+
+        Args:
+            requests: (texts, context ids, continuation ids); neither is empty.
+            disable_tqdm: unused.
+            override_bs: unused.
+
+        Raises:
+            ValueError: a continuation alone is longer than the model's context.
+        """
+        sequences = []
+        for _, context, continuation in requests:
+            if len(continuation) > self.max_length:
+                raise ValueError(
+                    f"a continuation of {len(continuation)} tokens exceeds the context of {self.max_length}"
+                )
+            ids = (*context, *continuation)
+            labels = (IGNORED,) * len(context) + tuple(continuation)
+            kept = slice(-self.max_length - 1, None)  # the last token is predicted, never read
+            sequences.append(Sequence(ids[kept], labels[kept]))
+        scores = self._score(sequences)
+        return [(sum(score.logprobs), all(score.greedy)) for score in scores]
+
+    @torch.no_grad()
+    def _score(self, sequences: list[Sequence]) -> list[TokenScores]:
+        """Score the labelled tokens of texts that fit, or are one token longer than, the context."""
         results: list[TokenScores | None] = [None] * len(sequences)
         for indices in self._batches([len(sequence.ids) for sequence in sequences], "scoring"):
             batch = to_device(pad([sequences[i] for i in indices]), self.device)
             rows, columns = label_positions(batch)
+            batch["input_ids"] = batch["input_ids"][:, : self.max_length]
+            batch["attention_mask"] = batch["attention_mask"][:, : self.max_length]
             hidden = hidden_before_head(self.model, batch)[rows, columns]
             labels = batch["labels"][rows, columns + 1]
             scores = apply_term(

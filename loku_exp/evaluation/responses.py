@@ -12,7 +12,11 @@ from lm_eval.api.model import LM
 from loku_exp.cache import write_text
 from loku_exp.evaluation.extraction import Greedy
 
-OWN_REQUESTS = ("token_scores", "generate_ids", "greedy_suffixes")  # their first argument is for people
+OWN_REQUESTS = (
+    "token_scores",
+    "generate_ids",
+    "greedy_suffixes",
+)  # their first argument is for people
 
 
 class TokenScores(NamedTuple):

@@ -104,7 +104,11 @@ def suite(
     settings = Settings(tuple(sorted(n)), length, stop, decode)
     texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
     abilities: list[Any] = [PerplexityTask(name, rows) for name, rows in texts.items()]
-    protocol = {"el_n": list(settings.n), "end_of_text": end_of_text, "scoring": "all tokens labelled"}
+    protocol = {
+        "el_n": list(settings.n),
+        "end_of_text": end_of_text,
+        "scoring": "all tokens labelled",
+    }
     return Suite(records, settings, abilities, protocol)
 
 
