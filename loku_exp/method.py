@@ -20,12 +20,14 @@ from loku_exp.bases import Base, load_base
 from loku_exp.cache import Cache, digest, write_folder
 from loku_exp.data.batches import pad, to_device
 from loku_exp.errors import TrainingError
+from loku_exp.evaluation.forgotten import Thresholds, check
+from loku_exp.forgetting import UntilForgotten
 from loku_exp.importance import draw_retain, fisher_measure
 from loku_exp.inits.layers import Factors, Importance, Layer, MeasureFisher
 from loku_exp.materials import Materials
 from loku_exp.schema import Component, Config
 from loku_exp.seeds import derive
-from loku_exp.unlearning import Unlearned, unlearn
+from loku_exp.unlearning import Unlearned, plan_of, unlearn
 
 log = logging.getLogger(__name__)
 TOLERANCE = {"float32": 1e-3, "float16": 0.5, "bfloat16": 1.0}  # of logits, by the base's precision
@@ -39,6 +41,7 @@ def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
         UserError: a target matches no layer, the rank is too large, the loss or the init wants more
             than the dataset has.
     """
+    plan_of(config.training, len(materials.records.forget))
     num_retain = (config.init.knobs if config.init else {}).get("num_retain")
     if num_retain is not None:
         draw_retain(materials.records.retain, num_retain, seed=0)
@@ -65,6 +68,7 @@ def apply(
     materials: Materials,
     cache: Cache,
     folder: Path,
+    thresholds: Thresholds | None,
 ) -> Unlearned:
     """Unlearn the forget set from a target model; what it needs to go on later lies in `folder`."""
     records = materials.records
@@ -77,6 +81,21 @@ def apply(
         identity = digest([base.identity, config.model.dtype])
         measure = fisher_measure(model, identity, records.forget, records.retain, cache)
         initialise = partial(initial_factors, config.init, layers, measure)
+    until = None
+    if thresholds is not None:
+        texts = [record.prompt for record in records.evaluation["forget"]]
+        until = partial(
+            UntilForgotten,
+            partial(
+                check,
+                texts=texts,
+                thresholds=thresholds,
+                end_of_text=materials.suite.end_of_text,
+                decode_bytes=config.evaluation.decode_bytes,
+            ),
+            thresholds,
+            folder=folder,
+        )
     return unlearn(
         model,
         records,
@@ -87,6 +106,7 @@ def apply(
         initialise=initialise,
         folder=folder,
         seed=config.seed,
+        until=until,
     )
 
 

@@ -180,25 +180,27 @@ def _label(config: Config) -> str:
 def _protocol(
     config: Config, materials: Materials, target: Evaluation, unlearned: Unlearned | None
 ) -> dict[str, Any]:
-    protocol = materials.corpus.protocol | {
-        "rows": target.counts,
-        "truth_ratio": materials.suite.truth_ratio,
-        "max_tokens": materials.suite.max_tokens,
-        "scoring": "answer and end-of-text labelled, loss per token",
-        "reference": config.reference.source,
-        "tasks": config.evaluation.tasks,
-        "limit": config.evaluation.limit if config.evaluation.tasks else None,
-        "data_digest": materials.corpus.digest(),
-        "seeds": {
-            "unlearning": config.seed,
-            "target": config.target.seed,
-            "reference": config.reference.seed,
-        },
-    }
+    protocol = (
+        materials.corpus.protocol
+        | materials.suite.protocol
+        | {
+            "rows": target.counts,
+            "reference": config.reference.source,
+            "tasks": config.evaluation.tasks,
+            "limit": config.evaluation.limit if materials.abilities else None,
+            "data_digest": materials.corpus.digest(),
+            "seeds": {
+                "unlearning": config.seed,
+                "target": config.target.seed,
+                "reference": config.reference.seed,
+            },
+        }
+    )
     if unlearned is not None:
         size = unlearned.plan.batch_size
-        protocol["updates"] = unlearned.plan.updates
-        protocol["examples_per_update"] = [size, size if "retain" in config.loss.inputs else 0]
+        drawn = config.training.retain_batch_size or size
+        protocol["updates"] = len(unlearned.history)
+        protocol["examples_per_update"] = [size, drawn if "retain" in config.loss.inputs else 0]
         protocol["reduction"] = config.training.reduction
         protocol["micro_batch_size"] = config.training.micro_batch_size
     return protocol
@@ -213,7 +215,8 @@ def _training(config: Config, unlearned: Unlearned | None) -> dict[str, Any]:
         name: [entry[name] for entry in history] for name in columns if name in history[0]
     }
     clipped = [entry["grad_norm"] > config.training.max_grad_norm for entry in history]
-    return training | {"clipped_share": sum(clipped) / len(clipped)}
+    training["clipped_share"] = sum(clipped) / len(clipped)
+    return training | (unlearned.stop or {})
 
 
 def _init(config: Config, unlearned: Unlearned | None) -> dict[str, Any] | None:
