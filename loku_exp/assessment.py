@@ -101,9 +101,11 @@ def assess_curve(
     points = [CurvePoint(model="target", epoch=0, step=0, metrics=evaluations["target"].metrics)]
     if config.evaluation.curve == "none":
         return points
-    full = config.evaluation.curve == "full"
     for snapshot in unlearned.snapshots[:-1]:
-        file = snapshot.folder / f"metrics-{config.evaluation.curve}.json"
+        # The values one epoch before a stop are part of the result, EL among them.
+        before_stop = unlearned.stop is not None and snapshot == unlearned.snapshots[-2]
+        full = config.evaluation.curve == "full" or before_stop
+        file = snapshot.folder / f"metrics-{'full' if full else 'reduced'}.json"
         if not file.is_file():
             log.info("evaluating the snapshot after update %d", snapshot.step)
             load_trained(unlearned.model, snapshot.folder)

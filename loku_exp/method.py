@@ -4,6 +4,7 @@ It takes a target model and records and returns a language model that can give l
 saved and loaded. Another method fits the same hole.
 """
 
+import importlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -116,7 +117,7 @@ def initial_factors(
     """Run an init; return its factors by layer, and what it found about the importance, if asked.
 
     Args:
-        init: function and knobs.
+        init: function and knobs; its module may offer ``flops(name, layers, knobs)``.
         layers: the adapted layers.
         measure: measures importance; called only by an init that takes ``fisher``.
     """
@@ -126,12 +127,17 @@ def initial_factors(
         importance = measure(**knobs)
         report["epsilon_share"] = importance.epsilon_share
         report["epsilon_dominates"] = importance.epsilon_share > 0.5
+        report["fisher_flops"] = importance.flops
         return importance
 
     log.info("initialising the adapter with %s", init.name)
     available = {"layers": layers, "fisher": fisher}
     made = init.resolve()(**{name: available[name] for name in init.inputs}, **init.knobs)
-    return {factors.name: factors for factors in made}, report
+    factors_by_layer = {factors.name: factors for factors in made}
+    counted = getattr(importlib.import_module(init.target.rpartition(".")[0]), "flops", None)
+    if counted is not None:
+        report["low_rank_flops"] = counted(init.name, layers, init.knobs)
+    return factors_by_layer, report
 
 
 def ship(

@@ -118,5 +118,23 @@ def check(
     return Check(forgotten, ma, found / count, "both")
 
 
+def would_flip(ma: float, el: float | None, thresholds: Thresholds) -> bool | None:
+    """Return whether thresholds one standard error lower or higher would give another answer.
+
+    Args:
+        ma: exact mean MA of the forget set.
+        el: exact mean EL_n of it, or None: then nothing can be said.
+        thresholds: with their errors.
+    """
+    if el is None:
+        return None
+    answers = {
+        ma < thresholds.ma + side * thresholds.ma_error
+        and el < thresholds.el + side * thresholds.el_error
+        for side in (-1, 0, 1)
+    }
+    return len(answers) > 1
+
+
 def _likelihood(ids: Ids, answer: Greedy, n: int, end_of_text: int | None) -> float:
     return extraction_likelihood(ids, continuations(ids, answer, end_of_text), n)
