@@ -35,13 +35,20 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Make ``${mul:a,b}`` known to OmegaConf; null where a factor is not a positive number."""
+    """Make ``${mul:a,b}`` and ``${inside:folder,name}`` known to OmegaConf; null where a part is missing.
+
+    A factor that is not a positive number counts as missing.
+    """
 
     def mul(a: Any, b: Any) -> Any:
         numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
         return a * b if numbers and a > 0 and b > 0 else None
 
+    def inside(folder: str | None, name: str) -> str | None:
+        return f"{folder}/{name}" if folder else None
+
     OmegaConf.register_new_resolver("mul", mul, replace=True)
+    OmegaConf.register_new_resolver("inside", inside, replace=True)
 
 
 def compose_config(overrides: Overrides, config_dir: str | None = None) -> Config:

@@ -16,9 +16,9 @@ SETS = {
     "facts": "world facts",
 }
 PER_SET = {
-    r"el(\d+)": r"extraction likelihood EL_\1",
-    "ma": "memorisation accuracy",
-    r"exact(\d+)": r"exact extraction \1",
+    r"el(\d+)": r"EL_\1",
+    "ma": "MA",
+    r"exact(\d+)": r"exact \1",
     "loss": "loss",
     "prob": "probability",
     "rouge": "ROUGE-L recall",

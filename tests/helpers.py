@@ -1,5 +1,8 @@
 """Small models and texts shared by tests."""
 
+import random
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -58,3 +61,38 @@ def tiny_records() -> Records:
         )
     }
     return Records(sets["forget"], sets["retain"], sets["forget"], sets["retain"], sets)
+
+
+def tdec_folder(place: Path, rows: int = 6) -> Path:
+    """A folder laid out like TDEC's, with invented texts; sets 2_0 and 4_0 are nested in 128_0 and 32_0."""
+    rng = random.Random(0)
+    words = [
+        "amber",
+        "birch",
+        "cedar",
+        "delta",
+        "ember",
+        "fjord",
+        "grove",
+        "heath",
+        "inlet",
+        "joist",
+        "knoll",
+        "larch",
+        "marsh",
+    ]
+
+    def text(length: int = 60) -> str:
+        return " ".join(rng.choice(words) + str(rng.randrange(10)) for _ in range(length))
+
+    texts = [text() for _ in range(rows)]
+    (place / "forget_sets").mkdir(parents=True)
+    for size, count in ((2, 2), (4, 4), (32, rows - 2), (128, rows)):
+        lines = ["doc_id,corpus,text", *(f'{i},invented,"{texts[i]}"' for i in range(count))]
+        (place / f"forget_sets/lm_extraction_{size}_0.csv").write_text("\n".join(lines) + "\n")
+    (place / "validation_data").mkdir()
+    for name, header in (("pile", "doc_id,text,corpus"), ("wikitext", ",text")):
+        tail = ",invented" if name == "pile" else ""
+        lines = [header, *(f'{i},"{text()}"{tail}' for i in range(12))]
+        (place / f"validation_data/{name}.csv").write_text("\n".join(lines) + "\n")
+    return place

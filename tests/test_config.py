@@ -11,6 +11,7 @@ from loku_exp.compose import compose_config, conf_dir, read_command_line, rehear
 from loku_exp.config import parse
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Component, Config
+from tests.helpers import tdec_folder
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
@@ -21,12 +22,27 @@ REQUIRED = {  # what a user must add to an option for it to run
     "model=hf": ["dataset=toy_tofu", "model.path=owner/name"],
     "init=none": ["lora=none"],
 }
+NEEDS_TDEC = ("model=gpt_neo", "dataset=tdec", "experiment=tdec")
+
+
+@pytest.fixture(scope="module")
+def required(tmp_path_factory):
+    """What must stand beside an option."""
+    folder = tdec_folder(tmp_path_factory.mktemp("tdec"))
+
+    def of(option: str) -> list[str]:
+        tdec = [f"dataset.path={folder}"] if option.startswith(NEEDS_TDEC) else []
+        return [option, *REQUIRED.get(option, []), *tdec]
+
+    return of
+
+
 OPTIONS = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_yaml_composes_validates_and_binds(option):
-    config = compose_config([option, *REQUIRED.get(option, [])])
+def test_every_yaml_composes_validates_and_binds(option, required):
+    config = compose_config(required(option))
     for name in ("loss", "init", "dataset", "evaluation"):
         component: Component | None = getattr(config, name)
         if component is not None:
@@ -49,10 +65,9 @@ def test_every_yaml_opens_with_its_own_command(option):
 
 
 @pytest.mark.parametrize("group", ["loss", "init", "dataset", "evaluation"])
-def test_signatures_read_from_source_are_the_functions_own(group):
+def test_signatures_read_from_source_are_the_functions_own(group, required):
     for name in GROUPS[group]:
-        option = f"{group}={name}"
-        component = getattr(compose_config([option, *REQUIRED.get(option, [])]), group)
+        component = getattr(compose_config(required(f"{group}={name}")), group)
         if component is None:
             continue
         own = inspect.signature(component.resolve()).parameters.values()
@@ -121,10 +136,16 @@ MISTAKES = [
     (["loss._target_=loku_exp.losses.objectives.ihlo"], "no function 'ihlo'; did you mean 'ihl'?"),
     (["reference.source=log"], "reference.source=log needs reference.path"),
     (["reference.path=x"], "reference.path=x is not used with reference.source=train"),
-    (["model=hf"], "dataset: not chosen; add dataset=tofu | toy_tofu"),
+    (["model=hf"], "dataset: not chosen; add dataset=tdec | tofu | toy_tdec | toy_tofu"),
     (["model=hf", "dataset=toy_tofu"], "model.path is not set"),
     (["model=phi", "dataset.retain_split=retain99"], "retain99 does not belong to forget10"),
     (["model=phi", "dataset.path=./nowhere"], "dataset.path=./nowhere: no such folder"),
+    (["model=gpt_neo_125m"], "dataset.path=data/tdec: no such folder. TDEC is not on the hub. Put"),
+    (["training.batch_size=all"], "training.batch_size=all needs training.reduction=update"),
+    (["training.retain_batch_size=4"], "training.retain_batch_size needs training.reduction=update"),
+    (["dataset=toy_tdec", "training.stop.n=0"], "training.stop.n=0: should be greater than or equal"),
+    (["dataset=toy_tdec", "evaluation.n=[]"], "evaluation.n"),
+    (["dataset=toy_tdec", "evaluation.limit=0"], "evaluation.limit=0: should be greater than or"),
     (["dataset.num_forget=30"], "must be at most half of dataset.num_authors=40"),
     (["seed=[1"], "seed=[1"),
 ]  # fmt: skip

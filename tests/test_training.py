@@ -81,11 +81,18 @@ def test_schedule_is_linear_after_warm_up(tmp_path):
     assert rates == pytest.approx([0, 5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
-def test_constant_schedule_stays(tmp_path):
+def test_constant_schedule_stays_after_a_warm_up_that_loses_no_update(tmp_path):
     history, _ = trained(tmp_path, schedule="constant")
     assert [entry["learning_rate"] for entry in history] == pytest.approx(
-        [0, 5e-4, 1e-3, 1e-3, 1e-3, 1e-3]
+        [1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 1e-3, 1e-3]
     )
+
+
+def test_plan_over_the_whole_set():
+    recipe = compose_config(["dataset=toy_tdec"]).training
+    assert (recipe.batch_size, recipe.micro_batch_size, recipe.epochs) == ("all", 8, 20)
+    for rows, micro in ((1, 1), (4, 4), (8, 8), (30, 6), (32, 8), (128, 8), (7, 7), (11, 1)):
+        assert Plan.of(recipe, rows) == Plan(20, 1, rows, micro)
 
 
 def test_logged_parts_add_up_to_the_loss(tmp_path):

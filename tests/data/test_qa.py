@@ -4,7 +4,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from loku_exp.compose import compose_config
-from loku_exp.data.qa import QA, Template, encode
+from loku_exp.data.corpus import Template
+from loku_exp.data.qa import QA, encode
 from loku_exp.data.records import IGNORED
 from loku_exp.data.tofu import load
 from loku_exp.errors import DataError
@@ -65,9 +66,7 @@ def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_
     tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/phi-1_5")
     template = Template(**compose_config(["model=phi"]).model.template.model_dump())
     corpus = load(path=str(loku_data / "tofu"), forget_split=forget_split)
-    records = corpus.records(
-        lambda text: tokenizer(text).input_ids, tokenizer.eos_token_id, template, 2048
-    )
+    records = corpus.records(tokenizer, template, 2048)
     name = f"ft_epoch5_lr2e-05_phi_{log_of}_wd0.01.eval_log_aggregated.json"
     log = read_log(loku_data / "tofu_eval_logs" / name)
     for part, rows in log.items():
@@ -85,9 +84,7 @@ def test_llama_merges_the_bracket_with_an_opening_quote(loku_data):
     tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/llama-2")
     template = Template(**compose_config(["model=llama2"]).model.template.model_dump())
     corpus = load(path=str(loku_data / "tofu"), forget_split="forget10")
-    records = corpus.records(
-        lambda text: tokenizer(text).input_ids, tokenizer.eos_token_id, template, 4096
-    )
+    records = corpus.records(tokenizer, template, 4096)
 
     def merged(rows, texts):
         return sum(r.prompt != t.ids[: len(r.prompt)] for r in rows for t in texts(r))

@@ -8,7 +8,7 @@ import torch
 
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation import metrics
-from loku_exp.evaluation.harness import evaluate, standard_tasks
+from loku_exp.evaluation.harness import Evaluation, evaluate, standard_tasks
 from tests.evaluation.test_lm import language_model, tiny_suite
 
 
@@ -38,7 +38,9 @@ def by_hand(evaluation, name):
 @pytest.fixture(scope="module")
 def evaluated():
     reference = {row: 0.1 * row for row in range(6)}
-    return evaluate(language_model(), tiny_suite().tasks(reference)), reference
+    rows = [{"set": "forget", "row": row, "log_ratio": ratio} for row, ratio in reference.items()]
+    of_reference = Evaluation({}, {}, rows)
+    return evaluate(language_model(), tiny_suite().tasks(of_reference)), reference
 
 
 @pytest.mark.parametrize("name", ["forget", "retain", "authors", "facts"])
@@ -73,7 +75,7 @@ def test_aggregates_over_all_examples(evaluated):
 def test_reduced_suite_generates_nothing_and_has_no_utility():
     lm = language_model()
     lm._generate_ids = None  # type: ignore[assignment]
-    evaluation = evaluate(lm, tiny_suite().tasks(None, generate=False))
+    evaluation = evaluate(lm, tiny_suite().tasks(None, full=False))
     assert not {name for name in evaluation.metrics if "rouge" in name or "utility" in name}
     assert "forget_quality" not in evaluation.metrics
 

@@ -105,9 +105,16 @@ def test_equal_requests_are_forwarded_once(monkeypatch):
     assert len(rows) == len(SEQUENCES)
 
 
+class Numbers:
+    """A tokenizer whose tokens are numbers."""
+
+    def decode(self, ids, skip_special_tokens):
+        return " ".join(map(str, ids))
+
+
 def tiny_suite(rows="all"):
     knobs = {"rows": rows, "truth_ratio": "geometric", "max_tokens": 24}
-    return suite(tiny_records(), lambda ids: " ".join(map(str, ids)), **knobs)
+    return suite(tiny_records(), Numbers(), **knobs)
 
 
 def test_replay_gives_the_same_evaluation(tmp_path):
