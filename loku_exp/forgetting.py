@@ -51,8 +51,8 @@ def thresholds_of(stop: StopConfig | None, target: Evaluation) -> Thresholds | N
         values[f"{name}_error"] = stdev(rows) / len(rows) ** 0.5
     if min(values["el"], values["ma"]) <= 0:
         raise ConfigError(
-            f"the thresholds are EL_{stop.n} {values['el']:.4f} and MA {values['ma']:.4f}, and nothing can be "
-            "below 0; lower training.stop.n (and add it to evaluation.n), or set training.stop.el=..."
+            f"the thresholds are EL_{stop.n} {values['el']:.4f} and MA {values['ma']:.4f}, and nothing can "
+            "be below 0; lower training.stop.n (and add it to evaluation.n), or set training.stop.el=..."
         )
     measured = stop.el is None or stop.ma is None
     return Thresholds(stop.n, **values, texts=len(unseen) if measured else 0)

@@ -6,11 +6,12 @@ imported.
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
+Counts = Annotated[list[Count], MinLen(1)]
 Seed = Annotated[int, Ge(0)]
 Rows = Count | Literal["all"]

@@ -29,7 +29,7 @@ from loku_exp.evaluation.extraction import (
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.perplexity import PerplexityTask
 from loku_exp.evaluation.responses import TokenScores
-from loku_exp.knobs import Count
+from loku_exp.knobs import Counts
 
 SETS = ("forget", "sibling", "retain", "unseen")
 Decode = Callable[[list[int]], str]
@@ -89,7 +89,7 @@ def suite(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
-    n: list[Count],
+    n: Counts,
     end_of_text: Literal["continue", "stop"],
     ability: Literal["harness", "predecessor", "none"],
     data_dir: str | None = None,
