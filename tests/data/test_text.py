@@ -81,7 +81,7 @@ def test_packing_puts_end_of_text_after_each_and_drops_the_remainder():
 def test_packing_too_little_says_how_much_there_is():
     with pytest.raises(
         DataError,
-        match="the 2 rows .* serve as 'retain' have 5 tokens, less than .*length=6.*=FILE",
+        match=r"the 2 rows .* serve as 'retain' have 5 tokens, less than .*length=6.*=FILE",
     ):
         pack([(1, 2), (3,)], "retain", 6, 0)
     assert len(pack([(1, 2), (3,)], "retain", 5, 0)) == 1
