@@ -226,6 +226,13 @@ def test_ids_of_another_tokenizer_are_refused(name):
         encode({name: [array_row(0, 40)]})
 
 
+def test_text_of_ids_has_the_spaces_cleaned_up():
+    written = "one , two . it 's not ! is n't it ?"
+    ids = tuple(TOKENIZER(written).input_ids)
+    assert TOKENIZER.decode(ids) == written
+    assert gpt2_text(ids, TOKENIZER) == "one, two. it's not! isn't it?"
+
+
 @pytest.fixture(scope="module")
 def gpt2(loku_data):
     return AutoTokenizer.from_pretrained(loku_data / "tokenizers/gpt2")
