@@ -446,6 +446,7 @@ def test_lengths_of_the_published_sets(tdec, gpt2, number, lengths, exact):
     assert sum(record.prompt == rows[record.row] for record in records) == exact
 
 
+@pytest.mark.slow
 def test_the_published_sets_are_nested_and_disjoint_between_seeds(tdec):
     def rows(size, number):
         corpus = load(path=str(tdec), forget_size=size, forget_set=number, siblings=128)
@@ -463,6 +464,7 @@ def test_the_published_sets_are_nested_and_disjoint_between_seeds(tdec):
     assert len(sets[128, 0] & sets[128, 1]) == 1
 
 
+@pytest.mark.slow
 def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, tdec, gpt2):
     names = ("preprefix", "prefix", "suffix")
     parts = [np.load(tdec / f"lm_extraction_benchmark/train_{name}.npy") for name in names]
