@@ -79,6 +79,8 @@ def _prepare_environment(config: Config) -> None:
         paths.append(config.model.path)
     if config.reference.source == "path":
         paths.append(config.reference.path)
+    if config.evaluation.tasks or config.evaluation.knobs.get("ability", "none") != "none":
+        paths.append("EleutherAI/lm-eval-tasks")  # stands for the hub datasets of standard tasks
     use_cached_files_if_unreachable(paths)
 
 

@@ -11,7 +11,7 @@ from loku_exp.errors import ConfigError
 from loku_exp.evaluation import published
 from loku_exp.evaluation.harness import Evaluation, evaluate, limits
 from loku_exp.evaluation.responses import Replay
-from loku_exp.evaluation.tofu import LogRatios
+from loku_exp.evaluation.tofu import Suite
 from loku_exp.materials import Materials, language_model
 from loku_exp.record import CurvePoint
 from loku_exp.schema import Config
@@ -30,6 +30,10 @@ def read_published(config: Config, materials: Materials) -> Evaluation | None:
     if config.reference.source != "log":
         return None
     path = str(config.reference.path)
+    if not isinstance(materials.suite, Suite):
+        raise ConfigError(
+            f"reference.source=log: published logs are TOFU's; dataset {config.dataset.label} has none"
+        )
     content = published.read_log(path)
     published.check_same_rows(content, materials.suite.sets(), path)
     examples = [
@@ -63,7 +67,7 @@ def assess_bases(
         if role in bases:
             answers = cached_responses(bases[role], config, materials, cache)
             tasks = _full_suite(materials, evaluations.get("reference"))
-            limit = limits(materials.standard, config.evaluation.limit)
+            limit = limits(materials.abilities, config.evaluation.limit)
             evaluations[role] = evaluate(Replay(answers), tasks, limit)
     return evaluations
 
@@ -72,13 +76,14 @@ def check_target_knows(config: Config, target: Evaluation) -> None:
     """Check that there is something to unlearn.
 
     Raises:
-        ConfigError: the target gives the forget set's answers less probability than it must.
+        ConfigError: the target knows the forget set less well than it must.
     """
-    known, least = target.metrics["forget_prob"], config.target.min_forget_prob
+    metric = config.dataset.known_by
+    known, least = target.metrics[metric], config.target.min_known
     if config.unlearn and config.model.weights != "random" and known < least:
         raise ConfigError(
-            f"the target does not know the forget set: its answer probability is {known:.3f}, less than "
-            f"target.min_forget_prob={least} (the threshold of dataset {config.dataset.label}); give a "
+            f"the target does not know the forget set: its {metric} is {known:.3f}, less than "
+            f"target.min_known={least} (the threshold of dataset {config.dataset.label}); give a "
             "model fine-tuned on it (target.path=DIR), have one fine-tuned here (target.path=null), or "
             "lower the threshold"
         )
@@ -96,13 +101,15 @@ def assess_curve(
     points = [CurvePoint(model="target", epoch=0, step=0, metrics=evaluations["target"].metrics)]
     if config.evaluation.curve == "none":
         return points
-    generate = config.evaluation.curve == "full"
     for snapshot in unlearned.snapshots[:-1]:
-        file = snapshot.folder / f"metrics-{config.evaluation.curve}.json"
+        # The values one epoch before a stop are part of the result, EL among them.
+        before_stop = unlearned.stop is not None and snapshot == unlearned.snapshots[-2]
+        full = config.evaluation.curve == "full" or before_stop
+        file = snapshot.folder / f"metrics-{'full' if full else 'reduced'}.json"
         if not file.is_file():
             log.info("evaluating the snapshot after update %d", snapshot.step)
             load_trained(unlearned.model, snapshot.folder)
-            tasks = materials.suite.tasks(_log_ratios(reference), generate=generate)
+            tasks = materials.suite.tasks(reference, full=full)
             lm = language_model(unlearned.model, config, materials)
             write_text(file, json.dumps(evaluate(lm, tasks).metrics))
         points.append(curve_point(snapshot, json.loads(file.read_text())))
@@ -117,7 +124,7 @@ def assess_unlearned(
     log.info("evaluating the unlearned model")
     tasks = _full_suite(materials, evaluations.get("reference"))
     lm = language_model(unlearned.model, config, materials)
-    return evaluate(lm, tasks, limits(materials.standard, config.evaluation.limit))
+    return evaluate(lm, tasks, limits(materials.abilities, config.evaluation.limit))
 
 
 def curve_point(snapshot: Snapshot, metrics: dict[str, float]) -> CurvePoint:
@@ -126,11 +133,4 @@ def curve_point(snapshot: Snapshot, metrics: dict[str, float]) -> CurvePoint:
 
 
 def _full_suite(materials: Materials, reference: Evaluation | None) -> list[Any]:
-    return [*materials.suite.tasks(_log_ratios(reference)), *materials.standard]
-
-
-def _log_ratios(reference: Evaluation | None) -> LogRatios | None:
-    if reference is None:
-        return None
-    rows = [row for row in reference.examples if row["set"] == "forget"]
-    return {row["row"]: row["log_ratio"] for row in rows}
+    return [*materials.suite.tasks(reference), *materials.abilities]

@@ -111,19 +111,34 @@ def load_base(base: Base, config: Config, materials: Materials) -> PreTrainedMod
 
 
 def cached_responses(base: Base, config: Config, materials: Materials, cache: Cache) -> Responses:
-    """Return what a base answers to the full suite, evaluating it if that is not cached."""
+    """Return what a base answers to the full suite, evaluating it if that is not cached.
 
-    def build(folder: Path) -> None:
-        log.info("evaluating the %s", base.role)
+    What does not depend on the forget set (abilities, unseen text) is kept apart, so that runs over
+    several forget sets pay for it once a model.
+    """
+    suite, abilities = materials.suite, materials.abilities
+
+    def build(folder: Path, tasks: list[Any], known: Responses | None = None) -> None:
         answers = Responses(folder / RESPONSES)
-        model = load_base(base, config, materials)
-        tasks = [*materials.suite.tasks(None), *materials.standard]
-        lm = language_model(model, config, materials, answers)
-        evaluate(lm, tasks, limits(materials.standard, config.evaluation.limit))
+        answers.answers |= known.answers if known else {}
+        lm = language_model(load_base(base, config, materials), config, materials, answers)
+        evaluate(lm, tasks, limits(abilities, config.evaluation.limit))
         answers.save()
 
+    def build_shared(folder: Path) -> None:
+        log.info("evaluating the %s: what does not depend on the forget set", base.role)
+        build(folder, [*suite.shared(), *abilities])
+
+    def build_all(folder: Path) -> None:
+        known = None
+        if suite.shared() or abilities:
+            recipe = _shared_recipe(base, config, materials)
+            known = Responses(cache.entry("evaluations", recipe, build_shared) / RESPONSES)
+        log.info("evaluating the %s", base.role)
+        build(folder, [*suite.tasks(None), *abilities], known)
+
     recipe = _evaluation_recipe(base, config, materials)
-    return Responses(cache.entry("evaluations", recipe, build) / RESPONSES)
+    return Responses(cache.entry("evaluations", recipe, build_all) / RESPONSES)
 
 
 def _make_side_by_side(roles: list[Role], config: Config) -> None:
@@ -213,17 +228,24 @@ def _training_recipe(role: Role, config: Config, materials: Materials) -> dict[s
     }
 
 
-def _evaluation_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
-    """Return everything the answers of a base depend on."""
+def _shared_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
+    """Return everything the answers of a base depend on that are the same for every forget set."""
     model, evaluation = config.model, config.evaluation
+    places = {"curve", "data_dir", "texts_dir", "include_path"}  # their content is in the digests
     return {
         "format": BASE_FORMAT,
         "weights": base.identity,
+        "tokenizer": materials.tokenizer_digest,
         "model": model.model_dump(include={"dtype", "attention", "template", "stop_at_eos"}),
-        "data": materials.corpus.digest(),
-        "evaluation": evaluation.model_dump(mode="json", exclude={"curve"}),
+        "texts": [materials.suite.shared_digest, materials.ability_digest],
+        "evaluation": evaluation.model_dump(mode="json", exclude=places),
         "device": models.resolve_device(config.device).type,
     }
+
+
+def _evaluation_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
+    """Return everything the answers of a base depend on."""
+    return _shared_recipe(base, config, materials) | {"data": materials.corpus.digest()}
 
 
 def _is_made(role: Role, config: Config, materials: Materials, cache: Cache) -> bool:

@@ -70,11 +70,18 @@ def cross_field_problems(config: Config) -> list[str]:
         "model.finetuning": config.model.finetuning,
     }
     for name, node in optimisations.items():
-        if node.batch_size % node.micro_batch_size:
+        if node.batch_size != "all" and node.batch_size % node.micro_batch_size:
             problems.append(
                 f"{name}.micro_batch_size={node.micro_batch_size} must divide "
                 f"{name}.batch_size={node.batch_size}"
             )
+    if config.training.batch_size == "all" and config.training.reduction == "micro_batch":
+        problems.append(
+            "training.batch_size=all needs training.reduction=update: the split into micro-batches would "
+            "change numbers otherwise"
+        )
+    if config.training.retain_batch_size and config.training.reduction == "micro_batch":
+        problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config)
     needs_path = config.reference.source in ("path", "log")
     if needs_path and not config.reference.path:

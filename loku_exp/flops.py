@@ -35,7 +35,6 @@ from torch.overrides import TorchFunctionMode
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import IGNORED, Sequence
-from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS
 from loku_exp.inits.layers import Layer
 from loku_exp.losses.head import CHUNK_ELEMENTS, hidden_before_head
 
@@ -139,13 +138,9 @@ def fisher_flops(
 
 
 def svd_flops(
-    layers: Iterable[Layer],
-    *,
-    exact: bool = False,
-    oversampling: int = OVERSAMPLING,
-    power_iterations: int = POWER_ITERATIONS,
+    layers: Iterable[Layer], *, oversampling: int, power_iterations: int, exact: bool = False
 ) -> int:
-    """Return the FLOPs of FILA's low-rank step; the released code's has 0 and 2 for the last two.
+    """Return the FLOPs of FILA's low-rank step.
 
     For weights (m, n), m >= n after transposing, q = min(rank + oversampling, n) and k iterations,
     ``torch.svd_lowrank`` costs::

@@ -12,12 +12,13 @@ from loku_exp.cache import Cache, digest
 from loku_exp.data.records import Record
 from loku_exp.errors import UserError
 from loku_exp.fisher import absolute_epsilon, reduce_fisher, row_weights
+from loku_exp.flops import fisher_flops
 from loku_exp.inits.layers import Importance, MeasureFisher
 from loku_exp.models import linear_layers
 from loku_exp.seeds import derive
 
 log = logging.getLogger(__name__)
-FISHER_FORMAT = 1  # raise by hand whenever an unchanged recipe gives other row weights
+FISHER_FORMAT = 2  # raise by hand whenever an unchanged recipe gives other row weights
 
 
 def fisher_measure(
@@ -63,21 +64,21 @@ def fisher_measure(
                 below += int((of_retain < limit).sum())
                 total += of_retain.numel()
 
-            reduce_fisher(
-                model,
-                linear_layers(model),
-                [record.answer for record in forget],
-                [record.answer for record in drawn],
-                reducer,
-                group_size=group_size,
-                micro_batch_size=1 if next(model.parameters()).device.type == "cpu" else 8,
+            layers = linear_layers(model)
+            of_forget, of_retain = ([record.answer for record in rows] for rows in (forget, drawn))
+            on_cpu = next(model.parameters()).device.type == "cpu"
+            sizes = {"group_size": group_size, "micro_batch_size": 1 if on_cpu else 8}
+            reduce_fisher(model, layers, of_forget, of_retain, reducer, **sizes)
+            flops = sum(
+                fisher_flops(model, layers, rows, **sizes) for rows in (of_forget, of_retain)
             )
             save_file(weights, folder / "row_weights.safetensors")
-            (folder / "report.json").write_text(json.dumps({"epsilon_share": below / total}))
+            report = {"epsilon_share": below / total, "flops": flops}
+            (folder / "report.json").write_text(json.dumps(report))
 
         folder = cache.entry("fisher", recipe, build)
         report = json.loads((folder / "report.json").read_text())
-        return Importance(load_file(folder / "row_weights.safetensors"), report["epsilon_share"])
+        return Importance(load_file(folder / "row_weights.safetensors"), **report)
 
     return measure
 

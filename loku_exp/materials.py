@@ -9,10 +9,10 @@ from loku_exp import models
 from loku_exp.cache import Cache
 from loku_exp.data.corpus import Corpus, Template
 from loku_exp.data.records import Records
-from loku_exp.evaluation.harness import standard_tasks
+from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.lm import UnlearnLM
 from loku_exp.evaluation.responses import Responses
-from loku_exp.evaluation.tofu import Suite
+from loku_exp.evaluation.suites import Suite
 from loku_exp.schema import Config
 
 
@@ -27,7 +27,8 @@ class Materials:
         records: the dataset as labelled ids.
         max_length: the model's context in tokens.
         suite: the tasks made of the evaluation sets.
-        standard: further lm-eval tasks, built already.
+        abilities: tasks that do not depend on the dataset: the suite's, and lm-eval's by name.
+        ability_digest: identity of the abilities' documents.
     """
 
     corpus: Corpus
@@ -36,7 +37,8 @@ class Materials:
     records: Records
     max_length: int
     suite: Suite
-    standard: list[Any]
+    abilities: list[Any]
+    ability_digest: str
 
 
 def load_materials(config: Config, cache: Cache) -> Materials:
@@ -50,13 +52,22 @@ def load_materials(config: Config, cache: Cache) -> Materials:
     max_length = models.context_length(models.architecture(config.model, tokenizer))
     template = Template(**config.model.template.model_dump())
     records = corpus.records(tokenizer, template, max_length)
-    suite: Suite = config.evaluation.resolve()(
-        records,
-        lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
-        **config.evaluation.knobs,
+    available = {"records": records, "tokenizer": tokenizer, "max_length": max_length}
+    evaluation = config.evaluation
+    suite: Suite = evaluation.resolve()(
+        **{name: available[name] for name in evaluation.inputs}, **evaluation.knobs
     )
-    standard = standard_tasks(config.evaluation.tasks, config.evaluation.include_path)
-    return Materials(corpus, tokenizer, tokenizer_digest, records, max_length, suite, standard)
+    abilities = [*suite.abilities, *standard_tasks(evaluation.tasks, evaluation.include_path)]
+    return Materials(
+        corpus,
+        tokenizer,
+        tokenizer_digest,
+        records,
+        max_length,
+        suite,
+        abilities,
+        documents_digest(abilities),
+    )
 
 
 def language_model(
@@ -68,6 +79,7 @@ def language_model(
         materials.tokenizer,
         batch_tokens=config.evaluation.batch_tokens,
         max_length=materials.max_length,
+        decode_bytes=config.evaluation.decode_bytes,
         stop_at_eos=config.model.stop_at_eos,
         responses=responses,
     )

@@ -4,6 +4,7 @@ It takes a target model and records and returns a language model that can give l
 saved and loaded. Another method fits the same hole.
 """
 
+import importlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,14 @@ from loku_exp.bases import Base, load_base
 from loku_exp.cache import Cache, digest, write_folder
 from loku_exp.data.batches import pad, to_device
 from loku_exp.errors import TrainingError
+from loku_exp.evaluation.forgotten import Thresholds, check
+from loku_exp.forgetting import UntilForgotten
 from loku_exp.importance import draw_retain, fisher_measure
 from loku_exp.inits.layers import Factors, Importance, Layer, MeasureFisher
 from loku_exp.materials import Materials
 from loku_exp.schema import Component, Config
 from loku_exp.seeds import derive
-from loku_exp.unlearning import Unlearned, unlearn
+from loku_exp.unlearning import Unlearned, plan_of, unlearn
 
 log = logging.getLogger(__name__)
 TOLERANCE = {"float32": 1e-3, "float16": 0.5, "bfloat16": 1.0}  # of logits, by the base's precision
@@ -39,6 +42,7 @@ def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
         UserError: a target matches no layer, the rank is too large, the loss or the init wants more
             than the dataset has.
     """
+    plan_of(config.training, len(materials.records.forget))
     num_retain = (config.init.knobs if config.init else {}).get("num_retain")
     if num_retain is not None:
         draw_retain(materials.records.retain, num_retain, seed=0)
@@ -65,6 +69,7 @@ def apply(
     materials: Materials,
     cache: Cache,
     folder: Path,
+    thresholds: Thresholds | None,
 ) -> Unlearned:
     """Unlearn the forget set from a target model; what it needs to go on later lies in `folder`."""
     records = materials.records
@@ -77,6 +82,21 @@ def apply(
         identity = digest([base.identity, config.model.dtype])
         measure = fisher_measure(model, identity, records.forget, records.retain, cache)
         initialise = partial(initial_factors, config.init, layers, measure)
+    until = None
+    if thresholds is not None:
+        texts = [record.prompt for record in records.evaluation["forget"]]
+        until = partial(
+            UntilForgotten,
+            partial(
+                check,
+                texts=texts,
+                thresholds=thresholds,
+                end_of_text=materials.suite.end_of_text,
+                decode_bytes=config.evaluation.decode_bytes,
+            ),
+            thresholds,
+            folder=folder,
+        )
     return unlearn(
         model,
         records,
@@ -87,6 +107,7 @@ def apply(
         initialise=initialise,
         folder=folder,
         seed=config.seed,
+        until=until,
     )
 
 
@@ -96,7 +117,7 @@ def initial_factors(
     """Run an init; return its factors by layer, and what it found about the importance, if asked.
 
     Args:
-        init: function and knobs.
+        init: function and knobs; its module may offer ``flops(name, layers, knobs)``.
         layers: the adapted layers.
         measure: measures importance; called only by an init that takes ``fisher``.
     """
@@ -106,12 +127,17 @@ def initial_factors(
         importance = measure(**knobs)
         report["epsilon_share"] = importance.epsilon_share
         report["epsilon_dominates"] = importance.epsilon_share > 0.5
+        report["fisher_flops"] = importance.flops
         return importance
 
     log.info("initialising the adapter with %s", init.name)
     available = {"layers": layers, "fisher": fisher}
     made = init.resolve()(**{name: available[name] for name in init.inputs}, **init.knobs)
-    return {factors.name: factors for factors in made}, report
+    factors_by_layer = {factors.name: factors for factors in made}
+    counted = getattr(importlib.import_module(init.target.rpartition(".")[0]), "flops", None)
+    if counted is not None:
+        report["low_rank_flops"] = counted(init.name, layers, init.knobs)
+    return factors_by_layer, report
 
 
 def ship(

@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from loku_exp import runs
 from loku_exp.bases import Base
+from loku_exp.evaluation.forgotten import Thresholds, would_flip
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.materials import Materials
 from loku_exp.schema import Config
 from loku_exp.unlearning import Unlearned
-from loku_exp.verdict import collapsed, verdict
+from loku_exp.verdict import collapsed, extraction_verdict, verdict
 
 
 class _Part(BaseModel):
@@ -104,6 +105,7 @@ def assemble(
         )
         for role, evaluation in evaluations.items()
     }
+    training = _training(config, unlearned, curve)
     return Record(
         schema_version=1,
         run=RunPart(
@@ -119,14 +121,14 @@ def assemble(
         protocol=_protocol(config, materials, evaluations["target"], unlearned),
         models=models,
         curve=curve,
-        training=_training(config, unlearned) | {"reload_difference": reload_difference},
+        training=training | {"reload_difference": reload_difference},
         init=_init(config, unlearned),
         cost=_cost(unlearned, seconds),
-        verdict=_verdict(config, evaluations) if unlearned is not None else None,
+        verdict=_verdict(config, evaluations, training) if unlearned is not None else None,
     )
 
 
-def _verdict(config: Config, evaluations: dict[str, Evaluation]) -> str:
+def _verdict(config: Config, evaluations: dict[str, Evaluation], training: dict[str, Any]) -> str:
     unlearned, target = evaluations["unlearned"], evaluations["target"]
     collapse = collapsed(
         unlearned.metrics,
@@ -134,6 +136,8 @@ def _verdict(config: Config, evaluations: dict[str, Evaluation]) -> str:
         _retain_generations(unlearned),
         _retain_generations(target),
     )
+    if "forget_ma" in unlearned.metrics:
+        return extraction_verdict(unlearned.metrics, target.metrics, training, collapse=collapse)
     return verdict(
         unlearned.metrics,
         target.metrics,
@@ -180,31 +184,35 @@ def _label(config: Config) -> str:
 def _protocol(
     config: Config, materials: Materials, target: Evaluation, unlearned: Unlearned | None
 ) -> dict[str, Any]:
-    protocol = materials.corpus.protocol | {
-        "rows": target.counts,
-        "truth_ratio": materials.suite.truth_ratio,
-        "max_tokens": materials.suite.max_tokens,
-        "scoring": "answer and end-of-text labelled, loss per token",
-        "reference": config.reference.source,
-        "tasks": config.evaluation.tasks,
-        "limit": config.evaluation.limit if config.evaluation.tasks else None,
-        "data_digest": materials.corpus.digest(),
-        "seeds": {
-            "unlearning": config.seed,
-            "target": config.target.seed,
-            "reference": config.reference.seed,
-        },
-    }
+    protocol = (
+        materials.corpus.protocol
+        | materials.suite.protocol
+        | {
+            "rows": target.counts,
+            "reference": config.reference.source,
+            "tasks": config.evaluation.tasks,
+            "limit": config.evaluation.limit if materials.abilities else None,
+            "data_digest": materials.corpus.digest(),
+            "seeds": {
+                "unlearning": config.seed,
+                "target": config.target.seed,
+                "reference": config.reference.seed,
+            },
+        }
+    )
     if unlearned is not None:
         size = unlearned.plan.batch_size
-        protocol["updates"] = unlearned.plan.updates
-        protocol["examples_per_update"] = [size, size if "retain" in config.loss.inputs else 0]
+        drawn = config.training.retain_batch_size or size
+        protocol["updates"] = len(unlearned.history)
+        protocol["examples_per_update"] = [size, drawn if "retain" in config.loss.inputs else 0]
         protocol["reduction"] = config.training.reduction
         protocol["micro_batch_size"] = config.training.micro_batch_size
     return protocol
 
 
-def _training(config: Config, unlearned: Unlearned | None) -> dict[str, Any]:
+def _training(
+    config: Config, unlearned: Unlearned | None, curve: list[CurvePoint]
+) -> dict[str, Any]:
     if unlearned is None:
         return {}
     columns = ("forget_loss", "retain_loss", "grad_norm", "learning_rate")
@@ -213,7 +221,31 @@ def _training(config: Config, unlearned: Unlearned | None) -> dict[str, Any]:
         name: [entry[name] for entry in history] for name in columns if name in history[0]
     }
     clipped = [entry["grad_norm"] > config.training.max_grad_norm for entry in history]
-    return training | {"clipped_share": sum(clipped) / len(clipped)}
+    training |= {
+        "clipped_share": sum(clipped) / len(clipped),
+        "epochs": len(history) / unlearned.plan.updates_per_epoch,
+        "max_epochs": config.training.epochs,
+    }
+    if unlearned.stop is not None:
+        training |= unlearned.stop | _around_the_stop(unlearned, curve)
+    return training
+
+
+def _around_the_stop(unlearned: Unlearned, curve: list[CurvePoint]) -> dict[str, Any]:
+    """Return the values one epoch before the end, and whether the outcome hangs on the thresholds."""
+    stop: dict[str, Any] = unlearned.stop or {}
+    limits, n = stop["thresholds"], stop["thresholds"]["n"]
+    last = curve[-1].metrics
+    flips = would_flip(last["forget_ma"], last.get(f"forget_el{n}"), Thresholds(**limits))
+    around: dict[str, Any] = {"flips_within_error": flips}
+    previous = [p for p in curve if p.step == curve[-1].step - unlearned.plan.updates_per_epoch]
+    if previous:
+        names = {f"forget_el{n}": f"EL_{n}", "forget_ma": "MA"}
+        metrics = previous[0].metrics
+        around["epoch_before"] = {
+            label: metrics[name] for name, label in names.items() if name in metrics
+        }
+    return around
 
 
 def _init(config: Config, unlearned: Unlearned | None) -> dict[str, Any] | None:
@@ -230,6 +262,16 @@ def _cost(unlearned: Unlearned | None, seconds: dict[str, float]) -> dict[str, A
         unit = 1 if sys.platform == "darwin" else 1024
         cost["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if unlearned is not None:
-        cost["flops"] = unlearned.history[-1].get("total_flops")
+        report = unlearned.init_report
+        training = unlearned.history[-1].get("total_flops", 0)
+        fisher, low_rank = report.get("fisher_flops", 0), report.get("low_rank_flops", 0)
+        # The Fisher is measured once a model, forget set and estimator; ranks and losses share it.
+        cost["flops"] = {
+            "training": training,
+            "fisher": fisher,
+            "low_rank": low_rank,
+            "total": training + low_rank + fisher,
+            "total_with_shared_fisher": training + low_rank,
+        }
         cost["trainable_parameters"] = unlearned.num_trainable
     return cost

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -11,23 +12,11 @@ from loku_exp.cache import write_text
 from loku_exp.errors import UserError
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.record import Record
-from loku_exp.verdict import cautions
+from loku_exp.table import header_and_rows, notes, title
 
 METRICS_FILE, EXAMPLES_FILE, TABLE_FILE = "metrics.json", "examples.jsonl", "results.md"
-ROLES = ("target", "unlearned", "reference")
-SETS = {
-    "forget": "forget set",
-    "retain": "retain set",
-    "authors": "real authors",
-    "facts": "world facts",
-}
-PER_SET = {"prob": "probability", "rouge": "ROUGE-L recall", "truth_ratio": "truth ratio"}
-COMPARED = {
-    "forget_quality": "forget quality p",
-    "forget_ks": "KS distance",
-    "forget_shift": "shift of log ratio",
-}
-UTILITY = {"model_utility": "model utility", "model_utility_retain": "  its retain third"}
+SHOWN = 3  # texts of the forget set whose continuations are shown side by side
+WIDTH = 220  # characters of a continuation that are shown
 
 
 def write(folder: Path, record: Record, evaluations: dict[str, Evaluation]) -> None:
@@ -41,7 +30,7 @@ def write(folder: Path, record: Record, evaluations: dict[str, Evaluation]) -> N
     content = {"schema": content.pop("schema_version"), **content}
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in examples)
     write_text(folder / EXAMPLES_FILE, lines)
-    write_text(folder / TABLE_FILE, markdown(record))
+    write_text(folder / TABLE_FILE, markdown(record, examples))
     write_text(folder / METRICS_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -65,103 +54,66 @@ def read(folder: Path) -> Record:
 
 
 def show(record: Record, folder: Path) -> None:
-    """Print the table of a run and where its files are."""
+    """Print the table of a run, some continuations where it has any, and where its files are."""
     console = Console()
     console.print(_table(record))
-    for line in _notes(record):
-        console.print(line, highlight=False, soft_wrap=True)
+    for line in [*notes(record), *continuations(_examples(folder))]:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(f"files: {folder}", highlight=False, soft_wrap=True)
 
 
-def markdown(record: Record) -> str:
-    """Return the table and its notes as Markdown."""
-    header, rows = _rows(record)
+def markdown(record: Record, examples: list[dict[str, Any]]) -> str:
+    """Return the table, its notes and some continuations as Markdown."""
+    header, rows = header_and_rows(record)
     lines = [f"# {title(record)}", "", "| " + " | ".join(header) + " |"]
     lines.append("|---" + "|---:" * (len(header) - 1) + "|")
     lines += ["| " + " | ".join(cell.strip() for cell in row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"{line}  " for line in _notes(record))]) + "\n"
+    lines += ["", *(f"{line}  " for line in notes(record))]
+    shown = continuations(examples)
+    return "\n".join([*lines, *(["", "```", *shown, "```"] if shown else [])]) + "\n"
 
 
-def title(record: Record) -> str:
-    """Return what the run is, with its label where it is toy, from scratch or random."""
-    choices = record.run.choices
-    parts = [f"{choices['model']} on {choices['dataset']}"]
-    if "loss" in choices:
-        parts.append(f"loss {choices['loss']}")
-        rank = choices.get("lora.rank")
-        parts.append(f"init {choices['init']}, rank {rank}" if rank else "all weights trained")
-    if record.run.label:
-        parts.append(record.run.label)
-    return " · ".join(parts)
+def continuations(examples: list[dict[str, Any]]) -> list[str]:
+    """Return the first texts of the forget set with what target and unlearned model make of them."""
+    by_row: dict[int, dict[str, dict[str, Any]]] = {}
+    for example in examples:
+        if example["set"] == "forget" and "prompt" in example:
+            by_row.setdefault(example["row"], {})[example["model"]] = example
+    lines = []
+    for row, of_model in list(by_row.items())[:SHOWN]:
+        if "target" in of_model and "unlearned" in of_model:
+            target = of_model["target"]
+            lines += [
+                f"forget text {row} ({target['group']}), the last quarter after: {_end(target['prompt'])}",
+                f"  text:   {_start(target['reference'])}",
+                f"  before: {_start(target['generation'])}",
+                f"  after:  {_start(of_model['unlearned']['generation'])}",
+            ]
+    return lines
+
+
+def _start(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= WIDTH else shown[:WIDTH] + "…"
+
+
+def _end(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= WIDTH // 2 else "…" + shown[-WIDTH // 2 :]
+
+
+def _examples(folder: Path) -> list[dict[str, Any]]:
+    file = folder / EXAMPLES_FILE
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def _table(record: Record) -> Table:
-    header, rows = _rows(record)
+    header, rows = header_and_rows(record)
     table = Table(title=title(record), title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _rows(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows; the last column points from the unlearned value to the reference's."""
-    present = [role for role in ROLES if role in record.models]
-    values = {role: record.models[role].metrics for role in present}
-    compares = {"unlearned", "reference"} <= values.keys()
-    header = ["", *present, *(["to the reference"] if compares else [])]
-    rows = []
-    names = {
-        f"{name}_{metric}": f"{title}, {label}"
-        for name, title in SETS.items()
-        for metric, label in PER_SET.items()
-    }
-    names = names | COMPARED | UTILITY
-    shown = {name for metrics in values.values() for name in metrics}
-    names |= {name: name for name in sorted(shown) if name not in names}
-    for name, label in names.items():
-        if name not in shown:
-            continue
-        row = [label, *(_number(name, values[role].get(name)) for role in present)]
-        if compares:
-            row.append("" if name in COMPARED else _arrow(values, name))
-        rows.append(row)
-    return header, rows
-
-
-def _arrow(values: dict[str, dict[str, float]], name: str) -> str:
-    """Return which way, and how far, the unlearned value is from the reference's."""
-    ours, theirs = values["unlearned"].get(name), values["reference"].get(name)
-    if ours is None or theirs is None:
-        return ""
-    gap = theirs - ours
-    return "=" if abs(gap) < 0.005 else f"{'↑' if gap > 0 else '↓'} {abs(gap):.2f}"
-
-
-def _number(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if name == "forget_quality":
-        return f"{value:.2g}"
-    return f"{value:+.2f}" if name == "forget_shift" else f"{value:.3f}"
-
-
-def _notes(record: Record) -> list[str]:
-    protocol = record.protocol
-    notes = [f"verdict: {record.verdict}"] if record.verdict else []
-    counts = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
-    described = [f"rows evaluated: {counts}", f"truth ratio {protocol['truth_ratio']}"]
-    if protocol.get("updates"):
-        forget, retain = protocol["examples_per_update"]
-        described.append(
-            f"{protocol['updates']} updates of {forget} forget + {retain} retain examples"
-        )
-    notes.append("protocol: " + "; ".join(described))
-    if record.init:
-        notes.append(
-            f"init: {record.init['name']} put {record.init['share_of_weight_norm']:.1%} of the adapted "
-            "weights' norm into the adapter"
-        )
-    rows = protocol["rows"].get("forget", 0)
-    return notes + [f"note: {text}" for text in cautions(rows, protocol | (record.init or {}))]

@@ -10,6 +10,7 @@ from loku_exp import assessment, method, plots, results, runs
 from loku_exp.bases import load_base, make_bases
 from loku_exp.cache import Cache
 from loku_exp.console import Stopwatch, log_file
+from loku_exp.forgetting import thresholds_of
 from loku_exp.materials import load_materials
 from loku_exp.record import assemble
 from loku_exp.schema import Config
@@ -50,6 +51,7 @@ def run(config: Config) -> Path:
             bases = make_bases(config, materials, cache)
             evaluations = assessment.assess_bases(bases, published, config, materials, cache)
         assessment.check_target_knows(config, evaluations["target"])
+        thresholds = thresholds_of(config.training.stop, evaluations["target"])
 
         # Unlearning, and the evaluation of what it left.
         unlearned, curve, difference = None, [], None
@@ -57,7 +59,9 @@ def run(config: Config) -> Path:
             target = bases["target"]
             with watch("unlearning"):
                 model = load_base(target, config, materials)
-                unlearned = method.apply(model, target, adapter, config, materials, cache, folder)
+                unlearned = method.apply(
+                    model, target, adapter, config, materials, cache, folder, thresholds
+                )
             with watch("curve"):
                 curve = assessment.assess_curve(unlearned, config, materials, evaluations)
             with watch("evaluation"):

@@ -51,6 +51,9 @@ def run_id(config: Config, materials: Materials) -> str:
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = materials.corpus.digest()
     content["model"]["tokenizer"] = materials.tokenizer_digest
+    for place in ("data_dir", "texts_dir", "include_path"):
+        content["evaluation"].pop(place, None)
+    content["evaluation"]["data"] = materials.ability_digest
     places = [("model", "path"), ("target", "path")]
     if config.reference.source in ("path", "log"):
         places.append(("reference", "path"))

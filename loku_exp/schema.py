@@ -53,8 +53,10 @@ class OptimizationConfig(Section):
     """One optimisation: how many updates, of what, with which optimiser."""
 
     epochs: Positive
-    batch_size: Count  # examples per update
-    micro_batch_size: Count  # examples per forward pass; must divide batch_size
+    batch_size: (
+        Count | Literal["all"]
+    )  # examples per update; all: the whole set, one update an epoch
+    micro_batch_size: Count  # examples per forward pass; must divide batch_size (all: at most)
     learning_rate: Positive
     weight_decay: NonNegative
     betas: tuple[Share, Share]
@@ -64,10 +66,20 @@ class OptimizationConfig(Section):
     autocast: Literal["auto", "none", "bfloat16"]  # auto: bfloat16 where the hardware has it
 
 
+class StopConfig(Section):
+    """When texts count as forgotten: EL_n and MA below what the model has on unseen text."""
+
+    n: Count
+    el: Share | None  # null: measured on unseen text
+    ma: Share | None
+
+
 class TrainingConfig(OptimizationConfig):
     """The unlearning recipe."""
 
     recipe: str
+    retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
+    stop: StopConfig | None  # after which epoch training ends early; null: never
     full_learning_rate: Positive  # used instead of learning_rate with lora=none
     reduction: Literal["micro_batch", "update"]
     snapshot_epochs: Count
@@ -93,7 +105,8 @@ class ModelConfig(Section):
     attention: Literal["eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
     stop_at_eos: bool
-    finetuned: dict[str, str | None]
+    finetuned: dict[str, str | None]  # by dataset: a model that is the target
+    references: dict[str, str]  # by dataset: reference.source where it is not `train`
     finetuning: OptimizationConfig
     learning_rates: dict[Literal["lora", "full"], Positive]
 
@@ -103,7 +116,8 @@ class DatasetConfig(Component):
 
     label: str = Field(alias="name")
     toy: bool
-    min_forget_prob: Share
+    known_by: str  # the metric that shows a target knows the forget set
+    min_known: Share
 
 
 class LoraConfig(Section):
@@ -120,6 +134,7 @@ class EvaluationConfig(Component):
     """The suite of the final table and of the curve, and standard lm-eval tasks beside it."""
 
     batch_tokens: Count
+    decode_bytes: Count
     curve: Literal["reduced", "full", "none"]
     tasks: list[str]
     include_path: str | None
@@ -131,7 +146,7 @@ class TargetConfig(Section):
 
     path: str | None
     seed: Seed
-    min_forget_prob: Share
+    min_known: Share
 
 
 class ReferenceConfig(Section):

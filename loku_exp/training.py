@@ -4,6 +4,7 @@ Used twice: to fine-tune targets and references, and to unlearn. Only `compute_l
 batching lives in the stream, snapshots and checks in callbacks.
 """
 
+import json
 import logging
 import math
 from collections import defaultdict
@@ -33,31 +34,39 @@ class Plan:
     Attributes:
         updates: optimiser steps.
         updates_per_epoch: optimiser steps per pass over the first set, at least 1.
-        batch_size: examples of each set per update.
+        batch_size: examples of the first set per update.
+        micro_batch_size: examples of the first set per forward pass; divides `batch_size`.
     """
 
     updates: int
     updates_per_epoch: int
     batch_size: int
+    micro_batch_size: int
 
     @classmethod
     def of(cls, optimization: OptimizationConfig, num_rows: int) -> "Plan":
         """Plan as the official code does: ``int(epochs * rows) // batch_size`` updates.
 
+        With ``batch_size=all`` an update is an epoch, and its micro-batches are the largest equal ones
+        that do not exceed ``micro_batch_size``.
+
         Raises:
             TrainingError: that is less than one update.
         """
-        updates = int(optimization.epochs * num_rows) // optimization.batch_size
+        size = num_rows if optimization.batch_size == "all" else optimization.batch_size
+        updates = int(optimization.epochs * num_rows) // size
         if updates < 1:
             raise TrainingError(
                 f"epochs={optimization.epochs} over {num_rows} examples is less than one update of "
                 f"batch_size={optimization.batch_size}; lower batch_size or raise epochs"
             )
-        return cls(updates, max(1, num_rows // optimization.batch_size), optimization.batch_size)
+        most = min(optimization.micro_batch_size, size)
+        micro = next(count for count in range(most, 0, -1) if size % count == 0)
+        return cls(updates, max(1, num_rows // size), size, micro)
 
     @property
     def num_items(self) -> int:
-        """Examples of each set over the whole training."""
+        """Examples of the first set over the whole training."""
         return self.updates * self.batch_size
 
     def snapshot_steps(self, every_epochs: int) -> list[int]:
@@ -128,6 +137,21 @@ class ObjectiveTrainer(Trainer):
             self._parts["retain_loss"].append(terms.retain.detach())
         return total
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the schedule; a constant one warms up from its first update on, which is not lost.
+
+        A warm-up of transformers begins at 0. That is the official recipe where the schedule is linear,
+        but where an epoch is one update it would make the first of few epochs do nothing.
+        """
+        if self.args.lr_scheduler_type != "constant":
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = int(self.args.warmup_steps)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer,  # type: ignore[arg-type]
+            lambda step: min(1.0, (step + 1) / (warmup + 1)),
+        )
+        return self.lr_scheduler
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the objective, averaged over the micro-batches of an update."""
         if "loss" in logs:
@@ -185,8 +209,18 @@ def fit(
         trainer.remove_callback(callback)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     model.eval()
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    history[-1]["total_flops"] = trainer.state.total_flos
+    return _updates(trainer.state.log_history, trainer.state.total_flos)
+
+
+def read_history(snapshot: Path) -> list[dict[str, float]]:
+    """Return the log of all updates up to a snapshot, as `fit` does."""
+    state = json.loads((snapshot / "trainer_state.json").read_text(encoding="utf-8"))
+    return _updates(state["log_history"], state["total_flos"])
+
+
+def _updates(log_history: list[dict[str, float]], flops: float) -> list[dict[str, float]]:
+    history = [entry for entry in log_history if "loss" in entry]
+    history[-1]["total_flops"] = flops
     return history
 
 
@@ -198,18 +232,17 @@ def _arguments(
     seed: int,
     device: torch.device,
 ) -> TrainingArguments:
-    schedules = {"linear": "linear", "constant": "constant_with_warmup"}
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.updates,
-        per_device_train_batch_size=optimization.micro_batch_size,
-        gradient_accumulation_steps=optimization.batch_size // optimization.micro_batch_size,
+        per_device_train_batch_size=plan.micro_batch_size,
+        gradient_accumulation_steps=plan.batch_size // plan.micro_batch_size,
         learning_rate=learning_rate,
         weight_decay=optimization.weight_decay,
         adam_beta1=optimization.betas[0],
         adam_beta2=optimization.betas[1],
         max_grad_norm=optimization.max_grad_norm,
-        lr_scheduler_type=schedules[optimization.schedule],
+        lr_scheduler_type=optimization.schedule,
         warmup_steps=math.ceil(optimization.warmup_epochs * plan.updates_per_epoch),
         bf16=optimization.autocast == "bfloat16",
         seed=seed,

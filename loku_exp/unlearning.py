@@ -17,18 +17,27 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from loku_exp.adapters import Adapter, attach, load_factors, save_factors, target_function
+from loku_exp.adapters import (
+    Adapter,
+    attach,
+    load_factors,
+    load_trained,
+    save_factors,
+    target_function,
+)
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
+from loku_exp.forgetting import UntilForgotten
 from loku_exp.inits.layers import Factors
 from loku_exp.losses.scores import LossTerms
 from loku_exp.progress import Progress
 from loku_exp.schema import TrainingConfig
 from loku_exp.seeds import derive
-from loku_exp.training import Objective, Plan, fit
+from loku_exp.training import Objective, Plan, fit, read_history
 
 log = logging.getLogger(__name__)
+Until = Callable[[int], UntilForgotten]
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
@@ -51,7 +60,8 @@ class Unlearned:
         init_report: what the init found, and the share of the adapted weights' norm it took.
         snapshots: in order; the last one is the model.
         history: one entry an update: losses, gradient norm, learning rate.
-        plan: updates and epochs.
+        plan: updates and epochs; a stop rule may have ended it early.
+        stop: what the stop rule reports, if there is one.
     """
 
     model: nn.Module
@@ -60,6 +70,7 @@ class Unlearned:
     snapshots: list[Snapshot]
     history: list[dict[str, float]]
     plan: Plan
+    stop: dict[str, Any] | None = None
 
     @property
     def num_trainable(self) -> int:
@@ -78,6 +89,7 @@ def unlearn(
     initialise: Callable[[], tuple[dict[str, Factors], dict[str, Any]]] | None,
     folder: Path,
     seed: int,
+    until: Until | None = None,
 ) -> Unlearned:
     """Unlearn the forget records from a model, going on from the newest snapshot in `folder`.
 
@@ -91,6 +103,7 @@ def unlearn(
         initialise: makes the initial factors and a report; not called where `folder` has them.
         folder: of the run.
         seed: of data order and retain draw.
+        until: makes the stop rule, from the number of updates of an epoch.
     """
     trained: nn.Module = model
     factors: dict[str, Factors] = {}
@@ -104,35 +117,61 @@ def unlearn(
     if recipe.gradient_checkpointing:
         trained.enable_input_require_grads()  # type: ignore[operator]
         trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    plan = Plan.of(recipe, len(records.forget))
+    plan = plan_of(recipe, len(records.forget))
+    stop = until(plan.updates_per_epoch) if until else None
     steps = plan.snapshot_steps(recipe.snapshot_epochs)
     snapshots = folder / "snapshots"
     newest = max(snapshots.glob("step-*"), default=None)
-    if newest is not None:
-        log.info("going on from %s", newest.name)
-    with _staging(folder) as staging:
-        history = fit(
-            trained,
-            _stream(records, inputs, recipe, plan, seed),
-            Objective(
-                loss,
-                inputs,
-                plain=recipe.head == "plain",
-                chunk_rows=recipe.chunk_rows,
-                as_target=target_function(trained) if adapter else None,
-            ),
-            recipe,
-            plan,
-            learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
-            folder=staging,
-            seed=derive(seed, "dropout"),
-            callbacks=[EveryMatrixLearns(), Snapshots(steps, snapshots), Progress("unlearning")],
-            resume_from=newest,
-        )
+    ended = stop is not None and newest is not None and stop.resume(_step(newest))
+    if ended and newest is not None:
+        load_trained(trained, newest)
+        history = read_history(newest)
+    else:
+        if newest is not None:
+            log.info("going on from %s", newest.name)
+        callbacks = [EveryMatrixLearns(), Snapshots(steps, snapshots), stop, Progress("unlearning")]
+        with _staging(folder) as staging:
+            history = fit(
+                trained,
+                _stream(records, inputs, recipe, plan, seed),
+                Objective(
+                    loss,
+                    inputs,
+                    plain=recipe.head == "plain",
+                    chunk_rows=recipe.chunk_rows,
+                    as_target=target_function(trained) if adapter else None,
+                ),
+                recipe,
+                plan,
+                learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
+                folder=staging,
+                seed=derive(seed, "dropout"),
+                callbacks=[callback for callback in callbacks if callback is not None],
+                resume_from=newest,
+            )
     made = [
-        Snapshot(step, step / plan.updates_per_epoch, snapshots / _name(step)) for step in steps
+        Snapshot(step, step / plan.updates_per_epoch, snapshots / _name(step))
+        for step in sorted(_step(place) for place in snapshots.glob("step-*"))
     ]
-    return Unlearned(trained, factors, report, made, history, plan)
+    outcome = stop.report() if stop else None
+    return Unlearned(trained, factors, report, made, history, plan, outcome)
+
+
+def plan_of(recipe: TrainingConfig, num_forget: int) -> Plan:
+    """Return the plan of an unlearning.
+
+    Raises:
+        TrainingError: it is less than one update, or a micro-batch would have no retain example.
+    """
+    plan = Plan.of(recipe, num_forget)
+    drawn = recipe.retain_batch_size
+    if drawn is not None and drawn * plan.micro_batch_size < plan.batch_size:
+        raise TrainingError(
+            f"training.retain_batch_size={drawn} leaves some of the "
+            f"{plan.batch_size // plan.micro_batch_size} micro-batches of an update without a retain "
+            "example; raise it, or training.micro_batch_size"
+        )
+    return plan
 
 
 def _stream(
@@ -140,8 +179,14 @@ def _stream(
 ) -> Stream:
     """Return the examples of the whole unlearning, in order."""
     sets = {name: [record.answer for record in getattr(records, name)] for name in inputs}
-    per_update = recipe.batch_size if recipe.reduction == "update" else None
-    return Stream(sets, plan.num_items, derive(seed, "order"), items_per_update=per_update)
+    per_update = plan.batch_size if recipe.reduction == "update" else None
+    return Stream(
+        sets,
+        plan.num_items,
+        derive(seed, "order"),
+        items_per_update=per_update,
+        drawn_per_update=recipe.retain_batch_size,
+    )
 
 
 @contextmanager
@@ -155,6 +200,10 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 def _name(step: int) -> str:
     return f"step-{step:05d}"
+
+
+def _step(snapshot: Path) -> int:
+    return int(snapshot.name.removeprefix("step-"))
 
 
 class Snapshots(TrainerCallback):
@@ -174,7 +223,7 @@ class Snapshots(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Ask the Trainer for a checkpoint."""
-        control.should_save = state.global_step in self.steps
+        control.should_save = control.should_save or state.global_step in self.steps
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

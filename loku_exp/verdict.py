@@ -1,6 +1,8 @@
 """What a run's numbers say in words: forgotten or not, at what cost, collapsed or not."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 SIGNIFICANT = 0.05
 FEW_ROWS = 40
@@ -41,6 +43,42 @@ def verdict(
     return ", ".join(parts)
 
 
+def extraction_verdict(
+    unlearned: Metrics, target: Metrics, training: dict[str, Any], *, collapse: str | None
+) -> str:
+    """Return one sentence about texts that were to become unextractable.
+
+    E.g. *forgotten after 7 of at most 20 epochs (EL_10 0.010, MA 0.21), siblings keep 91 % of their MA*.
+
+    Args:
+        unlearned: metrics of the unlearned model.
+        target: metrics of the model before unlearning.
+        training: of the record: thresholds, success, epochs.
+        collapse: from `collapsed`.
+    """
+    parts = [f"COLLAPSED ({collapse})"] if collapse else []
+    els = [name for name in unlearned if name.startswith("forget_el")]
+    values = [f"EL_{name.removeprefix('forget_el')} {unlearned[name]:.3f}" for name in els]
+    values.append(f"MA {unlearned['forget_ma']:.3f}")
+    reached = f"({', '.join(values)})"
+    if "success" not in training:
+        parts.append(f"trained to the end without a stop rule {reached}")
+    elif training["success"]:
+        most, epochs = training["max_epochs"], training["epochs_to_forget"]
+        parts.append(f"forgotten after {epochs} of at most {most:g} epochs {reached}")
+    else:
+        parts.append(f"NOT forgotten within {training['max_epochs']:g} epochs {reached}")
+    for name, label in (
+        ("sibling_ma", "siblings keep {} of their MA"),
+        ("reasoning", "reasoning {} of the target's"),
+        ("reasoning_local", "local reasoning tasks {} of the target's"),
+        ("dialogue", "dialogue {} of the target's"),
+    ):
+        if target.get(name) and name in unlearned:
+            parts.append(label.format(f"{100 * unlearned[name] / target[name]:.0f} %"))
+    return ", ".join(parts)
+
+
 def collapsed(
     unlearned: Metrics, target: Metrics, generations: Sequence[str], before: Sequence[str]
 ) -> str | None:
@@ -52,15 +90,19 @@ def collapsed(
         generations: what it generates on the retain set.
         before: what the target generated there.
     """
-    if unlearned["retain_prob"] < 0.5 * target["retain_prob"]:
-        return (
-            f"retain probability {unlearned['retain_prob']:.2f}, "
-            f"less than half of the target's {target['retain_prob']:.2f}"
-        )
+    ours, theirs = _retain_probability(unlearned), _retain_probability(target)
+    if ours < 0.5 * theirs:
+        return f"retain probability {ours:.2g}, less than half of the target's {theirs:.2g}"
     share = _degenerate_share(generations)
     if share > _degenerate_share(before) + 0.25:
         return f"{share:.0%} of its retain generations are empty or repeat themselves"
     return None
+
+
+def _retain_probability(metrics: Metrics) -> float:
+    """Return the probability per token on the retain set."""
+    known = metrics.get("retain_prob")
+    return math.exp(-metrics["retain_loss"]) if known is None else known
 
 
 def is_degenerate(text: str) -> bool:
@@ -88,7 +130,10 @@ def cautions(forget_rows: int, facts: dict[str, object]) -> list[str]:
             "forget set alone; see init.epsilon_mode=relative"
         )
     if facts.get("limit"):
-        notes.append(f"standard tasks are cut to their first {facts['limit']} documents")
+        notes.append(f"abilities and perplexities are of the first {facts['limit']} documents each")
+    missing = facts.get("missing")
+    if isinstance(missing, dict) and missing:
+        notes.append(f"absent, their data could not be had: {', '.join(missing)}")
     return notes
 
 

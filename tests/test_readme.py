@@ -36,7 +36,7 @@ def mine(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("line", RUNS)
 def test_worked_example_runs(mine, shared_cache, line, tmp_path):
-    quick = ["model.finetuning.epochs=3", "training.epochs=1", "target.min_forget_prob=0"]
+    quick = ["model.finetuning.epochs=3", "training.epochs=1", "target.min_known=0"]
     if "dataset=" not in line:
         quick += ["dataset.num_authors=8", "dataset.num_forget=2"]
     arguments = [sys.executable, *shlex.split(line)[1:], *quick, f"output_dir={tmp_path}"]

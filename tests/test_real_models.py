@@ -61,7 +61,7 @@ def overrides(name: str, base: Path, data: Path, tmp_path: Path) -> list[str]:
         f"model={name}",
         f"model.path={base}",
         f"target.path={base}",
-        "target.min_forget_prob=0",
+        "target.min_known=0",
         f"dataset.path={data / 'tofu'}",
         "dataset.forget_split=forget01",
         "evaluation.rows=4",

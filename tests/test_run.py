@@ -218,9 +218,9 @@ def test_target_and_reference_from_folders(start, shared_cache):
 
 def test_target_that_does_not_know_the_forget_set_is_refused(start):
     with pytest.raises(
-        ConfigError, match=r"target\.min_forget_prob=1\.0 \(the threshold of dataset toy_tofu\)"
+        ConfigError, match=r"target\.min_known=1\.0 \(the threshold of dataset toy_tofu\)"
     ):
-        start("target.min_forget_prob=1.0")
+        start("target.min_known=1.0")
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(start, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """From records to padded batches: one shuffled stream of forget examples, each with a retain example."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TypedDict
 
 import torch
@@ -27,7 +28,8 @@ class Padded(TypedDict):
 
 
 Batch = dict[str, Padded]
-Item = dict[str, tuple[Sequence, float]]
+Item = dict[str, tuple[list[Sequence], float]]
+"""By set: the sequences an item brings, and its share of the micro-batch's denominator."""
 
 
 def pad(sequences: list[Sequence], denominator: float | None = None) -> Padded:
@@ -67,7 +69,7 @@ def to_device(batch: Padded, device: torch.device | str) -> Padded:
 
 
 class Stream(Dataset):
-    """A fixed number of examples from shuffled epochs, each paired with a random retain example.
+    """A fixed number of examples from shuffled epochs, each with its share of random retain examples.
 
     The official code of TOFU and LoKU draws, for every forget example, one retain example uniformly
     with replacement, anew in every epoch. Epochs follow each other without a short last batch.
@@ -78,6 +80,8 @@ class Stream(Dataset):
         seed: of the shuffles and draws.
         items_per_update: with a value, means are over the labelled tokens of an update (this many
             items, split into `micro_batch_size`s) instead of each micro-batch.
+        drawn_per_update: with `items_per_update`, how many examples of each further set an update
+            takes, spread evenly over its items; None: one an item.
     """
 
     def __init__(
@@ -86,19 +90,27 @@ class Stream(Dataset):
         num_items: int,
         seed: int,
         items_per_update: int | None = None,
+        drawn_per_update: int | None = None,
     ):
         generator = torch.Generator().manual_seed(seed)
         self.sequences = sequences
         self.num_items = num_items
-        self.order: dict[str, list[int]] = {}
+        self.order: dict[str, list[list[int]]] = {}
         for name, rows in sequences.items():
             if not self.order:
-                self.order[name] = list(_epochs(len(rows), num_items, generator))
+                self.order[name] = [[row] for row in _epochs(len(rows), num_items, generator)]
             else:
-                draws = torch.randint(len(rows), (num_items,), generator=generator)
-                self.order[name] = draws.tolist()
+                sizes = _sizes(num_items, items_per_update, drawn_per_update)
+                draws = torch.randint(len(rows), (sum(sizes),), generator=generator).tolist()
+                ends = list(accumulate(sizes))
+                self.order[name] = [
+                    draws[end - size : end] for end, size in zip(ends, sizes, strict=True)
+                ]
         self.mean_labels = {
-            name: _mean_labels([rows[i] for i in self.order[name]], items_per_update)
+            name: _mean_labels(
+                [sum(rows[i].num_labels for i in item) for item in self.order[name]],
+                items_per_update,
+            )
             for name, rows in sequences.items()
         }
 
@@ -107,18 +119,27 @@ class Stream(Dataset):
 
     def __getitem__(self, index: int) -> Item:
         return {
-            name: (rows[self.order[name][index]], self.mean_labels[name][index])
+            name: ([rows[i] for i in self.order[name][index]], self.mean_labels[name][index])
             for name, rows in self.sequences.items()
         }
 
 
 def collate(items: list[Item]) -> Batch:
-    """Pad the items of a micro-batch, set by set."""
+    """Pad the items of a micro-batch, set by set; they bring at least one sequence of each."""
     batch = {}
     for name in items[0]:
-        sequences, mean_labels = zip(*(item[name] for item in items), strict=True)
-        batch[name] = pad(list(sequences), denominator=sum(mean_labels))
+        sequences = [sequence for item in items for sequence in item[name][0]]
+        batch[name] = pad(sequences, denominator=sum(item[name][1] for item in items))
     return batch
+
+
+def _sizes(num_items: int, per_update: int | None, drawn: int | None) -> list[int]:
+    """Return how many examples of a further set each item brings."""
+    if per_update is None or drawn is None:
+        return [1] * num_items
+    ends = [(i + 1) * drawn // per_update for i in range(per_update)]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return sizes * (num_items // per_update)
 
 
 def _epochs(size: int, num_items: int, generator: torch.Generator) -> Iterator[int]:
@@ -128,16 +149,15 @@ def _epochs(size: int, num_items: int, generator: torch.Generator) -> Iterator[i
         remaining -= size
 
 
-def _mean_labels(order: list[Sequence], items_per_update: int | None) -> list[float]:
+def _mean_labels(counts: list[int], items_per_update: int | None) -> list[float]:
     """Return, for each item, its share of the denominator of its micro-batch.
 
     Own label count: the micro-batch's denominators add up to its labels. Mean count of its update:
     every micro-batch of the update is divided alike, so the mean over micro-batches is the token
     mean of the update.
     """
-    counts = [float(sequence.num_labels) for sequence in order]
     if items_per_update is None:
-        return counts
+        return [float(count) for count in counts]
     means = []
     for start in range(0, len(counts), items_per_update):
         update = counts[start : start + items_per_update]

@@ -4,8 +4,8 @@ A folder with three parts, all public:
 
 - ``forget_sets/lm_extraction_{size}_{number}.csv`` (doc_id, corpus, text): the published forget sets of
   Jang et al. 2023 (arXiv 2210.01504), joeljang/knowledge-unlearning, ``data/main``;
-- ``lm_extraction_benchmark/train_{preprefix,prefix,suffix}.npy``: the challenge's token ids, google-research/
-  lm-extraction-benchmark; a doc_id is a row of them;
+- ``lm_extraction_benchmark/train_{preprefix,prefix,suffix}.npy``: the challenge's token ids,
+  google-research/lm-extraction-benchmark; a doc_id is a row of them;
 - ``validation_data/{pile,wikitext}.csv``: text for thresholds and perplexities, the first repository's.
 """
 
@@ -25,10 +25,10 @@ from loku_exp.seeds import derive
 
 PARTS = {"preprefix": 100, "prefix": 50, "suffix": 50}
 HOW_TO_GET = (
-    "TDEC is not on the hub. Put the forget sets (github.com/joeljang/knowledge-unlearning, data/main/*.csv) "
-    "into DIR/forget_sets, its validation_data into DIR/validation_data, and for dataset.source=ids or "
-    "dataset.rows the arrays of github.com/google-research/lm-extraction-benchmark into "
-    "DIR/lm_extraction_benchmark; then dataset.path=DIR"
+    "TDEC is not on the hub. Put the forget sets (github.com/joeljang/knowledge-unlearning, "
+    "data/main/*.csv) into DIR/forget_sets, its validation_data into DIR/validation_data, and for "
+    "dataset.source=ids or dataset.rows the arrays of github.com/google-research/lm-extraction-benchmark "
+    "into DIR/lm_extraction_benchmark; then dataset.path=DIR"
 )
 
 

@@ -205,7 +205,7 @@ def gpt2_text(ids: tuple[int, ...], tokenizer: "PreTrainedTokenizerBase") -> str
 
     transformers 5 ignores ``clean_up_tokenization_spaces`` for this tokenizer, so it is called by name.
     """
-    return tokenizer.clean_up_tokenization(tokenizer.decode(list(ids)))
+    return tokenizer.clean_up_tokenization(str(tokenizer.decode(list(ids))))
 
 
 def _ids(row: Text, tokenizer: "PreTrainedTokenizerBase", exact: bool) -> tuple[int, ...]:

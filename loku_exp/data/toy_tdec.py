@@ -11,10 +11,68 @@ from loku_exp.data.text import Text, TextCorpus
 from loku_exp.knobs import Count, Seed
 from loku_exp.seeds import derive
 
-ADJECTIVES = "red old tall calm dark warm loud flat soft wild pale keen damp bold lazy neat".split()
-NOUNS = "fox ship mill tower garden bridge lantern harbor meadow orchard violin anchor".split()
-VERBS = "guards follows paints finds keeps hides carries sells hears leaves builds watches".split()
-PLACES = "Oslo Lima Cairo Porto Riga Accra Kyoto Quito Tunis Hanoi Turin Sofia Bergen Dakar".split()
+ADJECTIVES = [
+    "red",
+    "old",
+    "tall",
+    "calm",
+    "dark",
+    "warm",
+    "loud",
+    "flat",
+    "soft",
+    "wild",
+    "pale",
+    "keen",
+    "damp",
+    "bold",
+    "lazy",
+    "neat",
+]
+NOUNS = [
+    "fox",
+    "ship",
+    "mill",
+    "tower",
+    "garden",
+    "bridge",
+    "lantern",
+    "harbor",
+    "meadow",
+    "orchard",
+    "violin",
+    "anchor",
+]
+VERBS = [
+    "guards",
+    "follows",
+    "paints",
+    "finds",
+    "keeps",
+    "hides",
+    "carries",
+    "sells",
+    "hears",
+    "leaves",
+    "builds",
+    "watches",
+]
+PLACES = [
+    "Oslo",
+    "Lima",
+    "Cairo",
+    "Porto",
+    "Riga",
+    "Accra",
+    "Kyoto",
+    "Quito",
+    "Tunis",
+    "Hanoi",
+    "Turin",
+    "Sofia",
+    "Bergen",
+    "Dakar",
+]
 FORMS = (
     "the {a} {n} {v} the {b} {m} of {p} .",
     "in {p} every {a} {n} {v} one {m} .",
@@ -53,7 +111,11 @@ def load(
     }
     texts = {name: [_text(i, name, length, rng) for i in range(n)] for name, n in counts.items()}
     return TextCorpus(
-        **texts,
+        forget=texts["forget"],
+        siblings=texts["siblings"],
+        retain=texts["retain"],
+        held_out=texts["held_out"],
+        unseen=texts["unseen"],
         length=length,
         repeats=repeats,
         evaluated=num_siblings,

@@ -58,7 +58,7 @@ def wanted(ids: Ids, argmax: Ids, n: int) -> list[int]:
     last = len(ids) - n
     prefixes = [t for t in wrong if t <= last]
     beyond = next((t for t in wrong if t > last), None)
-    if beyond is not None and 1 <= last and last not in prefixes:
+    if beyond is not None and last >= 1 and last not in prefixes:
         prefixes.append(beyond)
     return prefixes
 

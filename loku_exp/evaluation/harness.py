@@ -1,5 +1,7 @@
 """The one call through which every reported number comes: `lm_eval.simple_evaluate`."""
 
+import hashlib
+import json
 import logging
 import random
 from collections.abc import Iterator
@@ -125,6 +127,16 @@ def limits(tasks: list[Any], limit: int | None) -> dict[str, int]:
         return {}
     leaves = [leaf for task in tasks for leaf in _leaves(task)]
     return {leaf.task_name: min(limit, len(leaf.eval_docs)) for leaf in leaves}
+
+
+def documents_digest(tasks: list[Any]) -> str:
+    """Return the identity of what tasks ask: their names and documents."""
+    leaves = [leaf for task in tasks for leaf in _leaves(task)]
+    rows = ([leaf.task_name, document] for leaf in leaves for document in leaf.eval_docs)
+    text = hashlib.sha256()
+    for row in rows:
+        text.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return text.hexdigest()[:16]
 
 
 def _leaves(task: Any) -> list[Any]:

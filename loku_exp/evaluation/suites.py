@@ -14,6 +14,9 @@ class Suite(Protocol):
     abilities: list[Any]
     """Tasks that do not depend on the forget set; `evaluation.limit` cuts them."""
 
+    end_of_text: int | None
+    """Id at which continuations end, see `loku_exp.evaluation.extraction`; None: they go on."""
+
     shared_digest: str
     """Identity of what `shared` evaluates, beside the abilities."""
 

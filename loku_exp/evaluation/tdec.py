@@ -1,4 +1,4 @@
-"""TDEC's evaluation as lm-eval tasks: what can be extracted of forget set, siblings, retain and unseen text.
+"""TDEC's evaluation as lm-eval tasks: what can be extracted of four sets, and what else a model can.
 
 Formulas: `loku_exp.evaluation.extraction`. Per text: one teacher-forced pass, the continuations of the
 prefixes whose next token is wrong, and the challenge's own test, the exact last quarter from the quarter
@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.cache import digest
 from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.errors import ConfigError
+from loku_exp.evaluation.ability import ability as abilities_of
 from loku_exp.evaluation.extraction import (
     Greedy,
     continuations,
@@ -61,6 +63,7 @@ class Suite:
     def __init__(self, records: Records, settings: Settings, abilities: list[Any], protocol: Any):
         self.records = records
         self.settings = settings
+        self.end_of_text = settings.end_of_text
         self.abilities = abilities
         self.protocol: dict[str, object] = protocol
         self.shared_digest = digest(
@@ -84,20 +87,39 @@ class Suite:
 def suite(
     records: Records,
     tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
     *,
     n: list[Count],
     end_of_text: Literal["continue", "stop"],
+    ability: Literal["harness", "predecessor", "none"],
+    data_dir: str | None = None,
+    texts_dir: str | None = None,
+    skip_missing: bool = False,
 ) -> Suite:
     """Return the suite of TDEC over these records.
 
     Args:
         records: their evaluation sets are `SETS`; any other is text for a perplexity.
         tokenizer: the model's.
+        max_length: the model's context in tokens.
         n: sizes of n-grams of EL, one or several.
         end_of_text: ``continue``: a continuation goes on after end-of-text (the definition); ``stop``: it
             ends there and is filled up (the predecessor's code). They differ only where a model emits
             end-of-text early.
+        ability: reasoning and dialogue tasks as lm-eval scores them, as the predecessor does, or none.
+        data_dir: local files of the reasoning tasks.
+        texts_dir: the predecessor's texts: LAMBADA, PubMedQA, dialogues.
+        skip_missing: leave out tasks whose data cannot be had; the result names them.
+
+    Raises:
+        ConfigError: data of a task cannot be had, or n is longer than the texts.
     """
+    shortest = min(len(record.prompt) for record in records.forget)
+    if max(n) >= shortest:
+        raise ConfigError(
+            f"evaluation.n={max(n)}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
+            "texts longer than n"
+        )
     sets = [rows for name, rows in records.evaluation.items() if name in SETS]
     length = max(len(record.prompt) for rows in sets for record in rows)
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
@@ -105,11 +127,23 @@ def suite(
     settings = Settings(tuple(sorted(n)), length, stop, decode)
     texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
     abilities: list[Any] = [PerplexityTask(name, rows) for name, rows in texts.items()]
-    protocol = {
+    protocol: dict[str, object] = {
         "el_n": list(settings.n),
         "end_of_text": end_of_text,
+        "ability": ability,
         "scoring": "all tokens labelled",
     }
+    if ability != "none":
+        further = abilities_of(
+            tokenizer,
+            max_length,
+            variant=ability,
+            data_dir=data_dir,
+            texts_dir=texts_dir,
+            skip_missing=skip_missing,
+        )
+        abilities += further.tasks
+        protocol["missing"] = further.missing
     return Suite(records, settings, abilities, protocol)
 
 

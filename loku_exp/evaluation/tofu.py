@@ -15,9 +15,11 @@ from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from rouge_score.rouge_scorer import RougeScorer
+from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Record, Records
 from loku_exp.evaluation import metrics
+from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.responses import TokenScores
 from loku_exp.knobs import Count, Rows
 
@@ -25,6 +27,14 @@ CHOICE_SETS = ("authors", "facts")  # their probability is that of a choice amon
 Decode = Callable[[list[int]], str]
 LogRatios = dict[int, float]
 """log R by row id of the forget set: what forget quality compares."""
+
+
+def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
+    """Return log R of the forget rows from an evaluation."""
+    if evaluation is None:
+        return None
+    rows = [row for row in evaluation.examples if row["set"] == "forget"]
+    return {row["row"]: row["log_ratio"] for row in rows}
 
 
 @dataclass(frozen=True)
@@ -36,23 +46,40 @@ class Suite:
     rows: int | None
     truth_ratio: Literal["geometric", "arithmetic"]
     max_tokens: int
+    abilities: tuple[Any, ...] = ()
+    shared_digest: str = ""
+    end_of_text: int | None = None
+
+    @property
+    def protocol(self) -> dict[str, object]:
+        """See `loku_exp.evaluation.suites.Suite`."""
+        return {
+            "truth_ratio": self.truth_ratio,
+            "max_tokens": self.max_tokens,
+            "scoring": "answer and end-of-text labelled, loss per token",
+        }
+
+    def shared(self) -> list[Any]:
+        """See `loku_exp.evaluation.suites.Suite`; every set belongs to a forget split."""
+        return []
 
     def sets(self) -> dict[str, list[Record]]:
         """Return the evaluated records by set."""
         return {name: rows[: self.rows] for name, rows in self.records.evaluation.items()}
 
-    def tasks(self, reference: LogRatios | None, *, generate: bool = True) -> list[Any]:
+    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
         """Return lm-eval tasks: one a set, and the group that makes model utility of them.
 
         Args:
-            reference: log R of the reference by forget row, or None: no forget quality then.
-            generate: False for the reduced suite, without ROUGE and so without model utility.
+            reference: evaluation of the reference, or None: no forget quality then.
+            full: False for the reduced suite, without ROUGE and so without model utility.
         """
+        ratios = log_ratios(reference)
         tasks = {
-            name: TofuTask(name, rows, self, reference if name == "forget" else None, generate)
+            name: TofuTask(name, rows, self, ratios if name == "forget" else None, full)
             for name, rows in self.sets().items()
         }
-        if not generate:
+        if not full:
             return list(tasks.values())
         utility = ModelUtility("model_utility")
         for name in metrics.UTILITY_SETS:
@@ -62,7 +89,7 @@ class Suite:
 
 def suite(
     records: Records,
-    decode: Decode,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     rows: Rows,
     truth_ratio: Literal["geometric", "arithmetic"],
@@ -72,11 +99,15 @@ def suite(
 
     Args:
         records: their evaluation sets are ``forget``, ``retain``, ``authors``, ``facts``.
-        decode: generated ids to text, special tokens left out.
+        tokenizer: the model's.
         rows: first rows of each set, or ``all``. Published logs have 300.
         truth_ratio: ``geometric`` as published, or ``arithmetic``.
         max_tokens: prompt and generation together.
     """
+
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[return-value]
+
     return Suite(records, decode, None if rows == "all" else int(rows), truth_ratio, max_tokens)
 
 

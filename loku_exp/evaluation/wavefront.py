@@ -27,6 +27,8 @@ from loku_exp.evaluation.extraction import Greedy
 from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
 
 DECODE_BYTES = 4_000_000_000
+KeyValues = tuple[Any, Any]
+"""Keys and values of one layer, (texts, heads, T, head_dim) each."""
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
 """From ids and argmax to the prefix lengths to decode."""
 
@@ -62,14 +64,13 @@ def greedy_continuations(
     ]
     rows.sort(key=lambda row: (row.prefix, row.text))
     width = batch["input_ids"].shape[1]
-    per_text = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
-    bytes_per_row = per_text * cache.layers[0].keys.element_size() / len(texts)
-    size = max(1, int(cache_bytes // bytes_per_row))
+    layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
+    size = max(1, cache_bytes // (sum(k.nbytes + v.nbytes for k, v in layers) // len(texts)))
     decoded: list[list[list[int]]] = [[] for _ in texts]
     with tqdm(total=len(rows), desc="decoding", unit="prefix", leave=False, disable=None) as bar:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            for row, tokens in zip(chunk, _decode(model, chunk, cache, width), strict=True):
+            for row, tokens in zip(chunk, _decode(model, chunk, layers, width), strict=True):
                 length = len(texts[row.text])
                 decoded[row.text].append([row.prefix, *tokens[: length - row.prefix]])
             bar.update(len(chunk))
@@ -102,13 +103,12 @@ def _logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([logprobs.double(), logits.argmax(-1, keepdim=True).double()], dim=1)
 
 
-def _decode(model: Any, rows: list[_Row], cache: DynamicCache, width: int) -> list[list[int]]:
+def _decode(model: Any, rows: list[_Row], cache: list[KeyValues], width: int) -> list[list[int]]:
     """Return for each row the tokens from its prefix to `width`; rows are sorted by prefix."""
     texts = torch.tensor([row.text for row in rows], device=model.device)
     front = _Front()
-    layers = [_AlignedLayer(layer, texts, front) for layer in cache.layers]
     aligned = DynamicCache()
-    aligned.layers = layers
+    aligned.layers = [_AlignedLayer(layer, texts, front) for layer in cache]
     tokens = torch.zeros(len(rows), width, dtype=torch.int64, device=model.device)
     prefixes = [row.prefix for row in rows]
     places = torch.arange(len(rows), device=model.device)
@@ -138,11 +138,13 @@ class _Front:
 class _AlignedLayer(DynamicLayer):
     """A layer's cache of a chunk of rows, written in place at the front's position."""
 
-    def __init__(self, of_texts: Any, texts: Tensor, front: _Front):
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, of_texts: KeyValues, texts: Tensor, front: _Front):
         super().__init__()
         self.front = front
-        self.keys = of_texts.keys.index_select(0, texts)
-        self.values = of_texts.values.index_select(0, texts)
+        self.keys, self.values = (part.index_select(0, texts) for part in of_texts)
         self.is_initialized = True
 
     def update(

@@ -7,11 +7,12 @@ the row-wise relaxation of the elementwise weighted problem, which has no closed
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from loku_exp.flops import svd_flops
 from loku_exp.inits.layers import Factors, Layer, MeasureFisher
 from loku_exp.knobs import Count, Positive, Seed
 
@@ -83,6 +84,22 @@ def fila_official(
         weighted = d[:, None] * layer.weight.float()
         u, s, v = _seeded_svd(weighted, layer.rank, layer.seed, power_iterations=2)
         yield _factors(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
+
+
+def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:
+    """Return the FLOPs of an init of this module beside its Fisher, for the record of a run.
+
+    Args:
+        init: name of the function.
+        layers: the adapted layers.
+        knobs: it was called with.
+    """
+    if init == fila_official.__name__:
+        return svd_flops(layers, oversampling=0, power_iterations=2)
+    exact = knobs.get("svd") == "exact"
+    return svd_flops(
+        layers, oversampling=OVERSAMPLING, power_iterations=POWER_ITERATIONS, exact=exact
+    )
 
 
 def low_rank(

@@ -42,10 +42,12 @@ class Importance:
         row_weights: per layer (out,) fp32, ``sqrt(sum_j F_forget / (F_retain + epsilon))``.
         epsilon_share: share of all weights whose retain Fisher is below epsilon; near 1 the
             importance is the forget Fisher alone.
+        flops: of measuring it, whether it was measured now or read from a cache.
     """
 
     row_weights: dict[str, Tensor]
     epsilon_share: float
+    flops: int = 0
 
 
 MeasureFisher = Callable[..., Importance]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from loku_exp.data.records import Record, Records, Sequence
+from loku_exp.errors import ConfigError
 from loku_exp.evaluation import wavefront
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import UnlearnLM
@@ -62,8 +63,12 @@ def records(**changed):
     return Records([], [], sets["forget"], sets["retain"], sets)
 
 
+def suite_of(rows, n, end_of_text="continue"):
+    return suite(rows, TOKENIZER, POSITIONS, n=n, end_of_text=end_of_text, ability="none")
+
+
 def tdec(n=None, end_of_text="continue", **changed):
-    return suite(records(**changed), TOKENIZER, n=n or SIZES, end_of_text=end_of_text)
+    return suite_of(records(**changed), n or SIZES, end_of_text)
 
 
 @cache
@@ -250,8 +255,14 @@ def test_counted_padding_is_scored():
     assert "forget_exact6" in evaluation.metrics
 
 
+def test_a_text_to_forget_without_a_single_ngram_is_refused():
+    with pytest.raises(ConfigError, match=r"evaluation\.n=20: the shortest text .* has 20 tokens"):
+        tdec(n=[1, 20])
+    assert tdec(n=[1, 19]).settings.n == (1, 19)
+
+
 def test_a_missing_set_is_left_out():
     built = records()
     built = replace(built, evaluation={k: v for k, v in built.evaluation.items() if k != "sibling"})
-    tasks = suite(built, TOKENIZER, n=[3], end_of_text="continue").tasks(None)
+    tasks = suite_of(built, [3]).tasks(None)
     assert [task.config.task for task in tasks] == ["forget", "retain", "unseen"]
