@@ -10,31 +10,30 @@ WINDOW = 30  # words (or token ids) in a row; a shorter text counts whole
 def overlaps(ours: list[Text], theirs: list[Text]) -> dict[int, int]:
     """Return, for each row of `ours` that shares a passage with one of `theirs`, that one's row.
 
-    Texts are compared by words where all have text, by token ids where all have ids; two lists that
-    have neither in common cannot be compared and share nothing.
+    Those that have text are compared by words, those that have token ids by ids; of two that have
+    neither in common nothing is known.
     """
-    everything = [*ours, *theirs]
-    by_words = all(text.text is not None for text in everything)
-    if not by_words and not all(text.ids is not None for text in everything):
-        with_ids = [text for text in theirs if text.ids is not None]
-        return overlaps(ours, with_ids) if len(with_ids) < len(theirs) else {}
-    owner: dict[Hashable, int] = {}
-    for text in theirs:
-        for passage in _passages(_units(text, by_words)):
-            owner.setdefault(passage, text.row)
-    found = {}
-    for text in ours:
-        for passage in _passages(_units(text, by_words)):
-            if passage in owner:
-                found[text.row] = owner[passage]
-                break
+    found: dict[int, int] = {}
+    for units_of in (_words, _ids):
+        owner: dict[Hashable, int] = {}
+        for text in theirs:
+            for passage in _passages(units_of(text)):
+                owner.setdefault(passage, text.row)
+        for text in ours:
+            shared = next((p for p in _passages(units_of(text)) if p in owner), None)
+            if shared is not None:
+                found.setdefault(text.row, owner[shared])
     return found
 
 
-def _units(text: Text, by_words: bool) -> Sequence[Hashable]:
-    return (text.text or "").split() if by_words else text.ids or ()
+def _words(text: Text) -> Sequence[Hashable]:
+    return (text.text or "").split()
 
 
-def _passages(units: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:
-    count = max(1, len(units) - WINDOW + 1)
-    return {tuple(units[start : start + WINDOW]) for start in range(count)}
+def _ids(text: Text) -> Sequence[Hashable]:
+    return text.ids or ()
+
+
+def _passages(units: Sequence[Hashable]) -> list[tuple[Hashable, ...]]:
+    count = max(min(1, len(units)), len(units) - WINDOW + 1)
+    return [tuple(units[start : start + WINDOW]) for start in range(count)]

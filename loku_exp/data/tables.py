@@ -1,6 +1,7 @@
 """Read texts from csv, json-lines or plain files, or from the hub; every mistake names file and row."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -20,21 +21,18 @@ def read_csv(file: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     Raises:
         DataError: no such file, a missing column, an empty field, or no rows.
     """
-    if not file.is_file():
-        raise DataError(f"no file {file}")
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{file} lacks the column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}"
-            )
-        number = 0
-        for number, row in enumerate(reader, start=1):
-            for name in columns:
-                if not (row[name] or "").strip():
-                    raise DataError(f"{file}, row {number}: '{name}' is empty")
-            yield row
+    reader = csv.DictReader(io.StringIO(_content(file, newline=""), newline=""))
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(
+            f"{file} lacks the column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}"
+        )
+    number = 0
+    for number, row in enumerate(reader, start=1):
+        for name in columns:
+            if not (row[name] or "").strip():
+                raise DataError(f"{file}, row {number}: '{name}' is empty")
+        yield row
     if not number:
         raise DataError(f"{file} has no rows")
 
@@ -62,14 +60,21 @@ def read_texts(source: str | Path) -> list[Text]:
     return [Text(number, Path(source).stem, text) for number, text in enumerate(rows)]
 
 
-def _content(file: Path) -> str:
+def _content(file: Path, newline: str | None = None) -> str:
     if not file.is_file():
         raise DataError(f"no file {file}")
-    return file.read_text(encoding="utf-8")
+    try:
+        with file.open(encoding="utf-8-sig", newline=newline) as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error})") from error
 
 
 def _json_lines(file: Path) -> Iterator[str]:
-    for number, line in enumerate(_content(file).splitlines(), start=1):
+    lines = _content(file).split("\n")  # not splitlines: texts may hold U+2028
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
         try:
             text = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError) as error:

@@ -170,11 +170,13 @@ def _published(
     folder: Path, size: int, number: int | None, arrays: np.ndarray | None
 ) -> list[Text]:
     file = folder / f"forget_sets/lm_extraction_{size}_{number}.csv"
-    texts = []
+    texts: list[Text] = []
     for line, row in enumerate(read_csv(file, ("doc_id", "corpus", "text")), start=1):
         if not row["doc_id"].isdigit():
             raise DataError(f"{file}, row {line}: doc_id '{row['doc_id']}' is not a row number")
         doc = int(row["doc_id"])
+        if any(text.row == doc for text in texts):
+            raise DataError(f"{file}, row {line}: doc_id {doc} is there twice")
         ids = None if arrays is None else _array_text(arrays, doc).ids
         texts.append(Text(doc, row["corpus"], row["text"], ids))
     return texts
@@ -246,7 +248,11 @@ def _split(
     overlap: str,
     name: str,
 ) -> tuple[list[Text], list[Text], list[Text], int]:
-    """Split a retain corpus into rows to train on and rows to evaluate, with nothing in common."""
+    """Split a retain corpus into rows to train on and rows to evaluate, with nothing in common.
+
+    Raises:
+        DataError: it overlaps with `evaluated`, or one of the two would be empty.
+    """
     shared = overlaps(corpus, evaluated)
     if shared and overlap == "error":
         some = ", ".join(
@@ -263,4 +269,10 @@ def _split(
     held_out = [corpus[i] for i in sorted(order[count:])]
     repeated = overlaps(held_out, trained)
     kept = [text for text in held_out if text.row not in repeated]
+    for rows, use in ((trained, "train on"), (kept, "evaluate")):
+        if not rows:
+            raise DataError(
+                f"dataset.retain={name}: {len(corpus)} rows without overlap leave none to {use} at "
+                f"dataset.retain_share={share}; give a larger corpus"
+            )
     return corpus, trained, kept, len(shared) + len(repeated)

@@ -172,7 +172,7 @@ class UnlearnLM(HFLM):
                 generation_config=GenerationConfig(
                     do_sample=False,
                     max_new_tokens=max(budgets),
-                    eos_token_id=eos,
+                    eos_token_id=[] if eos is None else eos,  # None would mean the model's own
                     pad_token_id=self.tokenizer.pad_token_id,
                 ),
             )[:, width:].tolist()

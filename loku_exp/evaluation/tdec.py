@@ -120,7 +120,8 @@ def suite(
             f"evaluation.n={max(n)}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
             "texts longer than n"
         )
-    length = max(len(record.prompt) for record in records.forget)
+    sets = [rows for name, rows in records.evaluation.items() if name in SETS]
+    length = max(len(record.prompt) for rows in sets for record in rows)
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
     decode: Decode = tokenizer.decode  # type: ignore[assignment]
     settings = Settings(tuple(sorted(n)), length, stop, decode)

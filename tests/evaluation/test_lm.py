@@ -88,6 +88,13 @@ def test_generation_stops_at_end_of_text_only_if_asked_to():
     assert any(len(cut) < len(whole) for whole, cut in zip(going_on, stopped, strict=True))
 
 
+def test_generation_goes_on_whatever_the_model_calls_end_of_text():
+    going_on = language_model(stop_at_eos=False).generate_ids(instances("generate_ids", PROMPTS))
+    lm = language_model(stop_at_eos=False)
+    lm.model.generation_config.eos_token_id = going_on[0][3]
+    assert lm.generate_ids(instances("generate_ids", PROMPTS)) == going_on
+
+
 def test_equal_requests_are_forwarded_once(monkeypatch):
     lm, rows = language_model(), []
     forward = lm.model.forward

@@ -1,0 +1,509 @@
+"""TDEC's folder: which rows become what, nothing evaluated is trained on, every mistake is named."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from loku_exp.data import text as text_module
+from loku_exp.data.overlap import overlaps
+from loku_exp.data.tdec import load, problems
+from loku_exp.data.text import token_map_digest
+from loku_exp.errors import DataError
+from loku_exp.models import train_tokenizer
+from tests.data.tdec_folder import (
+    ARRAY_ROWS,
+    NO_TEMPLATE,
+    words,
+    write_arrays,
+    write_csv,
+    write_folder,
+    write_set,
+)
+
+TOKENIZER = train_tokenizer([words(300, seed) for seed in range(3)], 300)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path)
+
+
+def loaded(folder, **knobs):
+    """The forget set 4_0 at a short length."""
+    return load(path=str(folder), **{"forget_size": 4, "length": 16, **knobs})
+
+
+def docs(texts):
+    return [text.row for text in texts]
+
+
+# -- which rows become what ----------------------------------------------------------------------
+
+
+def test_a_published_set(folder):
+    corpus = loaded(folder)
+    assert docs(corpus.forget) == [3, 5, 7, 9]
+    assert corpus.forget[0].text == f'"{words(30, 3)}",\n{words(30, 1003)}'
+    assert {text.group for text in corpus.forget} == {"part1"}
+    assert {text.ids for text in corpus.forget} == {None}
+    assert docs(corpus.siblings) == [1, 11, 13, 15]
+    assert docs(loaded(folder, forget_set=1).forget) == [12, 14, 16, 18]
+    assert docs(loaded(folder, forget_size=1).forget) == [3]
+    assert corpus.protocol["forget_split"] == "4_0"
+    assert docs(corpus.perplexity["pile"]) == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("size", "number", "expected"),
+    [
+        (1, 0, [5, 1, 9, 7, 11, 13, 15]),
+        (4, 0, [1, 11, 13, 15]),
+        (4, 1, [20, 22, 24, 15]),
+        (128, 0, [12, 14, 16, 18, 20, 22, 24]),  # of the next set, without the row both have
+        (128, 1, [5, 1, 3, 9, 7, 11, 13]),  # there is no set 2
+    ],
+)
+def test_siblings_are_memorised_and_not_forgotten(folder, size, number, expected):
+    corpus = loaded(folder, forget_size=size, forget_set=number)
+    assert docs(corpus.siblings) == expected
+    assert (
+        docs(loaded(folder, forget_size=size, forget_set=number, siblings=2).siblings)
+        == (expected[:2])
+    )
+    assert not set(docs(corpus.forget)) & set(docs(corpus.siblings))
+
+
+def test_without_a_set_of_128_there_are_no_siblings(folder):
+    (folder / "forget_sets/lm_extraction_128_0.csv").unlink()
+    assert loaded(folder).siblings == []
+
+
+def test_rows_of_the_arrays(folder):
+    corpus, arrays = loaded(folder, rows=[30, 2], siblings=5), write_arrays(folder)
+    assert docs(corpus.forget) == [30, 2]
+    assert [text.ids for text in corpus.forget] == [tuple(arrays[30]), tuple(arrays[2])]
+    assert {text.text for text in corpus.forget} == {None}
+    assert len(set(docs(corpus.siblings))) == 5
+    assert not {30, 2} & set(docs(corpus.siblings))
+    assert all(text.ids == tuple(arrays[text.row]) for text in corpus.siblings)
+    everything = loaded(folder, rows=[30, 2], siblings=999).siblings
+    assert sorted(docs(everything)) == sorted(set(range(ARRAY_ROWS)) - {30, 2})
+    assert corpus.protocol["forget_split"] == "2 benchmark rows"
+
+
+def test_source_ids_gives_the_rows_of_the_arrays(folder, monkeypatch):
+    monkeypatch.setattr(text_module, "GPT2_TOKEN_MAP", token_map_digest(TOKENIZER))
+    arrays = write_arrays(folder)
+    records = loaded(folder, source="ids", length=200).records(TOKENIZER, NO_TEMPLATE, 256)
+    assert [r.prompt for r in records.forget] == [tuple(arrays[doc]) for doc in (3, 5, 7, 9)]
+    assert [r.prompt for r in records.evaluation["sibling"]] == [
+        tuple(arrays[doc]) for doc in (1, 11, 13, 15)
+    ]
+    assert loaded(folder, source="ids").protocol["source"] == "ids"
+    plain = loaded(folder).records(TOKENIZER, NO_TEMPLATE, 256)
+    assert plain.forget[0].prompt == tuple(TOKENIZER(loaded(folder).forget[0].text).input_ids[:16])
+
+
+def test_unseen_rows_are_of_pile(folder):
+    corpus = loaded(folder, unseen=5)
+    assert len(set(docs(corpus.unseen))) == 5
+    assert all(text == corpus.perplexity["pile"][text.row] for text in corpus.unseen)
+    assert len(loaded(folder, unseen=99).unseen) == 12
+
+
+def test_knobs_reach_the_corpus_and_the_protocol(folder):
+    corpus = loaded(folder, count_padding=True, repeats=3, evaluated=7)
+    assert (corpus.length, corpus.count_padding, corpus.repeats, corpus.evaluated) == (
+        16,
+        True,
+        3,
+        7,
+    )
+    assert not corpus.exact
+    assert loaded(folder, source="ids").exact
+    assert corpus.protocol == {
+        "forget_split": "4_0",
+        "source": "text",
+        "length": 16,
+        "retain_corpus": "wikitext",
+        "retain_rows": {"trained": 10, "evaluated": 10, "dropped": 0},
+        "count_padding": True,
+    }
+
+
+# -- the retain corpus ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.5, 10), (0.8, 16), (0.1, 2)])
+def test_rows_are_trained_on_or_evaluated(folder, share, count):
+    corpus = loaded(folder, retain_share=share)
+    assert len(corpus.retain) == count
+    assert sorted(docs([*corpus.retain, *corpus.held_out])) == list(range(20))
+    assert docs(corpus.retain) == sorted(docs(corpus.retain))
+    assert docs(corpus.retain) != list(range(count))
+    assert corpus.perplexity["wikitext"] == corpus.held_out
+    assert corpus.in_domain == {"wikitext"}
+
+
+def test_draws_depend_on_their_seed_only(folder):
+    def drawn(**knobs):
+        corpus = loaded(folder, unseen=6, **knobs)
+        return docs(corpus.retain), docs(corpus.unseen)
+
+    one, other = drawn(), drawn(split_seed=1)
+    assert one[0] != other[0]
+    assert one[1] != other[1]
+    assert one == drawn(forget_set=1) == drawn(siblings=1) == drawn(length=8)
+    rows = [docs(loaded(folder, rows=[1, 2], siblings=9, split_seed=s).siblings) for s in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_the_same_split_in_every_process(folder):
+    code = (
+        "import sys; from loku_exp.data.tdec import load;"
+        "print(load(path=sys.argv[1], forget_size=4, length=16, unseen=5).digest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            env={"PYTHONHASHSEED": seed, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("0", "1")
+    }
+    assert digests == {loaded(folder, unseen=5).digest()}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
+def test_a_file_of_ones_own(folder, tmp_path, suffix):
+    texts, file = [words(20, 5000 + i) for i in range(8)], tmp_path / f"own.{suffix}"
+    if suffix == "csv":
+        write_csv(file, ["text"], [[text] for text in texts])
+    elif suffix == "jsonl":
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        file.write_text("\n\n".join(texts))
+    corpus = loaded(folder, retain=str(file), retain_share=0.75)
+    assert (len(corpus.retain), len(corpus.held_out)) == (6, 2)
+    assert {text.text for text in [*corpus.retain, *corpus.held_out]} == set(texts)
+    assert {text.group for text in corpus.retain} == {"own"}
+    assert len(corpus.perplexity["wikitext"]) == 20
+    assert corpus.in_domain == frozenset()
+    records = corpus.records(TOKENIZER, NO_TEMPLATE, 64)
+    assert {"pile", "wikitext"} < set(records.evaluation)
+    assert "wikitext_in_domain" not in records.evaluation
+
+
+def test_rows_of_the_arrays_to_keep(folder):
+    for knobs in ({}, {"rows": [5, 6], "siblings": 3}):
+        corpus = loaded(folder, retain="rows", **knobs)
+        known = {*docs(corpus.forget), *docs(corpus.siblings)}
+        kept = {*docs(corpus.retain), *docs(corpus.held_out)}
+        assert kept == set(range(ARRAY_ROWS)) - known
+        arrays = write_arrays(folder)
+        assert all(text.ids == tuple(arrays[text.row]) for text in corpus.retain)
+
+
+def shared_rows(folder):
+    """wikitext row 4 repeats pile row 2, row 6 a text to forget, row 8 a sibling, row 11 is row 10."""
+    rows = [(i, words(40, 3000 + i)) for i in range(20)]
+    rows[4] = (4, f"{words(3, 1)} {words(40, 2002)}")
+    rows[6] = (6, f"{words(3, 2)} {words(30, 1005)}")
+    rows[8] = (8, words(30, 1011))
+    rows[11] = (11, rows[10][1])
+    write_csv(folder / "validation_data/wikitext.csv", ["", "text"], rows)
+
+
+def test_overlap_is_an_error_with_row_numbers(folder):
+    shared_rows(folder)
+    said = (
+        r"dataset\.retain=wikitext: 3 rows share text .*"
+        r"row 4 with row 2, row 6 with row 5, row 8 with row 11\); dataset\.overlap=drop"
+    )
+    with pytest.raises(DataError, match=said):
+        loaded(folder)
+
+
+def test_overlap_can_be_dropped(folder):
+    shared_rows(folder)
+    split = 0
+    for seed in range(6):
+        corpus = loaded(folder, overlap="drop", split_seed=seed)
+        kept = docs([*corpus.retain, *corpus.held_out])
+        assert not {4, 6, 8} & set(kept)
+        evaluated = [*corpus.forget, *corpus.siblings, *corpus.perplexity["pile"]]
+        assert overlaps(corpus.retain, [*evaluated, *corpus.held_out]) == {}
+        assert len(corpus.retain) == 8
+        assert corpus.protocol["retain_rows"] == {
+            "trained": 8,
+            "evaluated": len(corpus.held_out),
+            "dropped": 20 - len(kept),
+        }
+        split += len(corpus.held_out) == 8  # rows 10 and 11 fell apart, and the evaluated one went
+        assert len(corpus.held_out) in (8, 9)
+    assert 0 < split < 6
+
+
+def test_overlap_of_a_file_with_pile_when_rows_are_forgotten(folder, tmp_path):
+    (tmp_path / "own.txt").write_text(
+        "\n\n".join([*(words(30, 5000 + i) for i in range(9)), words(40, 2003)])
+    )
+    with pytest.raises(DataError, match="row 9 with row 3"):
+        loaded(folder, rows=[1, 2], retain=str(tmp_path / "own.txt"))
+
+
+def test_overlap_within_the_arrays(folder):
+    twins = np.random.default_rng(1).integers(0, 256, (ARRAY_ROWS, 100), dtype=np.uint16)
+    twins[20] = twins[5]
+    write_arrays(folder, preprefix=twins)
+    with pytest.raises(DataError, match=r"retain=rows: 1 rows share .*row 20 with row 5"):
+        loaded(folder, rows=[5, 6], siblings=1, retain="rows")
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "said"),
+    [
+        (1, 0.5, "none to train on"),
+        (1, 0.9, "none to evaluate"),
+        (2, 0.1, "none to train on"),
+    ],
+)
+def test_nothing_to_train_on_or_to_evaluate(folder, tmp_path, count, share, said):
+    rows = [[words(40, 5000 + i)] for i in range(count)]
+    write_csv(tmp_path / "own.csv", ["text"], rows)
+    with pytest.raises(DataError, match=rf"retain=.*own\.csv.*{said}"):
+        loaded(folder, retain=str(tmp_path / "own.csv"), retain_share=share)
+
+
+def test_dropping_everything_leaves_nothing(folder, tmp_path):
+    write_csv(tmp_path / "own.csv", ["text"], [[words(40, 2000 + i)] for i in range(6)])
+    with pytest.raises(DataError, match="none to train on"):
+        loaded(folder, retain=str(tmp_path / "own.csv"), overlap="drop")
+
+
+def test_too_small_a_corpus_is_said_when_it_is_packed(folder, tmp_path):
+    write_csv(tmp_path / "own.csv", ["text"], [[f"t{i}"] for i in range(4)])
+    corpus = loaded(folder, retain=str(tmp_path / "own.csv"))
+    with pytest.raises(DataError, match=r"less than one sequence of dataset.length=16"):
+        corpus.records(TOKENIZER, NO_TEMPLATE, 64)
+
+
+# -- what is wrong with a folder -----------------------------------------------------------------
+
+
+def test_no_such_folder(tmp_path):
+    said = problems(path=str(tmp_path / "none"))
+    assert len(said) == 1
+    assert "no such folder. TDEC is not on the hub. Put the forget sets" in said[0]
+    with pytest.raises(DataError, match="no such folder"):
+        load(path=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(("size", "number"), [(4, 2), (8, 0), (32, 0), (4, None)])
+def test_a_set_the_folder_lacks(folder, size, number):
+    (folder / "forget_sets/lm_extraction_4_x.csv").write_text("")
+    (folder / "forget_sets/notes_4_7.csv").write_text("")
+    with pytest.raises(DataError) as caught:
+        loaded(folder, forget_size=size, forget_set=number)
+    message = str(caught.value)
+    assert f"dataset.forget_set={number} of size {size}: " in message
+    assert "has 1_0, 4_0, 4_1, 128_0, 128_1 (size_number)" in message
+    assert "dataset.rows=[...]" in message
+
+
+def test_a_folder_without_sets(folder):
+    for file in (folder / "forget_sets").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"has none \(size_number\)"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "missing", "said"),
+    [
+        ({}, "pile", "lacks validation_data/pile.csv, which thresholds are measured on"),
+        ({}, "wikitext", "lacks validation_data/wikitext.csv, which is the retain corpus; or set"),
+        ({"rows": []}, None, "dataset.rows must be different row numbers from 0, at least one"),
+        ({"rows": [1, 1]}, None, "dataset.rows must be different"),
+        ({"rows": [-1]}, None, "dataset.rows must be different"),
+        ({"rows": [1, 40]}, None, "row 40 does not exist, the arrays have 40"),
+        ({"retain_share": 0.0}, None, "dataset.retain_share must lie between 0 and 1"),
+        ({"retain_share": 1.0}, None, "dataset.retain_share must lie between 0 and 1"),
+        ({"retain": "~/no-such.parquet"}, None, "is not a csv, jsonl or txt file"),
+        ({"retain": "no-such.csv"}, None, "no file no-such.csv"),
+    ],
+)
+def test_what_is_wrong_is_said(folder, knobs, missing, said):
+    if missing:
+        (folder / f"validation_data/{missing}.csv").unlink()
+    with pytest.raises(DataError, match=said):
+        loaded(folder, **knobs)
+
+
+def test_problems_are_said_at_once_and_none_of_a_good_folder(folder):
+    assert problems(path=str(folder), rows=None, forget_set=0, forget_size=4, retain="rows") == []
+    (folder / "validation_data/wikitext.csv").unlink()
+    knobs = {"path": str(folder), "rows": None, "forget_set": 0, "forget_size": 4}
+    assert problems(**knobs, retain="own.txt") == []
+    (folder / "validation_data/pile.csv").unlink()
+    assert len(problems(**knobs | {"forget_set": 9}, retain="wikitext", retain_share=0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "said"),
+    [
+        (["doc_id", "text"], [(1, "a")], r"4_0\.csv lacks the column corpus; it has doc_id, text"),
+        (["doc_id", "corpus", "text"], [(1, "a", "b"), (2, "a", "")], "4_0.csv, row 2: 'text' is"),
+        (["doc_id", "corpus", "text"], [(1, "a", "b"), ("x2", "a", "c")], "row 2: doc_id 'x2' is"),
+        (["doc_id", "corpus", "text"], [(1, "a", "b"), ("-2", "a", "c")], "row 2: doc_id '-2' is"),
+        (
+            ["doc_id", "corpus", "text"],
+            [(1, "a", "b"), (1, "a", "c")],
+            "row 2: doc_id 1 is there tw",
+        ),
+        (["doc_id", "corpus", "text"], [], r"4_0\.csv has no rows"),
+    ],
+)
+def test_what_is_wrong_with_a_forget_set_is_said(folder, column, rows, said):
+    write_csv(folder / "forget_sets/lm_extraction_4_0.csv", column, rows)
+    with pytest.raises(DataError, match=said):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("knobs", [{"rows": [1]}, {"source": "ids"}, {"retain": "rows"}])
+@pytest.mark.parametrize(
+    ("replaced", "said"),
+    [
+        ({"prefix": np.zeros((40, 51), np.uint16)}, r"train_prefix\.npy is uint16 of .*\(40, 51\)"),
+        ({"suffix": np.zeros(40, np.uint16)}, r"train_suffix\.npy is uint16 of shape \(40,\)"),
+        ({"preprefix": np.zeros((40, 100))}, r"preprefix\.npy is float64 .* not integers \(rows, 100"),
+        ({"suffix": np.zeros((39, 50), int)}, r"numbers of rows: .*prefix\.npy 40, train_suffix\.npy 39"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit(folder, knobs, replaced, said):
+    write_arrays(folder, **replaced)
+    with pytest.raises(DataError, match=said):
+        loaded(folder, **knobs)
+
+
+def test_arrays_are_only_needed_for_ids(folder):
+    (folder / "lm_extraction_benchmark/train_prefix.npy").unlink()
+    loaded(folder)
+    for knobs in ({"rows": [1]}, {"source": "ids"}, {"retain": "rows"}):
+        with pytest.raises(
+            DataError, match=r"no file .*train_prefix\.npy, which dataset.source=ids"
+        ):
+            loaded(folder, **knobs)
+
+
+def test_a_published_row_beyond_the_arrays(folder):
+    write_set(folder, 4, 0, [3, 5, 41])
+    assert docs(loaded(folder).forget) == [3, 5, 41]
+    with pytest.raises(DataError, match="row 41 does not exist, the arrays have 40"):
+        loaded(folder, source="ids")
+
+
+# -- the real folder -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tdec(loku_data):
+    return loku_data / "tdec"
+
+
+@pytest.fixture(scope="module")
+def gpt2(loku_data):
+    return AutoTokenizer.from_pretrained(loku_data / "tokenizers/gpt2")
+
+
+def forget_records(tdec, tokenizer, **knobs):
+    return load(path=str(tdec), length=999, **knobs).records(tokenizer, NO_TEMPLATE, 1024).forget
+
+
+@pytest.mark.parametrize(
+    ("number", "lengths", "exact"),
+    [
+        (0, {200: 30, 201: 1, 202: 1}, 29),
+        (1, {189: 1, 198: 1, 199: 1, 200: 28, 201: 1}, 28),
+        (2, {200: 32}, 30),
+    ],
+)
+def test_lengths_of_the_published_sets(tdec, gpt2, number, lengths, exact):
+    knobs = {"forget_set": number, "unseen": 1, "siblings": 1}
+    records = forget_records(tdec, gpt2, **knobs)
+    assert Counter(len(record.prompt) for record in records) == lengths
+    corpus = load(path=str(tdec), source="ids", **knobs)
+    rows = {text.row: text.ids for text in corpus.forget}
+    assert sum(record.prompt == rows[record.row] for record in records) == exact
+
+
+@pytest.mark.slow
+def test_the_published_sets_are_nested_and_disjoint_between_seeds(tdec):
+    def rows(size, number):
+        corpus = load(path=str(tdec), forget_size=size, forget_set=number, siblings=128)
+        assert not set(docs(corpus.forget)) & set(docs(corpus.siblings))
+        assert len(corpus.siblings) == {128: 128 - (number == 0)}.get(size, 128 - size)
+        return set(docs(corpus.forget))
+
+    sets = {(size, n): rows(size, n) for size in (1, 4, 8, 32, 128) for n in (0, 1, 2)}
+    assert all(len(found) == size for (size, _), found in sets.items())
+    for number in (0, 1, 2):
+        for size in (1, 4, 8):
+            assert sets[size, number] <= sets[32, number] <= sets[128, number]
+    for one, other in combinations((0, 1, 2), 2):
+        assert not sets[32, one] & sets[32, other]
+    assert len(sets[128, 0] & sets[128, 1]) == 1
+
+
+@pytest.mark.slow
+def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, tdec, gpt2):
+    names = ("preprefix", "prefix", "suffix")
+    parts = [np.load(tdec / f"lm_extraction_benchmark/train_{name}.npy") for name in names]
+    arrays = np.concatenate(parts, axis=1)
+    corpus = load(path=str(tdec), source="ids", siblings=96, unseen=64)
+    phi, llama = (
+        AutoTokenizer.from_pretrained(loku_data / f"tokenizers/{name}")
+        for name in ("phi-1_5", "llama-2")
+    )
+    for tokenizer in (gpt2, phi):
+        records = corpus.records(tokenizer, NO_TEMPLATE, 2048)
+        rows = [*records.forget, *records.evaluation["sibling"]]
+        assert [r.prompt for r in rows] == [tuple(arrays[r.row].tolist()) for r in rows]
+        assert len(rows) == 128
+        lengths = {len(r.prompt) for r in [*rows, *records.retain, *records.evaluation["retain"]]}
+        assert lengths == {200}
+        trained = {r.prompt for r in records.target_training}
+        assert not trained & {r.prompt for r in records.evaluation["retain"]}
+        assert len(records.evaluation["wikitext_in_domain"]) == len(corpus.held_out)
+        assert len(records.evaluation["pile"]) == 1500
+    with pytest.raises(DataError, match="token ids are GPT-2's"):
+        corpus.records(llama, NO_TEMPLATE, 2048)
+    text = load(path=str(tdec)).records(llama, NO_TEMPLATE, 2048)  # text suits every tokenizer
+    assert {record.prompt[0] for record in text.forget} == {llama.bos_token_id}
+
+
+def test_the_real_corpora_share_nothing_with_what_is_evaluated(tdec):
+    for number in (0, 1, 2):
+        corpus = load(path=str(tdec), forget_set=number, overlap="drop", siblings=96)
+        assert overlaps(corpus.retain, corpus.held_out) == {}
+        assert overlaps(corpus.retain, corpus.perplexity["pile"]) == {}
+        assert overlaps(corpus.retain, [*corpus.forget, *corpus.siblings]) == {}
+        counted = corpus.protocol["retain_rows"]
+        assert counted["trained"] + counted["evaluated"] + counted["dropped"] == 500
+
+
+def test_a_tokenizer_of_ones_own_on_the_real_texts(tdec):
+    corpus = load(path=str(tdec), siblings=8, unseen=8)
+    own = train_tokenizer(corpus.texts(NO_TEMPLATE), 1000)
+    records = corpus.records(own, NO_TEMPLATE, 256)
+    assert {len(record.prompt) for record in records.forget} == {200}
+    assert max(max(record.prompt) for record in records.retain) < 1000
