@@ -1,7 +1,7 @@
 """Run all benchmarks, print the table, write it as JSON, and fail where a limit is missed by 30 %.
 
 Usage:
-    python -m benchmarks [losses] [fisher] [commands]
+    python -m benchmarks [losses] [fisher] [extraction] [commands]
 """
 
 import importlib
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from loku_exp.runs import provenance
 
-ALL = ("losses", "fisher", "commands")
+ALL = ("losses", "fisher", "extraction", "commands")
 
 
 def main() -> None:
@@ -33,9 +33,12 @@ def main() -> None:
         table.add_column(column)
     for row in found:
         value = f"{row.value:.2f} {row.unit}"
-        table.add_row(row.name, value, f"{row.limit:g}", row.verdict, row.detail)
+        table.add_row(row.name, value, row.limit_text, row.verdict, row.detail)
     Console(width=140).print(table)
-    content = {"where": where, "rows": [asdict(row) | {"verdict": row.verdict} for row in found]}
+    content = {
+        "where": where,
+        "rows": [asdict(row) | {"verdict": row.verdict, "limit": row.limit_text} for row in found],
+    }
     Path("benchmarks/results.json").write_text(json.dumps(content, indent=1) + "\n")
     Path("benchmarks/results.md").write_text(markdown(content))
     if any(row.verdict == "FAILED" for row in found):
@@ -48,7 +51,7 @@ def markdown(content: dict[str, Any]) -> str:
     for row in content["rows"]:
         value = f"{row['value']:.2f} {row['unit']}"
         lines.append(
-            f"| {row['name']} ({row['detail']}) | {value} | {row['limit']:g} | {row['verdict']} |"
+            f"| {row['name']} ({row['detail']}) | {value} | {row['limit']} | {row['verdict']} |"
         )
     where = content["where"]
     packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())

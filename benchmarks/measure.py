@@ -20,13 +20,24 @@ class Row:
     limit: float
     unit: str
     detail: str
+    at_least: bool = False  # the limit is one from below
 
     @property
     def verdict(self) -> str:
         """Whether the limit is met, missed, or missed by so much that the command fails."""
-        if self.value <= self.limit:
+        if self.limit in (0, float("inf")):
+            return ""
+        share = self.limit / self.value if self.at_least else self.value / self.limit
+        if share <= 1:
             return "met"
-        return "missed" if self.value <= TOLERANCE * self.limit else "FAILED"
+        return "missed" if share <= TOLERANCE else "FAILED"
+
+    @property
+    def limit_text(self) -> str:
+        """The limit in words, empty where none is named."""
+        if self.limit in (0, float("inf")):
+            return ""
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
