@@ -161,6 +161,12 @@ def test_full_fine_tuning_trains_all_weights_at_its_own_rate(start):
     assert record.cost["trainable_parameters"] > 50_000
 
 
+@pytest.mark.parametrize("lora", ["lora", "none"])
+def test_training_under_autocast_ships_what_was_evaluated(start, lora):
+    record = results.read(start("training.autocast=bfloat16", f"lora={lora}"))
+    assert record.training["reload_difference"] < 1e-3
+
+
 @pytest.mark.parametrize("loss", ["ga", "gd"])
 def test_other_losses_run(start, loss):
     record = results.read(start(f"loss={loss}", "init=vanilla", "evaluation.curve=none"))
