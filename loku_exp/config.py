@@ -13,6 +13,13 @@ from loku_exp import signatures
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Component, Config, DatasetConfig, EvaluationConfig, OptimizationConfig
 
+TARGET_IS_BASE = (
+    "target.path={path} is also the base in model.path, so reference.source=train would make the reference "
+    "from a model that knows the forget set. Give the model before it was fine-tuned in model.path, or a "
+    "reference: reference.source=path reference.path=DIR (weights that never saw the forget set), "
+    "reference.source=log (a published log), or reference.source=none"
+)
+
 
 def parse(container: dict[str, Any]) -> Config:
     """Turn a composed, resolved configuration into a `Config`.
@@ -76,6 +83,22 @@ def cross_field_problems(config: Config) -> list[str]:
                 f"{name}.batch_size={node.batch_size}"
             )
     problems += _adapter_problems(config)
+    problems += _reference_problems(config)
+    if config.model.weights == "pretrained" and not config.model.path:
+        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
+    if config.model.weights == "random" and not config.model.architecture:
+        problems.append(
+            f"model.weights=random needs model.architecture; {config.model.name} has none"
+        )
+    if config.model.tokenizer is None and config.model.vocabulary is None:
+        problems.append(
+            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _reference_problems(config: Config) -> list[str]:
+    problems = []
     needs_path = config.reference.source in ("path", "log")
     if needs_path and not config.reference.path:
         problems.append(
@@ -87,15 +110,14 @@ def cross_field_problems(config: Config) -> list[str]:
             f"reference.path={config.reference.path} is not used with reference.source="
             f"{config.reference.source}; set reference.source=path (weights) or log (published log)"
         )
-    if config.model.weights == "pretrained" and not config.model.path:
-        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
-    if config.model.weights == "random" and not config.model.architecture:
+    trained = config.reference.source == "train" and config.model.weights == "pretrained"
+    if trained and config.target.path is not None and config.target.path == config.model.path:
+        problems.append(TARGET_IS_BASE.format(path=config.target.path))
+    truth_ratio = config.evaluation.knobs.get("truth_ratio", "geometric")
+    if config.reference.source == "log" and truth_ratio != "geometric":
         problems.append(
-            f"model.weights=random needs model.architecture; {config.model.name} has none"
-        )
-    if config.model.tokenizer is None and config.model.vocabulary is None:
-        problems.append(
-            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+            f"evaluation.truth_ratio={truth_ratio} and reference.source=log: a published log is scored with "
+            "the geometric truth ratio and the two would not compare; set evaluation.truth_ratio=geometric"
         )
     return problems
 

@@ -18,7 +18,7 @@ GROUPS = {
     if folder.is_dir() and folder.name != "hydra"
 }
 REQUIRED = {  # what a user must add to an option for it to run
-    "model=hf": ["dataset=toy_tofu", "model.path=owner/name"],
+    "model=hf": ["dataset=toy_tofu", "model.path=owner/name", "reference.source=none"],
     "init=none": ["lora=none"],
 }
 OPTIONS = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
@@ -89,6 +89,13 @@ def test_the_command_line_wins_over_what_a_model_brings():
     assert compose_config(["dataset=toy_tofu", "training=tofu"]).training.recipe == "tofu"
 
 
+@pytest.mark.parametrize(
+    "way_out", ["reference.source=none", "target.path=null", "target.path=c/d"]
+)
+def test_a_model_that_is_the_target_needs_another_reference(way_out):
+    compose_config(["model=hf", "dataset=toy_tofu", "model.path=a/b", way_out])
+
+
 def test_lora_none_takes_the_init_with_it():
     config = compose_config(["lora=none"])
     assert config.init is None
@@ -127,6 +134,11 @@ MISTAKES = [
     (["model=phi", "dataset.path=./nowhere"], "dataset.path=./nowhere: no such folder"),
     (["dataset.num_forget=30"], "must be at most half of dataset.num_authors=40"),
     (["seed=[1"], "seed=[1"),
+    (["model=hf", "dataset=toy_tofu", "model.path=a/b"], "from a model that knows the forget set"),
+    (
+        ["model=phi", "reference.source=log", "reference.path=x", "evaluation.truth_ratio=arithmetic"],
+        "set evaluation.truth_ratio=geometric",
+    ),
 ]  # fmt: skip
 
 
