@@ -116,8 +116,8 @@ def _reference_problems(config: Config) -> list[str]:
     truth_ratio = config.evaluation.knobs.get("truth_ratio", "geometric")
     if config.reference.source == "log" and truth_ratio != "geometric":
         problems.append(
-            f"evaluation.truth_ratio={truth_ratio} and reference.source=log: a published log is scored with "
-            "the geometric truth ratio and the two would not compare; set evaluation.truth_ratio=geometric"
+            f"evaluation.truth_ratio={truth_ratio}: a published log (reference.source=log) is scored with "
+            "the geometric one, and the two would not compare; set evaluation.truth_ratio=geometric"
         )
     return problems
 
