@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from loku_exp import models
 from loku_exp.adapters import Adapter, fold
@@ -51,8 +51,7 @@ def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
         targets=config.model.lora_targets[str(config.lora.targets)],
     )
     with torch.device("meta"):
-        architecture = models.architecture(config.model, materials.tokenizer)
-        skeleton = AutoModelForCausalLM.from_config(architecture)
+        skeleton = models.from_architecture(config.model, materials.tokenizer)
     adapter.layers(skeleton, seed=0)
     return adapter
 
@@ -77,7 +76,7 @@ def apply(
         identity = digest([base.identity, config.model.dtype])
         measure = fisher_measure(model, identity, records.forget, records.retain, cache)
         initialise = partial(initial_factors, config.init, layers, measure)
-    return unlearn(
+    unlearned = unlearn(
         model,
         records,
         partial(config.loss.resolve(), **config.loss.knobs),
@@ -88,6 +87,9 @@ def apply(
         folder=folder,
         seed=config.seed,
     )
+    if adapter is None:
+        models.store_as(unlearned.model, config.model.dtype)  # evaluated as it is shipped
+    return unlearned
 
 
 def initial_factors(

@@ -119,7 +119,7 @@ def unlearn(
                 inputs,
                 plain=recipe.head == "plain",
                 chunk_rows=recipe.chunk_rows,
-                as_target=target_function(trained) if adapter else None,
+                as_target=target_function(trained),
             ),
             recipe,
             plan,

@@ -401,3 +401,35 @@ def test_command_line_exit_codes(tmp_path, shared_cache):
     assert result.returncode == 1
     assert result.stderr == "error: lora.rnak: no such key; did you mean 'lora.rank'?\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_trained_whole_are_fp32_while_they_train(start, shared_cache):
+    """At the official rates an update of a bf16 weight rounds away, so nearly none would move."""
+    from loku_exp.cache import Cache
+    from loku_exp.finetuning import finetune
+    from loku_exp.materials import load_materials
+    from loku_exp.models import build_model, linear_layers
+    from loku_exp.seeds import derive
+
+    overrides = [*QUICK, "model.dtype=bfloat16", "model.finetuning.learning_rate=2e-5"]
+    config = compose_config([*overrides, f"cache_dir={shared_cache}"])
+    materials = load_materials(config, Cache(config.cache_dir))
+    folder = shared_cache / "fine-tuned at the official rate"
+    finetune("target", config, materials, folder, 0)
+    seed = derive(config.target.seed, "target", "weights")
+    before = linear_layers(
+        build_model(config.model, materials.tokenizer, seed, torch.device("cpu"))
+    )
+    after = linear_layers(AutoModelForCausalLM.from_pretrained(folder))
+    moved = [(before[name].weight != after[name].weight).float().mean() for name in before]
+    assert {layer.weight.dtype for layer in after.values()} == {torch.bfloat16}
+    assert torch.stack(moved).mean() > 0.9
+
+
+def test_full_fine_tuning_of_a_bf16_model_trains_fp32_weights(start):
+    folder = start("lora=none", "model.dtype=bfloat16", "evaluation.curve=reduced")
+    step = load_file(folder / "snapshots/step-00010/model.safetensors")
+    shipped = load_file(folder / "model/model.safetensors")
+    assert {tensor.dtype for tensor in step.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in shipped.values()} == {torch.bfloat16}
+    assert results.read(folder).training["reload_difference"] == 0

@@ -48,9 +48,7 @@ def test_less_than_one_update_raises():
         Plan.of(OFFICIAL, 5)
 
 
-def trained(
-    tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model=None, **changes
-):
+def trained(tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model=None, **changes):
     recipe = OFFICIAL.model_copy(
         update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3} | changes
     )
