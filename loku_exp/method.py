@@ -28,7 +28,9 @@ from loku_exp.seeds import derive
 from loku_exp.unlearning import Unlearned, unlearn
 
 log = logging.getLogger(__name__)
-TOLERANCE = {"float32": 1e-3, "float16": 0.5, "bfloat16": 1.0}  # of logits, by the base's precision
+# Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32 and 6e-3 in bf16, an
+# adapter that was not folded 0.3 to 0.8.
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 NUM_PROBES = 4
 
 
@@ -154,14 +156,25 @@ def ship(
                 place, lambda aside: fold(peft_model, factors, adapter, aside), {"base": base.path}
             )
         reloaded = PeftModel.from_pretrained(load_base(base, config, materials), str(place)).eval()
-    difference = float((_logits(reloaded, probes) - expected).abs().max())
-    log.info("%s reloaded: largest difference of a logit %.1e", place.name, difference)
-    if difference > TOLERANCE[config.model.dtype]:
+    difference = _logits(reloaded, probes) - expected
+    share = float(_spread(difference) / _spread(expected - expected.mean(-1, keepdim=True)))
+    largest = float(difference.abs().max())
+    log.info(
+        "%s reloaded: largest difference of a logit %.1e, %.1e of their spread",
+        place.name,
+        largest,
+        share,
+    )
+    if not share <= TOLERANCE[config.model.dtype]:
         raise TrainingError(
-            f"{place} does not give the logits of the model in memory (difference {difference:.2g}); "
-            "please report this with the run's log"
+            f"{place} does not give the logits of the model in memory (they differ by {share:.2g} of their "
+            "spread); please report this with the run's log"
         )
-    return difference
+    return largest
+
+
+def _spread(logits: Tensor) -> Tensor:
+    return logits.square().mean().sqrt()
 
 
 def _save(model: Any, materials: Materials, folder: Path) -> None:

@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from loku_exp import results
+from loku_exp import method, results
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.run import run
@@ -165,6 +165,16 @@ def test_full_fine_tuning_trains_all_weights_at_its_own_rate(start):
 def test_training_under_autocast_ships_what_was_evaluated(start, lora):
     record = results.read(start("training.autocast=bfloat16", f"lora={lora}"))
     assert record.training["reload_difference"] < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_is_not_folded_is_not_shipped(start, monkeypatch, dtype):
+    def unfolded(model, factors, adapter, folder):
+        model.save_pretrained(str(folder))
+
+    monkeypatch.setattr(method, "fold", unfolded)
+    with pytest.raises(TrainingError, match="does not give the logits of the model in memory"):
+        start(f"model.dtype={dtype}", "evaluation.curve=none", "model.weights=random")
 
 
 @pytest.mark.parametrize("loss", ["ga", "gd"])
