@@ -13,6 +13,7 @@ from loku_exp import signatures
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Component, Config, DatasetConfig, EvaluationConfig, OptimizationConfig
 
+GIVEN = {"loss": ("forget", "retain"), "init": ("layers", "fisher")}  # what the program hands over
 TARGET_IS_BASE = (
     "target.path={path} is also the base in model.path, so reference.source=train would make the reference "
     "from a model that knows the forget set. Give the model before it was fine-tuned in model.path, or a "
@@ -58,7 +59,7 @@ def component_problems(container: dict[str, Any]) -> list[str]:
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
             own = {field.alias or key for key, field in section.model_fields.items()}
             knobs = {key: value for key, value in node.items() if key not in own}
-            problems += signatures.problems(name, node["_target_"], knobs)
+            problems += signatures.problems(name, node["_target_"], knobs, GIVEN.get(name))
     return problems
 
 

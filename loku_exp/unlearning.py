@@ -138,8 +138,8 @@ def unlearn(
 def _stream(
     records: Records, inputs: tuple[str, ...], recipe: TrainingConfig, plan: Plan, seed: int
 ) -> Stream:
-    """Return the examples of the whole unlearning, in order."""
-    sets = {name: [record.answer for record in getattr(records, name)] for name in inputs}
+    """Return the examples of the whole unlearning, in order; the forget set comes first, for epochs."""
+    sets = {name: [record.answer for record in getattr(records, name)] for name in sorted(inputs)}
     per_update = recipe.batch_size if recipe.reduction == "update" else None
     return Stream(sets, plan.num_items, derive(seed, "order"), items_per_update=per_update)
 

@@ -148,6 +148,25 @@ def test_mistake_is_named(overrides, said):
     assert any(said in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("forget, holdout", "nothing is given for its argument 'holdout'"),
+        (
+            "forget, beta=0.1",
+            "nothing is given for its argument 'beta'; a loss may take forget and",
+        ),
+        ("retain", "a loss must take 'forget'"),
+    ],
+)
+def test_a_loss_of_ones_own_asks_for_what_there_is(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"own_{abs(hash(arguments))}"
+    (tmp_path / f"{module}.py").write_text(f"def loss({arguments}):\n    return None\n")
+    problems = rehearse([f"loss._target_={module}.loss", "~loss.retain_weight"])
+    assert any(said in problem for problem in problems), problems
+
+
 def test_all_mistakes_come_at_once():
     overrides = [
         "lora.rnak=4",

@@ -258,6 +258,21 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(start, tmp_pa
     assert "Traceback" in (folder / "run.log").read_text()
 
 
+def test_a_loss_may_compare_with_the_target_in_full_fine_tuning(start, monkeypatch):
+    import loku_exp.losses.objectives as objectives
+    from loku_exp.losses.scores import LossTerms
+
+    def divergence(forget, retain, *, retain_weight):
+        ratio = forget.logprobs() - forget.reference.logprobs()
+        return LossTerms(ratio.mean())
+
+    monkeypatch.setattr(objectives, "ihl", divergence)
+    record = results.read(start("lora=none", "seed=7", "evaluation.curve=none"))
+    losses = record.training["forget_loss"]
+    assert losses[0] == pytest.approx(0, abs=1e-5)  # nothing has moved yet
+    assert losses[-1] < -0.01
+
+
 def test_loss_that_reaches_no_adapter_is_refused(start, monkeypatch):
     import loku_exp.losses.objectives as objectives
     from loku_exp.losses.scores import LossTerms

@@ -1,5 +1,7 @@
 """The recipe in numbers: updates, warm-up, snapshots; accumulation; gradient checkpointing."""
 
+import dataclasses
+
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -11,8 +13,10 @@ from loku_exp.losses.objectives import ihl
 from loku_exp.progress import Progress
 from loku_exp.trainer_guards import on_one_device
 from loku_exp.training import Objective, Plan, fit
-from tests.helpers import random_sequence, tiny_model
+from loku_exp.unlearning import _stream
+from tests.helpers import random_sequence, tiny_model, tiny_records
 
+LOSS = ("forget", "retain")
 OFFICIAL = compose_config(["model=phi"]).training
 SETS = {
     "forget": [random_sequence(6 + i, 2, 61, i) for i in range(8)],
@@ -166,3 +170,13 @@ def test_trainer_is_pinned_to_the_device_of_the_model(tmp_path):
     pinned = on_one_device(arguments, torch.device("meta"))
     assert (pinned.n_gpu, pinned.device.type) == (1, "meta")
     assert pinned.train_batch_size == pinned.per_device_train_batch_size
+
+
+def test_the_forget_set_sets_the_epochs_whatever_a_loss_names_first():
+    records = tiny_records()
+    records = dataclasses.replace(records, retain=records.retain[:2])
+    recipe = OFFICIAL.model_copy(update={"batch_size": 2, "micro_batch_size": 2, "epochs": 3})
+    plan = Plan.of(recipe, len(records.forget))
+    streams = [_stream(records, names, recipe, plan, 0) for names in (LOSS, LOSS[::-1])]
+    assert streams[0].order == streams[1].order
+    assert sorted(streams[1].order["forget"][:6]) == list(range(6))
