@@ -70,15 +70,13 @@ def _prepare_environment(config: Config) -> None:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    paths = [
-        config.target.path,
-        config.model.tokenizer,
-        str(config.dataset.knobs.get("path") or ""),
-    ]
+    paths = [config.model.tokenizer, str(config.dataset.knobs.get("path") or "")]
     if config.model.weights == "pretrained":
         paths.append(config.model.path)
-    if config.reference.source == "path":
-        paths.append(config.reference.path)
+    if config.model.weights != "random":
+        paths.append(config.target.path)
+        if config.reference.source == "path":
+            paths.append(config.reference.path)
     if config.evaluation.tasks or config.evaluation.knobs.get("ability", "none") != "none":
         paths.append("EleutherAI/lm-eval-tasks")  # stands for the hub datasets of standard tasks
     use_cached_files_if_unreachable(paths)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from loku_exp.errors import ModelError
 from loku_exp.inits.layers import Factors, Layer
-from loku_exp.models import adapter_layers, linear_layers
+from loku_exp.models import linear_layers
 from loku_exp.seeds import derive
 
 
@@ -50,7 +50,7 @@ class Adapter:
             ModelError: a target matches no layer, or the rank exceeds a layer's size.
         """
         linear = linear_layers(model)
-        names = adapter_layers(model, self.targets)
+        names = _adapted(model, self.targets)
         smallest = min(names, key=lambda name: min(linear[name].weight.shape))
         if self.rank > min(linear[smallest].weight.shape):
             raise ModelError(
@@ -61,6 +61,30 @@ class Adapter:
             Layer(name, linear[name].weight.detach(), self.rank, self.scaling, derive(seed, name))
             for name in names
         ]
+
+
+def _adapted(model: nn.Module, targets: list[str]) -> list[str]:
+    """Return the names of the linear layers an adapter with these targets is put on.
+
+    Raises:
+        ModelError: the model has no linear layers, or a target matches none.
+    """
+    names = list(linear_layers(model))
+    if not names:
+        raise ModelError(
+            "an adapter goes on torch's linear layers, and this "
+            f"{type(model).__name__} has none but its output head (GPT-2's are of another kind); train "
+            "all weights with lora=none, or take another model"
+        )
+    if targets == ["all-linear"]:
+        return names
+    for target in targets:
+        if not any(name.split(".")[-1] == target for name in names):
+            known = sorted({name.split(".")[-1] for name in names})
+            raise ModelError(
+                f"LoRA target '{target}' matches no linear layer; this model has {', '.join(known)}"
+            )
+    return [name for name in names if name.split(".")[-1] in targets]
 
 
 def attach(
@@ -135,19 +159,25 @@ def target_function(model: nn.Module) -> Callable[[], AbstractContextManager[Non
     """Return a context in which the model computes what it computes now, before any training.
 
     Under any init that is the target's function: the trained parameters (an adapter's A and B, or all
-    weights) are swapped for their present values, without gradient.
+    weights) are swapped for their present values, without gradient and without dropout. The values wait
+    in main memory until a loss first asks for them.
     """
-    initial = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
+    initial = {p: p.detach().to("cpu", copy=True) for p in model.parameters() if p.requires_grad}
 
     @contextmanager
     def context() -> Iterator[None]:
         trained = {parameter: parameter.data for parameter in initial}
+        training = [module for module in model.modules() if module.training]
         try:
             for parameter, value in initial.items():
-                parameter.data = value
+                initial[parameter] = parameter.data = value.to(parameter.device)
+            for module in training:
+                module.training = False
             with torch.no_grad():
                 yield
         finally:
+            for module in training:
+                module.training = True
             for parameter, value in trained.items():
                 parameter.data = value
 

@@ -16,24 +16,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from loku_exp import models
+from loku_exp import identity, models
 from loku_exp.cache import Cache, digest
 from loku_exp.console import start_logging
-from loku_exp.data.batches import Stream
 from loku_exp.data.corpus import Role
 from loku_exp.errors import TrainingError
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.responses import Responses
-from loku_exp.losses.scores import LossTerms, Scores
-from loku_exp.losses.terms import cross_entropy
+from loku_exp.finetuning import BASE_FORMAT, finetune, training_recipe
 from loku_exp.materials import Materials, language_model, load_materials
-from loku_exp.progress import Progress
-from loku_exp.schema import Config, OptimizationConfig
+from loku_exp.schema import Config
 from loku_exp.seeds import derive
-from loku_exp.training import Objective, Plan, fit
 
 log = logging.getLogger(__name__)
-BASE_FORMAT = 1  # raise by hand whenever an unchanged recipe gives other weights or answers
 RESPONSES = "responses.json"
 
 
@@ -57,8 +52,8 @@ class Base:
 def make_bases(config: Config, materials: Materials, cache: Cache) -> dict[Role, Base]:
     """Return the target, and the reference where there is one; fine-tune and evaluate as needed.
 
-    Two that are not cached yet are made side by side in two processes of one thread each, unless they
-    would share an accelerator.
+    Two that are not cached yet are made side by side in two processes of `config.threads` threads each,
+    unless they would share an accelerator.
     """
     roles: list[Role] = ["target"]
     if config.reference.source in ("train", "path") and not _is_random(config):
@@ -83,31 +78,44 @@ def make_base(
         position: line of its progress bar.
     """
     if _is_random(config):
-        identity = digest(config.model.model_dump() | {"seed": config.target.seed})
-        return Base(role, "random", identity, None)
+        recipe = config.model.model_dump() | {"seed": config.target.seed}
+        return Base(role, "random", digest(recipe), None)
     path = _given_path(role, config)
     if path is not None:
-        base = Base(role, "pretrained", models.weights_digest(path), path)
+        digest_of_weights = identity.weights_digest(path, f"{role}.path", config.model)
+        base = Base(role, "pretrained", digest_of_weights, path)
     else:
-        recipe = _training_recipe(role, config, materials)
+        recipe = training_recipe(role, config, materials)
 
-        def finetune(folder: Path) -> None:
-            _finetune(role, config, materials, folder, position)
+        def build(folder: Path) -> None:
+            finetune(role, config, materials, folder, position)
 
-        folder = cache.entry("models", recipe, finetune)
+        folder = cache.entry("models", recipe, build)
         weights = "from_scratch" if config.model.weights == "scratch" else "finetuned_here"
         base = Base(role, weights, digest(recipe), str(folder))
     cached_responses(base, config, materials, cache)
     return base
 
 
-def load_base(base: Base, config: Config, materials: Materials) -> PreTrainedModel:
-    """Load a base's weights onto the run's device."""
+def load_base(
+    base: Base, config: Config, materials: Materials, *, train_all: bool = False
+) -> PreTrainedModel:
+    """Load a base's weights onto the run's device.
+
+    Args:
+        base: which.
+        config: of the run.
+        materials: of the run.
+        train_all: all weights will be trained, so they are fp32 whatever the model's dtype: small
+            updates round away in bf16.
+    """
     device = models.resolve_device(config.device)
+    dtype = "float32" if train_all else None
     if base.path is not None:
-        return models.load_model(config.model, base.path, device)
+        key = f"{base.role}.path"
+        return models.load_model(config.model, base.path, device, key=key, dtype=dtype)
     seed = derive(config.target.seed, "weights")
-    return models.build_model(config.model, materials.tokenizer, seed, device)
+    return models.build_model(config.model, materials.tokenizer, seed, device, dtype=dtype)
 
 
 def cached_responses(base: Base, config: Config, materials: Materials, cache: Cache) -> Responses:
@@ -171,63 +179,6 @@ def _make_in_own_process(role: Role, config: Config, position: int) -> None:
     make_base(role, config, load_materials(config, cache), cache, position)
 
 
-def _finetune(
-    role: Role, config: Config, materials: Materials, folder: Path, position: int
-) -> None:
-    """Fine-tune on the role's training rows; save model and tokenizer."""
-    device = models.resolve_device(config.device)
-    seed = _seed(role, config)
-    if config.model.weights == "scratch":
-        start = derive(seed, role, "weights")
-        model = models.build_model(config.model, materials.tokenizer, start, device)
-    else:
-        model = models.load_model(config.model, str(config.model.path), device)
-    recipe = resolved_finetuning(config)
-    records = materials.records
-    rows = records.target_training if role == "target" else records.reference_training
-    plan = Plan.of(recipe, len(rows))
-    fit(
-        model,
-        Stream({"rows": [row.answer for row in rows]}, plan.num_items, derive(seed, role, "order")),
-        Objective(_language_modelling, inputs=("rows",)),
-        recipe,
-        plan,
-        learning_rate=recipe.learning_rate,
-        folder=folder / ".staging",
-        seed=derive(seed, role, "dropout"),
-        callbacks=[Progress(f"training the {role}", position)],
-    )
-    model.save_pretrained(folder)
-    materials.tokenizer.save_pretrained(folder)
-
-
-def resolved_finetuning(config: Config) -> OptimizationConfig:
-    """Return the fine-tuning recipe with the precision this machine trains in."""
-    recipe = config.model.finetuning
-    device = models.resolve_device(config.device)
-    return recipe.model_copy(update={"autocast": models.resolve_autocast(recipe.autocast, device)})
-
-
-def _language_modelling(rows: Scores) -> LossTerms:
-    return LossTerms(rows.mean(cross_entropy))
-
-
-def _training_recipe(role: Role, config: Config, materials: Materials) -> dict[str, Any]:
-    """Return everything the weights of a base fine-tuned here depend on."""
-    model, corpus = config.model, materials.corpus
-    scratch = model.weights == "scratch"
-    return {
-        "format": BASE_FORMAT,
-        "start": model.architecture if scratch else models.weights_digest(str(model.path)),
-        "tokenizer": materials.tokenizer_digest,
-        "template": model.template.model_dump(),
-        "dtype": model.dtype,
-        "finetuning": resolved_finetuning(config).model_dump(mode="json"),
-        "rows": corpus.training_digest(role),
-        "seed": _seed(role, config),
-    }
-
-
 def _shared_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
     """Return everything the answers of a base depend on that are the same for every forget set."""
     model, evaluation = config.model, config.evaluation
@@ -239,6 +190,7 @@ def _shared_recipe(base: Base, config: Config, materials: Materials) -> dict[str
         "model": model.model_dump(include={"dtype", "attention", "template", "stop_at_eos"}),
         "texts": [materials.suite.shared_digest, materials.ability_digest],
         "evaluation": evaluation.model_dump(mode="json", exclude=places),
+        "code": identity.own_code([evaluation.target]),
         "device": models.resolve_device(config.device).type,
     }
 
@@ -252,7 +204,7 @@ def _is_made(role: Role, config: Config, materials: Materials, cache: Cache) -> 
     """Return whether a base needs no training here, or is cached with its evaluation."""
     if _is_random(config) or _given_path(role, config) is not None:
         return True
-    recipe = _training_recipe(role, config, materials)
+    recipe = training_recipe(role, config, materials)
     base = Base(role, "", digest(recipe), None)
     return cache.has("models", recipe) and cache.has(
         "evaluations", _evaluation_recipe(base, config, materials)
@@ -261,10 +213,6 @@ def _is_made(role: Role, config: Config, materials: Materials, cache: Cache) -> 
 
 def _given_path(role: Role, config: Config) -> str | None:
     return config.target.path if role == "target" else config.reference.path
-
-
-def _seed(role: Role, config: Config) -> int:
-    return config.target.seed if role == "target" else config.reference.seed
 
 
 def _is_random(config: Config) -> bool:

@@ -5,6 +5,7 @@ killed process never leaves one that looks finished; a lock per entry lets paral
 each other instead of building twice.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -28,7 +29,13 @@ def digest(content: Any, length: int = 16) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file, read once a process as long as size and time stay."""
+    status = file.stat()
+    return _file_digest(file.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_digest(file: Path, size: int, modified: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -13,6 +13,14 @@ from loku_exp import signatures
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Component, Config, DatasetConfig, EvaluationConfig, OptimizationConfig
 
+GIVEN = {"loss": ("forget", "retain"), "init": ("layers", "fisher")}  # what the program hands over
+TARGET_IS_BASE = (
+    "target.path={path} is also the base in model.path, so reference.source=train would make the reference "
+    "from a model that knows the forget set. Give the model before it was fine-tuned in model.path, or a "
+    "reference: reference.source=path reference.path=DIR (weights that never saw the forget set), "
+    "reference.source=log (a published log), or reference.source=none"
+)
+
 
 def parse(container: dict[str, Any]) -> Config:
     """Turn a composed, resolved configuration into a `Config`.
@@ -51,7 +59,7 @@ def component_problems(container: dict[str, Any]) -> list[str]:
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
             own = {field.alias or key for key, field in section.model_fields.items()}
             knobs = {key: value for key, value in node.items() if key not in own}
-            problems += signatures.problems(name, node["_target_"], knobs)
+            problems += signatures.problems(name, node["_target_"], knobs, GIVEN.get(name))
     return problems
 
 
@@ -83,6 +91,22 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config)
+    problems += _reference_problems(config)
+    if config.model.weights == "pretrained" and not config.model.path:
+        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
+    if config.model.weights == "random" and not config.model.architecture:
+        problems.append(
+            f"model.weights=random needs model.architecture; {config.model.name} has none"
+        )
+    if config.model.tokenizer is None and config.model.vocabulary is None:
+        problems.append(
+            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _reference_problems(config: Config) -> list[str]:
+    problems = []
     needs_path = config.reference.source in ("path", "log")
     if needs_path and not config.reference.path:
         problems.append(
@@ -94,15 +118,14 @@ def cross_field_problems(config: Config) -> list[str]:
             f"reference.path={config.reference.path} is not used with reference.source="
             f"{config.reference.source}; set reference.source=path (weights) or log (published log)"
         )
-    if config.model.weights == "pretrained" and not config.model.path:
-        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
-    if config.model.weights == "random" and not config.model.architecture:
+    trained = config.reference.source == "train" and config.model.weights == "pretrained"
+    if trained and config.target.path is not None and config.target.path == config.model.path:
+        problems.append(TARGET_IS_BASE.format(path=config.target.path))
+    truth_ratio = config.evaluation.knobs.get("truth_ratio", "geometric")
+    if config.reference.source == "log" and truth_ratio != "geometric":
         problems.append(
-            f"model.weights=random needs model.architecture; {config.model.name} has none"
-        )
-    if config.model.tokenizer is None and config.model.vocabulary is None:
-        problems.append(
-            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+            f"evaluation.truth_ratio={truth_ratio}: a published log (reference.source=log) is scored with "
+            "the geometric one, and the two would not compare; set evaluation.truth_ratio=geometric"
         )
     return problems
 

@@ -39,3 +39,34 @@ def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
     except OSError as error:
         log.info("the hub cannot be reached (%s); only files on this machine are used", error)
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def expanded(path: str) -> str:
+    """Return a folder with ``~`` resolved; a hub id as it is."""
+    return str(Path(path).expanduser()) if is_local(path) else path
+
+
+def cannot_load(key: str, path: str, error: Exception) -> str:
+    """Return what to tell a user whose model or tokenizer cannot be loaded, and the ways out.
+
+    Args:
+        key: where the path stands in the configuration, e.g. ``target.path``.
+        path: folder or hub id.
+        error: what the library said.
+    """
+    if looks_like_a_path(path) and not is_local(path):
+        return f"{key}={path}: no such folder"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    folder = "model.path" if key == "model.tokenizer" else key
+    others = {
+        "target.path": "have it fine-tuned here: target.path=null",
+        "reference.path": "have it fine-tuned here: reference.source=train reference.path=null",
+    }
+    other = others.get(
+        key,
+        "use the untrained architecture for timing: model.weights=random model.tokenizer=DIR",
+    )
+    return (
+        f"cannot load {key}={path} ({reason}). Without a hub, give a folder laid out like the hub's "
+        f"(config.json, model.safetensors, tokenizer.json): {folder}=DIR; or {other}"
+    )

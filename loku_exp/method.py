@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from loku_exp import models
 from loku_exp.adapters import Adapter, fold
@@ -31,7 +31,9 @@ from loku_exp.seeds import derive
 from loku_exp.unlearning import Unlearned, plan_of, unlearn
 
 log = logging.getLogger(__name__)
-TOLERANCE = {"float32": 1e-3, "float16": 0.5, "bfloat16": 1.0}  # of logits, by the base's precision
+# Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32 and 6e-3 in bf16, an
+# adapter that was not folded 0.3 to 0.8.
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 NUM_PROBES = 4
 
 
@@ -55,8 +57,7 @@ def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
         targets=config.model.lora_targets[str(config.lora.targets)],
     )
     with torch.device("meta"):
-        architecture = models.architecture(config.model, materials.tokenizer)
-        skeleton = AutoModelForCausalLM.from_config(architecture)
+        skeleton = models.from_architecture(config.model, materials.tokenizer)
     adapter.layers(skeleton, seed=0)
     return adapter
 
@@ -97,7 +98,7 @@ def apply(
             thresholds,
             folder=folder,
         )
-    return unlearn(
+    unlearned = unlearn(
         model,
         records,
         partial(config.loss.resolve(), **config.loss.knobs),
@@ -109,6 +110,9 @@ def apply(
         seed=config.seed,
         until=until,
     )
+    if adapter is None:
+        models.store_as(unlearned.model, config.model.dtype)  # evaluated as it is shipped
+    return unlearned
 
 
 def initial_factors(
@@ -178,14 +182,25 @@ def ship(
                 place, lambda aside: fold(peft_model, factors, adapter, aside), {"base": base.path}
             )
         reloaded = PeftModel.from_pretrained(load_base(base, config, materials), str(place)).eval()
-    difference = float((_logits(reloaded, probes) - expected).abs().max())
-    log.info("%s reloaded: largest difference of a logit %.1e", place.name, difference)
-    if difference > TOLERANCE[config.model.dtype]:
+    difference = _logits(reloaded, probes) - expected
+    share = float(_spread(difference) / _spread(expected - expected.mean(-1, keepdim=True)))
+    largest = float(difference.abs().max())
+    log.info(
+        "%s reloaded: largest difference of a logit %.1e, %.1e of their spread",
+        place.name,
+        largest,
+        share,
+    )
+    if not share <= TOLERANCE[config.model.dtype]:
         raise TrainingError(
-            f"{place} does not give the logits of the model in memory (difference {difference:.2g}); "
-            "please report this with the run's log"
+            f"{place} does not give the logits of the model in memory (they differ by {share:.2g} of their "
+            "spread); please report this with the run's log"
         )
-    return difference
+    return largest
+
+
+def _spread(logits: Tensor) -> Tensor:
+    return logits.square().mean().sqrt()
 
 
 def _save(model: Any, materials: Materials, folder: Path) -> None:

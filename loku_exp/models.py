@@ -17,10 +17,12 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from loku_exp.cache import Cache, digest, folder_digest
+from loku_exp.cache import Cache, digest
 from loku_exp.data.corpus import Corpus, Template
 from loku_exp.errors import ModelError
-from loku_exp.hub import is_local, looks_like_a_path
+from loku_exp.hub import cannot_load, expanded
+from loku_exp.identity import tokenizer_digest
+from loku_exp.losses.head import check_head
 from loku_exp.schema import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -75,17 +77,17 @@ def load_tokenizer(
         path = model.tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            _expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
+            expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(_cannot_load("model.tokenizer", path, error)) from error
+        raise ModelError(cannot_load("model.tokenizer", path, error)) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"model.tokenizer={path} has no end-of-text token, which ends every answer"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from ids
-    return tokenizer, digest(sorted(tokenizer.get_vocab().items()))
+    return tokenizer, tokenizer_digest(tokenizer)
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -110,33 +112,48 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     )
 
 
-def load_model(model: ModelConfig, path: str, device: torch.device) -> PreTrainedModel:
+def load_model(
+    model: ModelConfig,
+    path: str,
+    device: torch.device,
+    *,
+    key: str = "model.path",
+    dtype: str | None = None,
+) -> PreTrainedModel:
     """Load weights from a folder or the hub, in evaluation mode.
 
+    Args:
+        model: how it is computed.
+        path: folder or hub id.
+        device: where it is put.
+        key: where the path stands in the configuration, for errors.
+        dtype: of the weights; None for the model's own.
+
     Raises:
-        ModelError: they cannot be loaded.
+        ModelError: they cannot be loaded, or the model's head is not supported.
     """
-    if is_local(path) and (Path(path).expanduser() / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{path} is a PEFT adapter, not a model; merge it into its base first (peft: "
-            "merge_and_unload, save_pretrained)"
-        )
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            _expanded(path),
+            expanded(path),
             revision=model.revision if path == model.path else None,
-            dtype=getattr(torch, model.dtype),
+            dtype=getattr(torch, dtype or model.dtype),
             attn_implementation=model.attention,
             trust_remote_code=model.trust_remote_code,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(_cannot_load("model.path", path, error)) from error
+        raise ModelError(cannot_load(key, path, error)) from error
     loaded.to(device)  # type: ignore[arg-type]
-    return loaded.eval()
+    check_head(loaded.eval())
+    return loaded
 
 
 def build_model(
-    model: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int, device: torch.device
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    device: torch.device,
+    *,
+    dtype: str | None = None,
 ) -> PreTrainedModel:
     """Build the architecture with random weights.
 
@@ -145,14 +162,34 @@ def build_model(
         tokenizer: gives the vocabulary otherwise.
         seed: of the weights.
         device: where it is put.
+        dtype: of the weights; None for the model's own.
     """
-    config = architecture(model, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, model.dtype), attn_implementation=model.attention
+        built = from_architecture(
+            model,
+            tokenizer,
+            dtype=getattr(torch, dtype or model.dtype),
+            attn_implementation=model.attention,
         )
-    return built.to(device).eval()
+    built.to(device)  # type: ignore[arg-type]
+    check_head(built.eval())
+    return built
+
+
+def from_architecture(
+    model: ModelConfig, tokenizer: PreTrainedTokenizerBase, **options: Any
+) -> PreTrainedModel:
+    """Return the model with untrained weights, e.g. without memory under ``torch.device("meta")``."""
+    return AutoModelForCausalLM.from_config(
+        architecture(model, tokenizer), trust_remote_code=model.trust_remote_code, **options
+    )
+
+
+def store_as(model: nn.Module, dtype: str) -> None:
+    """Round all parameters to a precision, in place; buffers stay as they were loaded."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
 def architecture(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -172,10 +209,10 @@ def architecture(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
     path = str(model.path)
     try:
         return AutoConfig.from_pretrained(
-            _expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
+            expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(_cannot_load("model.path", path, error)) from error
+        raise ModelError(cannot_load("model.path", path, error)) from error
 
 
 def context_length(config: Any) -> int:
@@ -202,48 +239,3 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     }
-
-
-def adapter_layers(model: nn.Module, targets: list[str]) -> list[str]:
-    """Return the names of the linear layers an adapter with these targets is put on.
-
-    Args:
-        model: any causal language model.
-        targets: last parts of layer names, or ``["all-linear"]``.
-
-    Raises:
-        ModelError: a target matches no linear layer.
-    """
-    names = list(linear_layers(model))
-    if targets == ["all-linear"]:
-        return names
-    for target in targets:
-        if not any(name.split(".")[-1] == target for name in names):
-            known = sorted({name.split(".")[-1] for name in names})
-            raise ModelError(
-                f"LoRA target '{target}' matches no linear layer; this model has {', '.join(known)}"
-            )
-    return [name for name in names if name.split(".")[-1] in targets]
-
-
-def weights_digest(path: str) -> str:
-    """Return the identity of weights: of a folder its content, of a hub id its commit if known."""
-    if is_local(path):
-        return folder_digest(Path(path).expanduser())
-    commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
-    return f"{path}@{commit}"
-
-
-def _expanded(path: str) -> str:
-    return str(Path(path).expanduser()) if is_local(path) else path
-
-
-def _cannot_load(key: str, path: str, error: Exception) -> str:
-    if looks_like_a_path(path) and not is_local(path):
-        return f"{key}={path}: no such folder"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"cannot load {key}={path} ({reason}). Without a hub, give a folder laid out like the hub's "
-        "(config.json, model.safetensors, tokenizer.json): model.path=DIR; or use the untrained "
-        "architecture for timing: model.weights=random model.tokenizer=DIR"
-    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from loku_exp import assessment, method, plots, results, runs
+from loku_exp import assessment, method, plots, preflight, results, runs
 from loku_exp.bases import load_base, make_bases
 from loku_exp.cache import Cache
 from loku_exp.console import Stopwatch, log_file
@@ -34,6 +34,7 @@ def run(config: Config) -> Path:
     # What the run reads, and everything that can be wrong with it.
     runs.check_places(config)
     materials = load_materials(config, cache)
+    preflight.check(config, materials)
     adapter = method.plan_adapter(config, materials)
     published = assessment.read_published(config, materials)
     run_id = runs.run_id(config, materials)
@@ -58,7 +59,7 @@ def run(config: Config) -> Path:
         if config.unlearn:
             target = bases["target"]
             with watch("unlearning"):
-                model = load_base(target, config, materials)
+                model = load_base(target, config, materials, train_all=adapter is None)
                 unlearned = method.apply(
                     model, target, adapter, config, materials, cache, folder, thresholds
                 )

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from loku_exp import __version__, models
+from loku_exp import __version__, identity
 from loku_exp.cache import digest, write_text
 from loku_exp.errors import UserError
 from loku_exp.materials import Materials
@@ -23,7 +23,7 @@ from loku_exp.schema import Config
 log = logging.getLogger(__name__)
 DONE = "done.json"
 NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads"}
-RUN_FORMAT = 1  # raise by hand whenever the numbers of an unchanged configuration change
+RUN_FORMAT = 2  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 
 
@@ -44,7 +44,7 @@ def run_id(config: Config, materials: Materials) -> str:
     """Return 12 hex digits: the same for the same computation, wherever its inputs lie.
 
     Paths of models and data are replaced by what is in them; folders, device and threads are left
-    out. The code's version enters through `RUN_FORMAT` alone.
+    out. The code's version enters through `RUN_FORMAT` alone, a user's own functions by their source.
     """
     content = config.model_dump(mode="json", by_alias=True, exclude=NOT_IDENTITY)
     content["format"] = RUN_FORMAT
@@ -54,19 +54,18 @@ def run_id(config: Config, materials: Materials) -> str:
     for place in ("data_dir", "texts_dir", "include_path"):
         content["evaluation"].pop(place, None)
     content["evaluation"]["data"] = materials.ability_digest
-    places = [("model", "path"), ("target", "path")]
-    if config.reference.source in ("path", "log"):
-        places.append(("reference", "path"))
-    for section, key in places:
-        path = content[section][key]
-        used = section != "model" or config.model.weights == "pretrained"
-        if path and used:
-            is_log = section == "reference" and config.reference.source == "log"
-            content[section][key] = (
-                digest(Path(path).expanduser().read_text())
-                if is_log
-                else models.weights_digest(path)
-            )
+    content["code"] = identity.own_code(config.own_functions())
+    if config.model.weights == "random":  # neither of these is read
+        content["target"]["path"] = content["reference"]["path"] = None
+    for section in ("model", "target", "reference"):
+        path = content[section]["path"]
+        if not path or (section == "model" and config.model.weights != "pretrained"):
+            continue
+        if section == "reference" and config.reference.source == "log":
+            content[section]["path"] = digest(Path(path).expanduser().read_text())
+        else:
+            key = f"{section}.path"
+            content[section]["path"] = identity.weights_digest(path, key, config.model)
     return digest(content, length=12)
 
 

@@ -176,3 +176,8 @@ class Config(Section):
     force: bool
     device: str
     threads: Count
+
+    def own_functions(self) -> list[str]:
+        """Return the dotted names of all functions this configuration names."""
+        components = (self.dataset, self.loss, self.init, self.evaluation)
+        return [component.target for component in components if component is not None]

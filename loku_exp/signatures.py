@@ -64,20 +64,23 @@ def read_signature(target: str) -> Signature:
     return _from_function(_import(module_name, function_name))
 
 
-def problems(section: str, target: str, values: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the knobs of one component, one line each.
+def problems(
+    section: str, target: str, values: dict[str, Any], given: tuple[str, ...] | None = None
+) -> list[str]:
+    """Return what is wrong with the inputs and knobs of one component, one line each.
 
     Args:
         section: where it stands in the configuration, e.g. ``loss``.
         target: its dotted function name.
         values: the knobs set in the configuration.
+        given: inputs the program can give it, the first of which it must take; None: not checked.
     """
     try:
         signature = read_signature(target)
     except TargetError as error:
         return [f"{section}._target_={target}: {error}"]
     known = {knob.name: knob for knob in signature.knobs}
-    found = []
+    found = _input_problems(section, target, signature, given) if given else []
     for name, value in values.items():
         if name in known:
             found += _type_problems(f"{section}.{name}", value, known[name].annotation)
@@ -90,6 +93,20 @@ def problems(section: str, target: str, values: dict[str, Any]) -> list[str]:
         for knob in signature.knobs
         if knob.required and knob.name not in values
     ]
+    return found
+
+
+def _input_problems(
+    section: str, target: str, signature: Signature, given: tuple[str, ...]
+) -> list[str]:
+    found = [
+        f"{section}._target_={target}: nothing is given for its argument '{name}'; a {section} may take "
+        f"{' and '.join(given)}, and knobs must be keyword-only (behind a *)"
+        for name in signature.inputs
+        if name not in given
+    ]
+    if given[0] not in signature.inputs:
+        found.append(f"{section}._target_={target}: a {section} must take '{given[0]}'")
     return found
 
 

@@ -23,6 +23,7 @@ from loku_exp.errors import TrainingError
 from loku_exp.flops import StepFlops
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.schema import OptimizationConfig
+from loku_exp.trainer_guards import FiniteGradients, on_one_device, own_forward
 
 log = logging.getLogger(__name__)
 
@@ -197,17 +198,19 @@ def fit(
         resume_from: a snapshot to go on from.
     """
     device = next(model.parameters()).device
+    arguments = _arguments(optimization, plan, learning_rate, folder, seed, device)
     trainer = ObjectiveTrainer(
         objective,
         model=model,
-        args=_arguments(optimization, plan, learning_rate, folder, seed, device),
+        args=on_one_device(arguments, device),
         train_dataset=stream,
         data_collator=collate,
-        callbacks=callbacks,
+        callbacks=[FiniteGradients(), *callbacks],
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with own_forward(model):
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     model.eval()
     return _updates(trainer.state.log_history, trainer.state.total_flos)
 

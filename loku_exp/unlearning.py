@@ -139,7 +139,7 @@ def unlearn(
                     inputs,
                     plain=recipe.head == "plain",
                     chunk_rows=recipe.chunk_rows,
-                    as_target=target_function(trained) if adapter else None,
+                    as_target=target_function(trained),
                 ),
                 recipe,
                 plan,
@@ -177,8 +177,8 @@ def plan_of(recipe: TrainingConfig, num_forget: int) -> Plan:
 def _stream(
     records: Records, inputs: tuple[str, ...], recipe: TrainingConfig, plan: Plan, seed: int
 ) -> Stream:
-    """Return the examples of the whole unlearning, in order."""
-    sets = {name: [record.answer for record in getattr(records, name)] for name in inputs}
+    """Return the examples of the whole unlearning, in order; the forget set comes first, for epochs."""
+    sets = {name: [record.answer for record in getattr(records, name)] for name in sorted(inputs)}
     per_update = plan.batch_size if recipe.reduction == "update" else None
     return Stream(
         sets,

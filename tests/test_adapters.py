@@ -150,6 +150,21 @@ def test_target_function_is_the_target_before_during_and_after_training(name):
     assert not torch.allclose(after, expected, atol=1e-3)
 
 
+def test_target_function_has_no_dropout_and_leaves_training_as_it_was():
+    adapter = Adapter(rank=3, alpha=6, dropout=0.5, targets=ADAPTER.targets)
+    model = tiny_model()
+    factors = {f.name: f for f in INITS["fila"](adapter.layers(model, seed=0))}
+    model, _ = attach(model, factors, adapter)
+    as_target = target_function(model)
+    frozen = model.base_model.model.transformer.h[0].eval()
+    model.train()
+    frozen.eval()
+    modes = [module.training for module in model.modules()]
+    with as_target():
+        torch.testing.assert_close(logits(model), logits(tiny_model()), rtol=0, atol=1e-5)
+    assert [module.training for module in model.modules()] == modes
+
+
 def test_target_that_matches_no_layer_raises():
     adapter = Adapter(3, 6, 0.0, ["q_proj", "fc1"])
     with pytest.raises(

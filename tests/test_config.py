@@ -19,7 +19,7 @@ GROUPS = {
     if folder.is_dir() and folder.name != "hydra"
 }
 REQUIRED = {  # what a user must add to an option for it to run
-    "model=hf": ["dataset=toy_tofu", "model.path=owner/name"],
+    "model=hf": ["dataset=toy_tofu", "model.path=owner/name", "reference.source=none"],
     "init=none": ["lora=none"],
 }
 NEEDS_TDEC = ("model=gpt_neo", "dataset=tdec", "experiment=tdec")
@@ -104,6 +104,13 @@ def test_the_command_line_wins_over_what_a_model_brings():
     assert compose_config(["dataset=toy_tofu", "training=tofu"]).training.recipe == "tofu"
 
 
+@pytest.mark.parametrize(
+    "way_out", ["reference.source=none", "target.path=null", "target.path=c/d"]
+)
+def test_a_model_that_is_the_target_needs_another_reference(way_out):
+    compose_config(["model=hf", "dataset=toy_tofu", "model.path=a/b", way_out])
+
+
 def test_lora_none_takes_the_init_with_it():
     config = compose_config(["lora=none"])
     assert config.init is None
@@ -148,12 +155,36 @@ MISTAKES = [
     (["dataset=toy_tdec", "evaluation.limit=0"], "evaluation.limit=0: should be greater than or"),
     (["dataset.num_forget=30"], "must be at most half of dataset.num_authors=40"),
     (["seed=[1"], "seed=[1"),
+    (["model=hf", "dataset=toy_tofu", "model.path=a/b"], "from a model that knows the forget set"),
+    (
+        ["model=phi", "reference.source=log", "reference.path=x", "evaluation.truth_ratio=arithmetic"],
+        "set evaluation.truth_ratio=geometric",
+    ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("overrides", "said"), MISTAKES)
 def test_mistake_is_named(overrides, said):
     problems = rehearse(overrides)
+    assert any(said in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("forget, holdout", "nothing is given for its argument 'holdout'"),
+        (
+            "forget, beta=0.1",
+            "nothing is given for its argument 'beta'; a loss may take forget and",
+        ),
+        ("retain", "a loss must take 'forget'"),
+    ],
+)
+def test_a_loss_of_ones_own_asks_for_what_there_is(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"own_{abs(hash(arguments))}"
+    (tmp_path / f"{module}.py").write_text(f"def loss({arguments}):\n    return None\n")
+    problems = rehearse([f"loss._target_={module}.loss", "~loss.retain_weight"])
     assert any(said in problem for problem in problems), problems
 
 

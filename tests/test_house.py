@@ -43,6 +43,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 def test_low_rooms_know_no_configuration(file):
     if room_of(file) in LOW:
         forbidden = ("hydra", "omegaconf", "wandb", "loku_exp.config", "loku_exp.compose")
+        forbidden += ("loku_exp.schema",)
         assert not {name for name in imports_of(file) if name.startswith(forbidden)}
 
 

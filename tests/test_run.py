@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from loku_exp import results
+from loku_exp import method, results
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.run import run
@@ -161,6 +161,22 @@ def test_full_fine_tuning_trains_all_weights_at_its_own_rate(start):
     assert record.cost["trainable_parameters"] > 50_000
 
 
+@pytest.mark.parametrize("lora", ["lora", "none"])
+def test_training_under_autocast_ships_what_was_evaluated(start, lora):
+    record = results.read(start("training.autocast=bfloat16", f"lora={lora}"))
+    assert record.training["reload_difference"] < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_is_not_folded_is_not_shipped(start, monkeypatch, dtype):
+    def unfolded(model, factors, adapter, folder):
+        model.save_pretrained(str(folder))
+
+    monkeypatch.setattr(method, "fold", unfolded)
+    with pytest.raises(TrainingError, match="does not give the logits of the model in memory"):
+        start(f"model.dtype={dtype}", "evaluation.curve=none", "model.weights=random")
+
+
 @pytest.mark.parametrize("loss", ["ga", "gd"])
 def test_other_losses_run(start, loss):
     record = results.read(start(f"loss={loss}", "init=vanilla", "evaluation.curve=none"))
@@ -240,6 +256,21 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(start, tmp_pa
     (folder,) = tmp_path.iterdir()
     assert [path.name for path in folder.glob("snapshots/*")] == ["step-00005"]
     assert "Traceback" in (folder / "run.log").read_text()
+
+
+def test_a_loss_may_compare_with_the_target_in_full_fine_tuning(start, monkeypatch):
+    import loku_exp.losses.objectives as objectives
+    from loku_exp.losses.scores import LossTerms
+
+    def divergence(forget, retain, *, retain_weight):
+        ratio = forget.logprobs() - forget.reference.logprobs()
+        return LossTerms(ratio.mean())
+
+    monkeypatch.setattr(objectives, "ihl", divergence)
+    record = results.read(start("lora=none", "seed=7", "evaluation.curve=none"))
+    losses = record.training["forget_loss"]
+    assert losses[0] == pytest.approx(0, abs=1e-5)  # nothing has moved yet
+    assert losses[-1] < -0.01
 
 
 def test_loss_that_reaches_no_adapter_is_refused(start, monkeypatch):
@@ -395,3 +426,35 @@ def test_command_line_exit_codes(tmp_path, shared_cache):
     assert result.returncode == 1
     assert result.stderr == "error: lora.rnak: no such key; did you mean 'lora.rank'?\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_trained_whole_are_fp32_while_they_train(start, shared_cache):
+    """At the official rates an update of a bf16 weight rounds away, so nearly none would move."""
+    from loku_exp.cache import Cache
+    from loku_exp.finetuning import finetune
+    from loku_exp.materials import load_materials
+    from loku_exp.models import build_model, linear_layers
+    from loku_exp.seeds import derive
+
+    overrides = [*QUICK, "model.dtype=bfloat16", "model.finetuning.learning_rate=2e-5"]
+    config = compose_config([*overrides, f"cache_dir={shared_cache}"])
+    materials = load_materials(config, Cache(config.cache_dir))
+    folder = shared_cache / "fine-tuned at the official rate"
+    finetune("target", config, materials, folder, 0)
+    seed = derive(config.target.seed, "target", "weights")
+    before = linear_layers(
+        build_model(config.model, materials.tokenizer, seed, torch.device("cpu"))
+    )
+    after = linear_layers(AutoModelForCausalLM.from_pretrained(folder))
+    moved = [(before[name].weight != after[name].weight).float().mean() for name in before]
+    assert {layer.weight.dtype for layer in after.values()} == {torch.bfloat16}
+    assert torch.stack(moved).mean() > 0.9
+
+
+def test_full_fine_tuning_of_a_bf16_model_trains_fp32_weights(start):
+    folder = start("lora=none", "model.dtype=bfloat16", "evaluation.curve=reduced")
+    step = load_file(folder / "snapshots/step-00010/model.safetensors")
+    shipped = load_file(folder / "model/model.safetensors")
+    assert {tensor.dtype for tensor in step.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in shipped.values()} == {torch.bfloat16}
+    assert results.read(folder).training["reload_difference"] == 0

@@ -1,16 +1,22 @@
 """The recipe in numbers: updates, warm-up, snapshots; accumulation; gradient checkpointing."""
 
+import dataclasses
+
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from loku_exp.compose import compose_config
 from loku_exp.data.batches import Stream
 from loku_exp.errors import TrainingError
 from loku_exp.losses.objectives import ihl
 from loku_exp.progress import Progress
+from loku_exp.trainer_guards import on_one_device
 from loku_exp.training import Objective, Plan, fit
-from tests.helpers import random_sequence, tiny_model
+from loku_exp.unlearning import _stream
+from tests.helpers import random_sequence, tiny_model, tiny_records
 
+LOSS = ("forget", "retain")
 OFFICIAL = compose_config(["model=phi"]).training
 SETS = {
     "forget": [random_sequence(6 + i, 2, 61, i) for i in range(8)],
@@ -46,20 +52,20 @@ def test_less_than_one_update_raises():
         Plan.of(OFFICIAL, 5)
 
 
-def trained(tmp_path, plain=False, gradient_checkpointing=False, **changes):
+def trained(tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model=None, **changes):
     recipe = OFFICIAL.model_copy(
         update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3} | changes
     )
     plan = Plan.of(recipe, 8)
     per_update = recipe.batch_size if recipe.reduction == "update" else None
-    model = tiny_model()
+    model = model or tiny_model()
     if gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
     history = fit(
         model,
         Stream(SETS, plan.num_items, seed=0, items_per_update=per_update),
-        Objective(ihl, ("forget", "retain"), plain=plain),
+        Objective(loss, ("forget", "retain"), plain=plain),
         recipe,
         plan,
         learning_rate=1e-3,
@@ -141,3 +147,43 @@ def test_one_update_equals_adamw_by_hand(tmp_path):
             (ihl(**scores).total / 2).backward()
         optimizer.step()
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-5, atol=1e-6)
+
+
+def test_model_is_left_without_autocast(tmp_path):
+    _, model = trained(tmp_path, autocast="bfloat16")
+    again = tiny_model()
+    again.load_state_dict(model.state_dict())
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+
+
+def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
+    def root_of_zero(forget, retain):
+        terms = ihl(forget, retain)
+        zero = 0 * forget.logprobs().sum()
+        return type(terms)(terms.forget + zero.abs().sqrt(), terms.retain)
+
+    model = tiny_model()
+    before = weights(model).clone()
+    with pytest.raises(TrainingError, match=r"gradient is not finite at update 1 though the loss"):
+        trained(tmp_path, loss=root_of_zero, model=model)
+    assert torch.equal(weights(model), before)
+
+
+def test_trainer_is_pinned_to_the_device_of_the_model(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True)
+    arguments._n_gpu = 2  # two visible accelerators: the Trainer would split batches over them
+    pinned = on_one_device(arguments, torch.device("meta"))
+    assert (pinned.n_gpu, pinned.device.type) == (1, "meta")
+    assert pinned.train_batch_size == pinned.per_device_train_batch_size
+
+
+def test_the_forget_set_sets_the_epochs_whatever_a_loss_names_first():
+    records = tiny_records()
+    records = dataclasses.replace(records, retain=records.retain[:2])
+    recipe = OFFICIAL.model_copy(update={"batch_size": 2, "micro_batch_size": 2, "epochs": 3})
+    plan = Plan.of(recipe, len(records.forget))
+    streams = [_stream(records, names, recipe, plan, 0) for names in (LOSS, LOSS[::-1])]
+    assert streams[0].order == streams[1].order
+    assert sorted(row for item in streams[1].order["forget"][:6] for row in item) == list(range(6))

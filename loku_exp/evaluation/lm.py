@@ -5,6 +5,7 @@ tasks run on the same object in the same call.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -165,17 +166,21 @@ class UnlearnLM(HFLM):
             for row, index in enumerate(indices):
                 ids[row, width - lengths[index] :] = torch.tensor(requests[index].args[1])
                 mask[row, width - lengths[index] :] = 1
-            budgets = [totals[i] - lengths[i] for i in indices]
-            generated = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                generation_config=GenerationConfig(
-                    do_sample=False,
-                    max_new_tokens=max(budgets),
-                    eos_token_id=[] if eos is None else eos,  # None would mean the model's own
-                    pad_token_id=self.tokenizer.pad_token_id,
-                ),
-            )[:, width:].tolist()
+            budgets = [max(0, totals[i] - lengths[i]) for i in indices]
+            if not any(budgets):
+                continue
+            wanted_config = GenerationConfig(
+                do_sample=False,
+                max_new_tokens=max(budgets),
+                eos_token_id=eos,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+            with _no_habits(self.model):
+                generated = self.model.generate(
+                    input_ids=ids.to(self.device),
+                    attention_mask=mask.to(self.device),
+                    generation_config=wanted_config,
+                )[:, width:].tolist()
             for index, budget, new in zip(indices, budgets, generated, strict=True):
                 new = new[:budget]
                 results[index] = new[: new.index(eos)] if eos in new else new
@@ -210,6 +215,21 @@ class UnlearnLM(HFLM):
                 yield order[:size]
                 bar.update(len(order[:size]))
                 order = order[size:]
+
+
+@contextmanager
+def _no_habits(model: Any) -> Iterator[None]:
+    """Hide the generation settings that came with a model.
+
+    `generate` takes from them whatever it is not told: end-of-text ids that stop where nothing should,
+    penalties that make greedy decoding something else.
+    """
+    owner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, owner.generation_config = owner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        owner.generation_config = own
 
 
 def _logprob_and_greedy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

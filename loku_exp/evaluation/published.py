@@ -67,13 +67,7 @@ def read_log(path: str | Path) -> PublishedLog:
     for name, part in FILES.items():
         if not isinstance(content, dict) or part not in content:
             raise DataError(f"{path} is not a TOFU evaluation log: it lacks '{part}'")
-        columns = {metric: _by_row(values) for metric, values in content[part].items()}
-        missing = [metric for metric in NEEDED if metric not in columns]
-        if missing:
-            raise DataError(f"{path}, '{part}' lacks {', '.join(missing)}")
-        log[name] = [_row(columns, row) for row in sorted(columns["avg_gt_loss"])]
-        if not log[name]:
-            raise DataError(f"{path}, '{part}' has no rows")
+        log[name] = _rows(content[part], f"{path}, '{part}'")
     return log
 
 
@@ -158,6 +152,31 @@ def check_same_rows(log: PublishedLog, records: dict[str, list[Record]], path: s
                 f"reference.path={path} is of other data: row {row.row} of '{name}' {found}; template, "
                 "tokenizer and forget split must be those of this run"
             )
+
+
+def _rows(part: Any, place: str) -> list[PublishedRow]:
+    """Return the rows of one file of a log.
+
+    Raises:
+        DataError: it is no table, or lacks a metric, or one of a row.
+    """
+    if not isinstance(part, dict):
+        raise DataError(f"{place} is not a table of metrics by row")
+    missing = [metric for metric in NEEDED if metric not in part]
+    if missing:
+        raise DataError(f"{place} lacks {', '.join(missing)}")
+    try:
+        columns = {metric: _by_row(part[metric]) for metric in NEEDED}
+        rows = sorted(set().union(*columns.values()))
+        for metric, column in columns.items():
+            lost = [row for row in rows if row not in column]
+            if lost:
+                raise DataError(f"{place} has no {metric} for row {lost[0]}")
+        if not rows:
+            raise DataError(f"{place} has no rows")
+        return [_row(columns, row) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place} is not a table of metrics by row ({error})") from error
 
 
 def _by_row(values: Any) -> dict[int, Any]:

@@ -67,6 +67,21 @@ class Suite:
         """Return the evaluated records by set."""
         return {name: rows[: self.rows] for name, rows in self.records.evaluation.items()}
 
+    def problems(self, max_length: int) -> list[str]:
+        """Return what does not fit: every prompt must leave room to answer, in the model's context."""
+        longest = max(len(record.prompt) for rows in self.sets().values() for record in rows)
+        if self.max_tokens > max_length:
+            return [
+                f"evaluation.max_tokens={self.max_tokens} exceeds the model's context of {max_length} "
+                "tokens; set it to at most that"
+            ]
+        if self.max_tokens <= longest:
+            return [
+                f"evaluation.max_tokens={self.max_tokens} counts prompt and generation together, and the "
+                f"longest prompt alone has {longest} tokens; set it to more"
+            ]
+        return []
+
     def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
         """Return lm-eval tasks: one a set, and the group that makes model utility of them.
 

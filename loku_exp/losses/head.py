@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from loku_exp.data.batches import Padded
 from loku_exp.data.records import IGNORED
+from loku_exp.errors import ModelError
 from loku_exp.losses.terms import ClosedForm, Term
 
 CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
@@ -51,6 +52,40 @@ def hidden_before_head(model: nn.Module, batch: Padded, **options: Any) -> Tenso
     finally:
         handle.remove()
     return kept[0]
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """Check that a model's logits are what its output head gives, unchanged.
+
+    Only then may rows be put through the head apart. The head is made to answer large known values, so
+    that a cap or a factor behind it shows whatever the weights are.
+
+    Raises:
+        ModelError: the model has no linear head of its own, or changes what the head gives.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    known: list[Tensor] = []
+
+    def answer(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        known.append(torch.full_like(output, 64.0))
+        known[0][..., ::2] = -64.0
+        return known[0]
+
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    if not isinstance(head, nn.Linear):
+        raise ModelError(f"this {kind} model has no linear output head, which scoring works on")
+    ids = torch.arange(4, device=head.weight.device)[None]
+    handle = head.register_forward_hook(answer)
+    try:
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    finally:
+        handle.remove()
+    if not known or logits.shape != known[0].shape or not torch.equal(logits, known[0].to(logits)):
+        raise ModelError(
+            f"models of type {kind} change their logits after the output head (a cap, a factor); losses "
+            "and scores here are computed from the head itself, so this model is not supported"
+        )
 
 
 def apply_term(

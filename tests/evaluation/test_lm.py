@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from peft import LoraConfig, get_peft_model
 
 from loku_exp.data.records import IGNORED, Sequence
 from loku_exp.evaluation.harness import evaluate
@@ -88,11 +89,27 @@ def test_generation_stops_at_end_of_text_only_if_asked_to():
     assert any(len(cut) < len(whole) for whole, cut in zip(going_on, stopped, strict=True))
 
 
-def test_generation_goes_on_whatever_the_model_calls_end_of_text():
-    going_on = language_model(stop_at_eos=False).generate_ids(instances("generate_ids", PROMPTS))
+@pytest.mark.parametrize("adapted", [False, True])
+def test_settings_that_came_with_a_model_are_not_followed(adapted):
+    asked = instances("generate_ids", PROMPTS)
     lm = language_model(stop_at_eos=False)
-    lm.model.generation_config.eos_token_id = going_on[0][3]
-    assert lm.generate_ids(instances("generate_ids", PROMPTS)) == going_on
+    going_on = lm.generate_ids(asked)
+    lm = language_model(stop_at_eos=False)
+    own = lm.model.generation_config
+    own.eos_token_id = [going_on[0][3], going_on[1][3]]
+    own.repetition_penalty = 3.0
+    if adapted:
+        lm._model = get_peft_model(lm.model, LoraConfig(target_modules=["q_proj"]))
+    assert lm.generate_ids(asked) == going_on
+    assert lm.model.generation_config is own
+
+
+def test_a_prompt_that_fills_the_budget_is_answered_with_nothing():
+    ids = SEQUENCES[-1].ids
+    asked = [("a", ids, len(ids) - 2), ("b", ids[:3], 8), ("c", ids, len(ids))]
+    for batch_tokens in (1, 10_000):
+        answers = language_model(batch_tokens).generate_ids(instances("generate_ids", asked))
+        assert [len(answer) for answer in answers] == [0, 5, 0]
 
 
 def test_equal_requests_are_forwarded_once(monkeypatch):

@@ -120,3 +120,27 @@ def test_other_files_are_refused(tmp_path, content, said):
     )
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
+
+
+def spoiled(spoil) -> dict:
+    content = tiny_log(as_list=False)
+    spoil(content, FILES["forget"])
+    return content
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda log, part: log.update({part: [1, 2]}), "is not a table of metrics by row"),
+        (lambda log, part: log[part]["rougeL_recall"].pop("1"), "no rougeL_recall for row 1"),
+        (lambda log, part: log[part]["avg_gt_loss"].pop("0"), "no avg_gt_loss for row 0"),
+        (lambda log, part: log[part].update(avg_gt_loss=3), "is not a table of metrics by row"),
+        (lambda log, part: log[part].pop("num_token_gt"), "lacks num_token_gt"),
+        (lambda log, part: log[part]["generated_text"].update({"0": ["q"]}), "not a table"),
+    ],
+)
+def test_parts_that_are_not_whole_are_refused(tmp_path, spoil, said):
+    file = tmp_path / "log.json"
+    file.write_text(json.dumps(spoiled(spoil)))
+    with pytest.raises(DataError, match=said):
+        read_log(file)

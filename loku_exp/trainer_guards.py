@@ -1,0 +1,66 @@
+"""What transformers' Trainer needs around it here: one device, finite gradients, a model left as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
+from transformers import TrainerCallback, TrainingArguments
+
+from loku_exp.errors import TrainingError
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops before an update that would write NaN into the weights.
+
+    A finite loss can have such a gradient (log of 0, 0 / 0 in a backward pass), and clipping spreads it.
+    """
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Look at the norm of all gradients.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"the gradient is not finite at update {state.global_step + 1} though the loss is; the "
+                "last snapshot is kept. Lower the learning rate, or use a bounded loss (loss=ihl); in a "
+                "loss of your own look for log(0), 0 / 0 or sqrt(0)"
+            )
+
+
+@contextmanager
+def own_forward(model: nn.Module) -> Iterator[None]:
+    """Give a model its own `forward` back after training.
+
+    With autocast, accelerate leaves the model's `forward` wrapped in it for good, so evaluations after
+    training would compute in another precision than the model reloaded. Its own `unwrap_model` strips
+    decorators of transformers as well.
+    """
+    names = ("forward", "_original_forward")
+    before = {name: vars(model)[name] for name in names if name in vars(model)}
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(model).pop(name, None)
+        vars(model).update(before)
+
+
+def on_one_device(arguments: TrainingArguments, device: torch.device) -> TrainingArguments:
+    """Pin a Trainer to the device the model is on.
+
+    By itself it takes the first accelerator, and with several visible ones it splits batches over all.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    vars(arguments)["_setup_devices"] = device  # a cached property: what `arguments.device` returns
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
