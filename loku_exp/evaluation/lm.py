@@ -4,8 +4,10 @@ lm-eval hands every request type to the method of that name, so a new request ty
 tasks run on the same object in the same call.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,19 +84,19 @@ class UnlearnLM(HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
         """See `HFLM`."""
-        compute = super().loglikelihood
+        compute = partial(super().loglikelihood, disable_tqdm=not sys.stderr.isatty())
         return self.responses.answer("loglikelihood", requests, compute)
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[Any]:
         """See `HFLM`."""
-        compute = super().loglikelihood_rolling
+        compute = partial(super().loglikelihood_rolling, disable_tqdm=not sys.stderr.isatty())
         return self.responses.answer("loglikelihood_rolling", requests, compute)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
         """See `HFLM`."""
-        compute = super().generate_until
+        compute = partial(super().generate_until, disable_tqdm=not sys.stderr.isatty())
         return self.responses.answer("generate_until", requests, compute)
 
     # -- computing -------------------------------------------------------------------------------
