@@ -1,9 +1,9 @@
 """EL and MA of 32 x 200 tokens beside one generation per prefix, and the stop rule beside an epoch.
 
-Published way: joeljang/knowledge-unlearning, ``models/Neo_Model.py``: for every prefix length from 199 to 1,
-one ``generate`` of the whole batch, for EL; one more token at every prefix, for MA. Texts are made with the
-model itself: each token is its argmax with a given probability, else a random one, so that memorisation
-accuracy is that probability whatever the weights are.
+Published way (joeljang/knowledge-unlearning, ``models/Neo_Model.py``): for every prefix length from 199 to
+1 one ``generate`` of the whole batch, for EL; one more token at every prefix, for MA. Texts are made with
+the model itself: each token is its argmax with a given probability, else a random one, so that
+memorisation accuracy is that probability whatever the weights are.
 """
 
 import time

@@ -20,7 +20,7 @@ from loku_exp.data.overlap import overlaps
 from loku_exp.data.tables import read_csv, read_texts
 from loku_exp.data.text import Text, TextCorpus
 from loku_exp.errors import DataError
-from loku_exp.knobs import Count, Seed, Share
+from loku_exp.knobs import Count, NonNegativeCount, Seed, Share
 from loku_exp.seeds import derive
 
 PARTS = {"preprefix": 100, "prefix": 50, "suffix": 50}
@@ -41,10 +41,12 @@ def load(
     source: Literal["text", "ids"] = "text",
     length: Count = 200,
     siblings: Count = 32,
+    retain_siblings: NonNegativeCount = 0,
     retain: str = "wikitext",
     retain_share: Share = 0.5,
     evaluated: Count = 32,
     unseen: Count = 64,
+    unseen_source: Literal["pile", "forget_sets"] = "pile",
     split_seed: Seed = 0,
     overlap: Literal["error", "drop"] = "error",
     count_padding: bool = False,
@@ -62,11 +64,15 @@ def load(
         length: tokens per sequence.
         siblings: memorised texts that are not forgotten, at most: of the published set of 128 with the
             same number (of the next number where that is the forget set), or drawn from the arrays.
+        retain_siblings: further ones that join the retain set, at most; they are not evaluated.
         retain: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, jsonl or txt
             file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a column ``text``.
         retain_share: share of its rows that is trained on; the others are evaluated.
         evaluated: packed sequences of those others that are evaluated.
-        unseen: rows of pile.csv that thresholds are measured on.
+        unseen: texts that thresholds are measured on.
+        unseen_source: ``pile`` (pile.csv), or ``forget_sets``: the published sets of 128 with other
+            numbers. GPT-Neo has memorised those; to a model trained here they are unseen text of the very
+            kind that is forgotten.
         split_seed: of all draws of rows.
         overlap: ``error``, or ``drop`` rows of the retain corpus that share text with evaluated rows.
         count_padding: pad short texts with end-of-text and count it in MA and EL (the predecessor).
@@ -83,14 +89,19 @@ def load(
     if rows is not None and arrays is not None:
         forget = [_array_text(arrays, row) for row in rows]
         others = [row for row in range(len(arrays)) if row not in set(rows)]
-        drawn = _rng(split_seed, "siblings").sample(others, min(siblings, len(others)))
-        sibling = [_array_text(arrays, row) for row in drawn]
+        count = min(siblings + retain_siblings, len(others))
+        sibling = [
+            _array_text(arrays, n) for n in _rng(split_seed, "siblings").sample(others, count)
+        ]
     else:
         forget = _published(folder, forget_size, forget_set, arrays)
-        sibling = _siblings(folder, forget_size, int(forget_set or 0), forget, arrays)[:siblings]
+        sibling = _siblings(folder, forget_size, int(forget_set or 0), forget, arrays)
+        sibling = sibling[: siblings + retain_siblings]
+    kept, sibling = sibling[siblings:], sibling[:siblings]
     pile = _validation(folder, "pile")
-    drawn = _rng(split_seed, "unseen").sample(range(len(pile)), min(unseen, len(pile)))
-    known = {text.row for text in [*forget, *sibling]}
+    known = {text.row for text in [*forget, *sibling, *kept]}
+    pool = pile if unseen_source == "pile" else _other_sets(folder, forget_set, known, arrays)
+    drawn = _rng(split_seed, "unseen").sample(range(len(pool)), min(unseen, len(pool)))
     corpus = _retain_corpus(folder, retain, arrays, known)
     corpus, trained, held_out, dropped = _split(
         corpus, retain_share, split_seed, [*forget, *sibling, *pile], overlap, retain
@@ -102,7 +113,8 @@ def load(
         siblings=sibling,
         retain=trained,
         held_out=held_out,
-        unseen=[pile[row] for row in drawn],
+        unseen=[pool[row] for row in drawn],
+        memorised_retain=kept,
         perplexity={"pile": pile, "wikitext": wikitext},
         in_domain=frozenset({"wikitext"} if retain == "wikitext" else ()),
         repeats=repeats,
@@ -115,7 +127,8 @@ def load(
             else f"{forget_size}_{forget_set}",
             "source": source,
             "length": length,
-            "retain_corpus": retain,
+            "retain_corpus": f"{retain} + {len(kept)} memorised texts" if kept else retain,
+            "unseen_source": unseen_source,
             "retain_rows": {
                 "trained": len(trained),
                 "evaluated": len(held_out),
@@ -179,6 +192,24 @@ def _published(
             raise DataError(f"{file}, row {line}: doc_id {doc} is there twice")
         ids = None if arrays is None else _array_text(arrays, doc).ids
         texts.append(Text(doc, row["corpus"], row["text"], ids))
+    return texts
+
+
+def _other_sets(
+    folder: Path, number: int | None, known: set[int], arrays: np.ndarray | None
+) -> list[Text]:
+    """Return the texts of the published sets of 128 with other numbers."""
+    found: dict[int, Text] = {}
+    for file in sorted((folder / "forget_sets").glob("lm_extraction_128_*.csv")):
+        other = int(file.stem.rpartition("_")[2])
+        if other != number:
+            found |= {text.row: text for text in _published(folder, 128, other, arrays)}
+    texts = [text for row, text in sorted(found.items()) if row not in known]
+    if not texts:
+        raise DataError(
+            f"dataset.unseen_source=forget_sets: {folder / 'forget_sets'} has no set of 128 with another "
+            "number; use dataset.unseen_source=pile"
+        )
     return texts
 
 

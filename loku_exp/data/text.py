@@ -45,6 +45,7 @@ class TextCorpus:
         retain: the retain set of unlearning, packed.
         held_out: of the same corpus, never trained on; packed and evaluated as ``retain``.
         unseen: never trained on; what thresholds are measured on.
+        memorised_retain: memorised as the forget set is, and part of the retain set; not evaluated.
         perplexity: further texts by name; their perplexity is reported.
         in_domain: those of `perplexity` whose corpus is also trained on.
         repeats: how often a model trained here sees each text of `forget` and `siblings` an epoch.
@@ -61,12 +62,18 @@ class TextCorpus:
     held_out: list[Text]
     unseen: list[Text]
     protocol: dict[str, object]
+    memorised_retain: list[Text] = field(default_factory=list)
     perplexity: dict[str, list[Text]] = field(default_factory=dict)
     in_domain: frozenset[str] = frozenset()
     repeats: int = 1
     count_padding: bool = False
     evaluated: int = 32
     exact: bool = False
+
+    @property
+    def kept(self) -> list[Text]:
+        """The memorised texts that are not to be forgotten."""
+        return [*self.siblings, *self.memorised_retain]
 
     def digest(self) -> str:
         """See `Corpus`."""
@@ -76,6 +83,7 @@ class TextCorpus:
             "retain": self.retain,
             "held_out": self.held_out,
             "unseen": self.unseen,
+            "memorised_retain": self.memorised_retain,
             **self.perplexity,
         }
         shape = [self.length, self.repeats, self.count_padding, self.evaluated, self.exact]
@@ -86,7 +94,7 @@ class TextCorpus:
 
     def training_digest(self, role: Role) -> str:
         """See `Corpus`."""
-        memorised = [*(self.forget if role == "target" else []), *self.siblings]
+        memorised = [*(self.forget if role == "target" else []), *self.kept]
         shape = [self.length, self.repeats, self.exact]
         return digest_of_rows([shape, *memorised, "retain", *self.retain])
 
@@ -96,7 +104,7 @@ class TextCorpus:
         Raises:
             DataError: only ids are known.
         """
-        rows = [*self.forget, *self.siblings, *self.retain]
+        rows = [*self.forget, *self.kept, *self.retain]
         texts = [row.text for row in rows if row.text is not None]
         if len(texts) < len(rows):
             raise DataError(
@@ -119,7 +127,7 @@ class TextCorpus:
             raise DataError(
                 f"dataset.length={self.length} exceeds the model's context of {max_length} tokens"
             )
-        if any(row.ids is not None for row in [*self.forget, *self.siblings, *self.retain]):
+        if any(row.ids is not None for row in [*self.forget, *self.kept, *self.retain]):
             check_gpt2(tokenizer)
         ids_of = partial(_ids, tokenizer=tokenizer, exact=self.exact)
         eos = int(tokenizer.eos_token_id)
@@ -133,7 +141,7 @@ class TextCorpus:
                 [_padded(r, self.length, eos) for r in records] if self.count_padding else records
             )
 
-        forget, siblings = cut(self.forget, "forget"), cut(self.siblings, "sibling")
+        forget, kept = cut(self.forget, "forget"), cut(self.kept, "kept")
         retain = pack([ids_of(row) for row in self.retain], "retain", self.length, eos)
         held_out = pack(
             [ids_of(row) for row in self.held_out], "evaluated retain", self.length, eos
@@ -148,10 +156,10 @@ class TextCorpus:
             label = f"{name}_in_domain" if name in self.in_domain else name
             evaluation[label] = cut(rows, label, min(PERPLEXITY_TOKENS, max_length))
         return Records(
-            target_training=[*(forget + siblings) * self.repeats, *retain],
-            reference_training=[*siblings * self.repeats, *retain],
+            target_training=[*(forget + kept) * self.repeats, *retain],
+            reference_training=[*kept * self.repeats, *retain],
             forget=forget,
-            retain=retain,
+            retain=[*retain, *cut(self.memorised_retain, "retain") * self.repeats],
             evaluation={name: rows for name, rows in evaluation.items() if rows},
         )
 
