@@ -45,7 +45,7 @@ TOKENIZERS = {"phi": "phi-1_5", "llama2": "llama-2", "gpt_neo_125m": "gpt2"}
 
 def hub_folder(place: Path, name: str, data: Path, seed: int = 0) -> Path:
     """A folder as the hub has it: configuration, safetensors, tokenizer; few layers, random weights."""
-    model = compose_config([f"model={name}"]).model
+    model = compose_config([f"model={name}", "dataset=tofu"]).model
     fields = dict(model.architecture) | SMALL[name]
     torch.manual_seed(seed)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
@@ -59,6 +59,7 @@ def hub_folder(place: Path, name: str, data: Path, seed: int = 0) -> Path:
 def overrides(name: str, base: Path, data: Path, tmp_path: Path) -> list[str]:
     return [
         f"model={name}",
+        "dataset=tofu",
         f"model.path={base}",
         f"target.path={base}",
         "target.min_known=0",
@@ -94,7 +95,7 @@ def test_whole_run_from_a_hub_folder(loku_data, tmp_path, name, init):
     assert [point.step for point in record.curve] == [0, 1, 2, 3, 4, 5, 6]
     assert record.models["unlearned"].weights == "pretrained"
     assert record.run.label == ""  # neither toy nor from scratch
-    targets = compose_config([f"model={name}"]).model.lora_targets["all"]
+    targets = compose_config([f"model={name}", "dataset=tofu"]).model.lora_targets["all"]
     layers = linear_layers(AutoModelForCausalLM.from_pretrained(base))
     assert {layer.split(".")[-1] for layer in layers} == set(targets)
     adapter = json.loads((folder / "adapter/adapter_config.json").read_text())
