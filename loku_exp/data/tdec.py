@@ -190,7 +190,7 @@ def _published(
         doc = int(row["doc_id"])
         if any(text.row == doc for text in texts):
             raise DataError(f"{file}, row {line}: doc_id {doc} is there twice")
-        ids = None if arrays is None else _array_text(arrays, doc).ids
+        ids = None if arrays is None else _array_text(arrays, doc, f"{file}, row {line}").ids
         texts.append(Text(doc, row["corpus"], row["text"], ids))
     return texts
 
@@ -251,9 +251,9 @@ def _arrays(folder: Path) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _array_text(arrays: np.ndarray, row: int) -> Text:
+def _array_text(arrays: np.ndarray, row: int, named_by: str = "dataset.rows") -> Text:
     if row >= len(arrays):
-        raise DataError(f"dataset.rows: row {row} does not exist, the arrays have {len(arrays)}")
+        raise DataError(f"{named_by}: row {row} does not exist, the arrays have {len(arrays)}")
     return Text(row, "benchmark", None, tuple(arrays[row].tolist()))
 
 

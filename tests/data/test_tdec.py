@@ -408,7 +408,8 @@ def test_arrays_are_only_needed_for_ids(folder):
 def test_a_published_row_beyond_the_arrays(folder):
     write_set(folder, 4, 0, [3, 5, 41])
     assert docs(loaded(folder).forget) == [3, 5, 41]
-    with pytest.raises(DataError, match="row 41 does not exist, the arrays have 40"):
+    said = r"lm_extraction_4_0\.csv, row 3: row 41 does not exist, the arrays have 40"
+    with pytest.raises(DataError, match=said):
         loaded(folder, source="ids")
 
 
