@@ -133,6 +133,7 @@ def test_knobs_reach_the_corpus_and_the_protocol(folder):
         "source": "text",
         "length": 16,
         "retain_corpus": "wikitext",
+        "unseen_source": "pile",
         "retain_rows": {"trained": 10, "evaluated": 10, "dropped": 0},
         "count_padding": True,
     }
