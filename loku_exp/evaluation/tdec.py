@@ -190,7 +190,8 @@ class ExtractionTask(ConfigurableTask):
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
         """Ask for the continuations of all prefixes, and for the last quarter from the one before."""
         record = self.rows[doc["row"]]
-        n = self.settings.n[0] if self.full else 0
+        # The last quarter's continuation is shown, so it is decoded even where every n is larger.
+        n = min(self.settings.n[0], self.settings.suffix) if self.full else 0
         arguments: list[tuple[str, tuple[Any, ...]]] = [
             ("greedy_suffixes", (ctx, record.prompt, n))
         ]
