@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback, TrainingArguments
@@ -64,3 +65,35 @@ def on_one_device(arguments: TrainingArguments, device: torch.device) -> Trainin
     vars(arguments)["_setup_devices"] = device  # a cached property: what `arguments.device` returns
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+class EveryMatrixLearns(TrainerCallback):
+    """Checks at the first update that every trained matrix of an adapter got a gradient."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Look at the gradients once.
+
+        A's gradient is exactly zero where B is (vanilla init), so of a pair only one must be non-zero.
+        """
+        if state.global_step > 0 or not isinstance(model, PeftModel):
+            return
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        without = [name for name, gradient in gradients.items() if gradient is None]
+        without += [
+            name
+            for name, gradient in gradients.items()
+            if gradient is not None
+            and not gradient.any()
+            and not _some(gradients.get(name.replace("lora_A", "lora_B")))
+        ]
+        if without:
+            raise TrainingError(
+                f"{len(without)} of {len(gradients)} adapter matrices got no gradient at the first "
+                f"update, e.g. {without[0]}; the loss does not reach them"
+            )
+
+
+def _some(gradient: torch.Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
@@ -34,6 +32,7 @@ from loku_exp.losses.scores import LossTerms
 from loku_exp.progress import Progress
 from loku_exp.schema import TrainingConfig
 from loku_exp.seeds import derive
+from loku_exp.trainer_guards import EveryMatrixLearns
 from loku_exp.training import Objective, Plan, fit, read_history
 
 log = logging.getLogger(__name__)
@@ -238,35 +237,3 @@ class Snapshots(TrainerCallback):
             for pattern in ONLY_TO_RESUME:
                 for file in snapshot.glob(pattern):
                     file.unlink()
-
-
-class EveryMatrixLearns(TrainerCallback):
-    """Checks at the first update that every trained matrix of an adapter got a gradient."""
-
-    def on_pre_optimizer_step(
-        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
-    ) -> None:
-        """Look at the gradients once.
-
-        A's gradient is exactly zero where B is (vanilla init), so of a pair only one must be non-zero.
-        """
-        if state.global_step > 0 or not isinstance(model, PeftModel):
-            return
-        gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-        without = [name for name, gradient in gradients.items() if gradient is None]
-        without += [
-            name
-            for name, gradient in gradients.items()
-            if gradient is not None
-            and not gradient.any()
-            and not _any(gradients.get(name.replace("lora_A", "lora_B")))
-        ]
-        if without:
-            raise TrainingError(
-                f"{len(without)} of {len(gradients)} adapter matrices got no gradient at the first "
-                f"update, e.g. {without[0]}; the loss does not reach them"
-            )
-
-
-def _any(gradient: torch.Tensor | None) -> bool:
-    return gradient is not None and bool(gradient.any())

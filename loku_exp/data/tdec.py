@@ -17,19 +17,20 @@ from typing import Any, Literal
 import numpy as np
 
 from loku_exp.data.overlap import overlaps
-from loku_exp.data.tables import read_csv, read_texts
+from loku_exp.data.tables import read_texts
+from loku_exp.data.tdec_files import (
+    HOW_TO_GET,
+    array_text,
+    other_sets,
+    published,
+    read_arrays,
+    siblings_of,
+    validation_texts,
+)
 from loku_exp.data.text import Text, TextCorpus
 from loku_exp.errors import DataError
 from loku_exp.knobs import Count, NonNegativeCount, Seed, Share
 from loku_exp.seeds import derive
-
-PARTS = {"preprefix": 100, "prefix": 50, "suffix": 50}
-HOW_TO_GET = (
-    "TDEC is not on the hub. Put the forget sets (github.com/joeljang/knowledge-unlearning, "
-    "data/main/*.csv) into DIR/forget_sets, its validation_data into DIR/validation_data, and for "
-    "dataset.source=ids or dataset.rows the arrays of github.com/google-research/lm-extraction-benchmark "
-    "into DIR/lm_extraction_benchmark; then dataset.path=DIR"
-)
 
 
 def load(
@@ -85,28 +86,28 @@ def load(
     wrong = problems(**{name: value for name, value in locals().items() if name != "folder"})
     if wrong:
         raise DataError("\n".join(wrong))
-    arrays = _arrays(folder) if rows or source == "ids" or retain == "rows" else None
+    arrays = read_arrays(folder) if rows or source == "ids" or retain == "rows" else None
     if rows is not None and arrays is not None:
-        forget = [_array_text(arrays, row) for row in rows]
+        forget = [array_text(arrays, row) for row in rows]
         others = [row for row in range(len(arrays)) if row not in set(rows)]
         count = min(siblings + retain_siblings, len(others))
         sibling = [
-            _array_text(arrays, n) for n in _rng(split_seed, "siblings").sample(others, count)
+            array_text(arrays, n) for n in _rng(split_seed, "siblings").sample(others, count)
         ]
     else:
-        forget = _published(folder, forget_size, forget_set, arrays)
-        sibling = _siblings(folder, forget_size, int(forget_set or 0), forget, arrays)
+        forget = published(folder, forget_size, forget_set, arrays)
+        sibling = siblings_of(folder, forget_size, int(forget_set or 0), forget, arrays)
         sibling = sibling[: siblings + retain_siblings]
     kept, sibling = sibling[siblings:], sibling[:siblings]
-    pile = _validation(folder, "pile")
+    pile = validation_texts(folder, "pile")
     known = {text.row for text in [*forget, *sibling, *kept]}
-    pool = pile if unseen_source == "pile" else _other_sets(folder, forget_set, known, arrays)
+    pool = pile if unseen_source == "pile" else other_sets(folder, forget_set, known, arrays)
     drawn = _rng(split_seed, "unseen").sample(range(len(pool)), min(unseen, len(pool)))
     corpus = _retain_corpus(folder, retain, arrays, known)
     corpus, trained, held_out, dropped = _split(
         corpus, retain_share, split_seed, [*forget, *sibling, *pile], overlap, retain
     )
-    wikitext = _validation(folder, "wikitext") if retain != "wikitext" else held_out
+    wikitext = validation_texts(folder, "wikitext") if retain != "wikitext" else held_out
     return TextCorpus(
         length=length,
         forget=forget,
@@ -179,95 +180,13 @@ def _rng(seed: int, stream: str) -> random.Random:
     return random.Random(derive(seed, "tdec", stream))
 
 
-def _published(
-    folder: Path, size: int, number: int | None, arrays: np.ndarray | None
-) -> list[Text]:
-    file = folder / f"forget_sets/lm_extraction_{size}_{number}.csv"
-    texts: list[Text] = []
-    for line, row in enumerate(read_csv(file, ("doc_id", "corpus", "text")), start=1):
-        if not row["doc_id"].isdigit():
-            raise DataError(f"{file}, row {line}: doc_id '{row['doc_id']}' is not a row number")
-        doc = int(row["doc_id"])
-        if any(text.row == doc for text in texts):
-            raise DataError(f"{file}, row {line}: doc_id {doc} is there twice")
-        ids = None if arrays is None else _array_text(arrays, doc, f"{file}, row {line}").ids
-        texts.append(Text(doc, row["corpus"], row["text"], ids))
-    return texts
-
-
-def _other_sets(
-    folder: Path, number: int | None, known: set[int], arrays: np.ndarray | None
-) -> list[Text]:
-    """Return the texts of the published sets of 128 with other numbers."""
-    found: dict[int, Text] = {}
-    for file in sorted((folder / "forget_sets").glob("lm_extraction_128_*.csv")):
-        other = int(file.stem.rpartition("_")[2])
-        if other != number:
-            found |= {text.row: text for text in _published(folder, 128, other, arrays)}
-    texts = [text for row, text in sorted(found.items()) if row not in known]
-    if not texts:
-        raise DataError(
-            f"dataset.unseen_source=forget_sets: {folder / 'forget_sets'} has no set of 128 with another "
-            "number; use dataset.unseen_source=pile"
-        )
-    return texts
-
-
-def _siblings(
-    folder: Path, size: int, number: int, forget: list[Text], arrays: np.ndarray | None
-) -> list[Text]:
-    """Return the published texts of the set of 128 that are not in the forget set."""
-    forgotten = {text.row for text in forget}
-    numbers = [number] if size < 128 else [number + 1, 0]
-    for candidate in numbers:
-        if (folder / f"forget_sets/lm_extraction_128_{candidate}.csv").is_file():
-            texts = _published(folder, 128, candidate, arrays)
-            return [text for text in texts if text.row not in forgotten]
-    return []
-
-
-def _arrays(folder: Path) -> np.ndarray:
-    """Return the benchmark's rows, (rows, 200) ids.
-
-    Raises:
-        DataError: an array is missing, or the shapes do not fit together.
-    """
-    parts = []
-    for name, width in PARTS.items():
-        file = folder / f"lm_extraction_benchmark/train_{name}.npy"
-        if not file.is_file():
-            raise DataError(
-                f"no file {file}, which dataset.source=ids and dataset.rows need. {HOW_TO_GET}"
-            )
-        array = np.load(file, allow_pickle=False)
-        if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "ui":
-            raise DataError(
-                f"{file} is {array.dtype} of shape {array.shape}, not integers (rows, {width})"
-            )
-        parts.append(array)
-    if len({len(part) for part in parts}) > 1:
-        sizes = ", ".join(f"train_{n}.npy {len(p)}" for n, p in zip(PARTS, parts, strict=True))
-        raise DataError(f"the arrays in {folder} have different numbers of rows: {sizes}")
-    return np.concatenate(parts, axis=1)
-
-
-def _array_text(arrays: np.ndarray, row: int, named_by: str = "dataset.rows") -> Text:
-    if row >= len(arrays):
-        raise DataError(f"{named_by}: row {row} does not exist, the arrays have {len(arrays)}")
-    return Text(row, "benchmark", None, tuple(arrays[row].tolist()))
-
-
-def _validation(folder: Path, name: str) -> list[Text]:
-    return read_texts(folder / f"validation_data/{name}.csv")
-
-
 def _retain_corpus(
     folder: Path, retain: str, arrays: np.ndarray | None, known: set[int]
 ) -> list[Text]:
     if retain == "rows" and arrays is not None:
-        return [_array_text(arrays, row) for row in range(len(arrays)) if row not in known]
+        return [array_text(arrays, row) for row in range(len(arrays)) if row not in known]
     if retain == "wikitext":
-        return _validation(folder, "wikitext")
+        return validation_texts(folder, "wikitext")
     return read_texts(retain)
 
 
