@@ -102,14 +102,19 @@ def assess_curve(
     if config.evaluation.curve == "none":
         return points
     for snapshot in unlearned.snapshots[:-1]:
-        # The values one epoch before a stop are part of the result, EL among them.
+        # The values one epoch before a stop are part of the result, EL of the forget set among them.
         before_stop = unlearned.stop is not None and snapshot == unlearned.snapshots[-2]
-        full = config.evaluation.curve == "full" or before_stop
-        file = snapshot.folder / f"metrics-{'full' if full else 'reduced'}.json"
+        kind = config.evaluation.curve + ("-before-stop" if before_stop else "")
+        file = snapshot.folder / f"metrics-{kind}.json"
         if not file.is_file():
             log.info("evaluating the snapshot after update %d", snapshot.step)
             load_trained(unlearned.model, snapshot.folder)
-            tasks = materials.suite.tasks(reference, full=full)
+            tasks = materials.suite.tasks(reference, full=config.evaluation.curve == "full")
+            if before_stop:
+                whole = materials.suite.tasks(reference)
+                tasks = [
+                    whole[k] if whole[k].task_name == "forget" else t for k, t in enumerate(tasks)
+                ]
             lm = language_model(unlearned.model, config, materials)
             write_text(file, json.dumps(evaluate(lm, tasks).metrics))
         points.append(curve_point(snapshot, json.loads(file.read_text())))
