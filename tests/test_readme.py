@@ -11,6 +11,7 @@ import pytest
 
 from loku_exp import results
 from loku_exp.compose import conf_dir, read_command_line, rehearse
+from tests.helpers import tdec_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,13 +55,12 @@ def test_command_is_valid(line, tmp_path):
     """Each command of the README passes the rehearsal, placeholders replaced."""
     if "--config-dir mine" in line or "--help" in line or "--cfg" in line:
         return  # run by the test above, or answered by Hydra
-    arguments = shlex.split(line.replace("DIR", str(tmp_path)))[3:]
+    folder = tdec_folder(tmp_path / "folder")  # stands in for the user's
+    arguments = shlex.split(line.replace("DIR", str(folder)))[3:]
     command = read_command_line(arguments)
     assert command is not None
     for job in command.jobs():
-        problems = [
-            p for p in rehearse(job) if "lacks full.json" not in p
-        ]  # an empty folder stands in
+        problems = [p for p in rehearse(job) if "lacks full.json" not in p]  # it has no TOFU
         assert problems == []
 
 
