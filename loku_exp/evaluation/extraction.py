@@ -48,11 +48,11 @@ def memorisation_accuracy(ids: Ids, argmax: Ids) -> float:
     return sum(right) / len(right)
 
 
-def wanted(ids: Ids, argmax: Ids, n: int) -> list[int]:
+def wanted(ids: Ids, argmax: Ids, n: int, shown: int | None = None) -> list[int]:
     """Return the prefix lengths that must be decoded for EL_n: those whose next token is wrong.
 
     Prefixes longer than T - n hold no n-gram and are not scored, but continuations that follow the text
-    past T - n end in the first miss there.
+    past T - n end in the first miss there. With `shown`, the continuation of that prefix is known too.
     """
     wrong = [t for t, right in enumerate(hits(ids, argmax), start=1) if not right]
     last = len(ids) - n
@@ -60,7 +60,8 @@ def wanted(ids: Ids, argmax: Ids, n: int) -> list[int]:
     beyond = next((t for t in wrong if t > last), None)
     if beyond is not None and last >= 1 and last not in prefixes:
         prefixes.append(beyond)
-    return prefixes
+    ends = [t for t in wrong if shown is not None and t >= shown]
+    return prefixes + [t for t in ends[:1] if t not in prefixes]
 
 
 def continuations(

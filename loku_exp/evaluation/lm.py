@@ -73,9 +73,10 @@ class UnlearnLM(HFLM):
         return self.responses.answer("generate_ids", requests, self._generate_ids)
 
     def greedy_suffixes(self, requests: list[Instance]) -> list[Greedy]:
-        """Say what follows every prefix of a text; arguments: (text, ids, n).
+        """Say what follows every prefix of a text; arguments: (text, ids, n[, shown]).
 
-        n is the smallest n-gram that continuations are needed for; 0: none, only the argmax.
+        n is the smallest n-gram that continuations are needed for; 0: none, only the argmax. `shown`
+        is a prefix length whose continuation is needed in any case.
         """
         answers = self.responses.answer("greedy_suffixes", requests, self._greedy_suffixes)
         return [Greedy(*answer) for answer in answers]
@@ -190,12 +191,14 @@ class UnlearnLM(HFLM):
 
     def _greedy_suffixes(self, requests: list[Instance]) -> list[Greedy]:
         results: list[Greedy | None] = [None] * len(requests)
-        for n in sorted({request.args[2] for request in requests}):
-            mine = [i for i, request in enumerate(requests) if request.args[2] == n]
+        for options in sorted({request.args[2:] for request in requests}):
+            mine = [i for i, request in enumerate(requests) if request.args[2:] == options]
             texts = [requests[i].args[1] for i in mine]
 
-            def prefixes(ids: tuple[int, ...], argmax: list[int], n: int = n) -> list[int]:
-                return wanted(ids, argmax, n) if n else []
+            def prefixes(
+                ids: tuple[int, ...], argmax: list[int], options: tuple[int, ...] = options
+            ) -> list[int]:
+                return wanted(ids, argmax, *options) if options[0] else []
 
             for batch in self._batches([len(ids) for ids in texts], "reading"):
                 answers = greedy_continuations(

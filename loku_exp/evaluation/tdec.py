@@ -190,10 +190,10 @@ class ExtractionTask(ConfigurableTask):
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
         """Ask for the continuations of all prefixes, and for the last quarter from the one before."""
         record = self.rows[doc["row"]]
-        # The last quarter's continuation is shown, so it is decoded even where every n is larger.
-        n = min(self.settings.n[0], self.settings.suffix) if self.full else 0
+        n = self.settings.n[0] if self.full else 0
+        shown = len(record.prompt) - self.settings.suffix
         arguments: list[tuple[str, tuple[Any, ...]]] = [
-            ("greedy_suffixes", (ctx, record.prompt, n))
+            ("greedy_suffixes", (ctx, record.prompt, n, shown))
         ]
         if len(record.prompt) == self.settings.length:
             suffix = self.settings.suffix
