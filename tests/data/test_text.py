@@ -147,6 +147,20 @@ def test_the_reference_never_sees_the_forget_set(repeats):
     assert not trained & {r.prompt for r in records.evaluation["unseen"]}
 
 
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_memorised_texts_of_the_retain_set_are_trained_on_and_not_evaluated(repeats):
+    memorised, plain = [text(8, 9), text(9, 9)], encode({"repeats": repeats})
+    records = encode({"repeats": repeats, "memorised_retain": memorised})
+    prompts = [ids(row)[:12] for row in memorised]
+    added = [record.prompt for record in records.retain[len(plain.retain) :]]
+    assert added == prompts * repeats
+    assert records.retain[: len(plain.retain)] == plain.retain
+    for training in (records.target_training, records.reference_training):
+        trained = [record.prompt for record in training]
+        assert [trained.count(prompt) for prompt in prompts] == [repeats, repeats]
+    assert records.evaluation == plain.evaluation
+
+
 def test_texts_of_perplexities_are_cut_to_512_or_the_context(monkeypatch):
     monkeypatch.setattr(text_module, "PERPLEXITY_TOKENS", 30)
     for max_length, expected in ((64, 30), (20, 20)):
@@ -281,6 +295,7 @@ CHANGES = {
     "retain": [text(i, 5, 100 + i) for i in range(5)],
     "held_out": [text(i, 5, 200 + i) for i in (1, 0, 2, 3, 4, 5)],
     "unseen": [text(i, 9, 301 + i) for i in range(3)],
+    "memorised_retain": [text(8, 9)],
     "perplexity": {"pile": [text(0, 40, 400)]},
     "in_domain": frozenset({"pile"}),
     "repeats": 2,
@@ -288,7 +303,7 @@ CHANGES = {
     "evaluated": 5,
     "exact": True,
 }
-TRAINED = {"length", "siblings", "retain", "repeats", "exact"}
+TRAINED = {"length", "siblings", "memorised_retain", "retain", "repeats", "exact"}
 
 
 def test_every_field_is_part_of_the_identity():
