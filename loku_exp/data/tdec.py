@@ -64,8 +64,10 @@ def load(
             exact rows the model was trained on; needs GPT-2's tokens).
         length: tokens per sequence.
         siblings: memorised texts that are not forgotten, at most: of the published set of 128 with the
-            same number (of the next number where that is the forget set), or drawn from the arrays.
-        retain_siblings: further ones that join the retain set, at most; they are not evaluated.
+            same number (of the next number where that is the forget set), or drawn from the arrays;
+            without those that share a passage with the forget set.
+        retain_siblings: further ones that join the retain set, at most; they are not evaluated, and
+            share no passage with any that are.
         retain: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, jsonl or txt
             file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a column ``text``.
         retain_share: share of its rows that is trained on; the others are evaluated.
@@ -73,7 +75,7 @@ def load(
         unseen: texts that thresholds are measured on.
         unseen_source: ``pile`` (pile.csv), or ``forget_sets``: the published sets of 128 with other
             numbers. GPT-Neo has memorised those; to a model trained here they are unseen text of the very
-            kind that is forgotten.
+            kind that is forgotten. Either way without texts that share a passage with a memorised one.
         split_seed: of all draws of rows.
         overlap: ``error``, or ``drop`` rows of the retain corpus that share text with evaluated rows.
         count_padding: pad short texts with end-of-text and count it in MA and EL (the predecessor).
@@ -89,35 +91,44 @@ def load(
     arrays = read_arrays(folder) if rows or source == "ids" or retain == "rows" else None
     if rows is not None and arrays is not None:
         forget = [array_text(arrays, row) for row in rows]
-        others = [row for row in range(len(arrays)) if row not in set(rows)]
-        count = min(siblings + retain_siblings, len(others))
-        sibling = [
-            array_text(arrays, n) for n in _rng(split_seed, "siblings").sample(others, count)
-        ]
+        others = _drawn_rows(arrays, rows, 2 * (siblings + retain_siblings), split_seed)
     else:
         forget = published(folder, forget_size, forget_set, arrays)
-        sibling = siblings_of(folder, forget_size, int(forget_set or 0), forget, arrays)
-        sibling = sibling[: siblings + retain_siblings]
-    kept, sibling = sibling[siblings:], sibling[:siblings]
-    pile = validation_texts(folder, "pile")
+        others = siblings_of(folder, forget_size, int(forget_set or 0), forget, arrays)
+
+    # Nothing kept, and no measure of unseen text, shares a passage with the forget set.
+    others = _apart(others, forget)
+    sibling = others[:siblings]
+    kept = _apart(others[siblings:], sibling)[:retain_siblings]
     known = {text.row for text in [*forget, *sibling, *kept]}
+
+    perplexity = _validation(folder)
+    pile = perplexity["pile"]
     pool = pile if unseen_source == "pile" else other_sets(folder, forget_set, known, arrays)
+    pool = _apart(pool, [*forget, *sibling, *kept])
     drawn = _rng(split_seed, "unseen").sample(range(len(pool)), min(unseen, len(pool)))
+    unseen_texts = [pool[row] for row in drawn]
+
     corpus = _retain_corpus(folder, retain, arrays, known)
-    corpus, trained, held_out, dropped = _split(
-        corpus, retain_share, split_seed, [*forget, *sibling, *pile], overlap, retain
+    own_kind = retain == "wikitext"
+    evaluated_texts = [*forget, *sibling, *unseen_texts]
+    for name, texts in perplexity.items():
+        evaluated_texts += [] if own_kind and name == "wikitext" else texts
+    trained, held_out, dropped = _split(
+        corpus, retain_share, split_seed, evaluated_texts, overlap, retain
     )
-    wikitext = validation_texts(folder, "wikitext") if retain != "wikitext" else held_out
+    if own_kind:
+        perplexity["wikitext"] = held_out
     return TextCorpus(
         length=length,
         forget=forget,
         siblings=sibling,
         retain=trained,
         held_out=held_out,
-        unseen=[pool[row] for row in drawn],
+        unseen=unseen_texts,
         memorised_retain=kept,
-        perplexity={"pile": pile, "wikitext": wikitext},
-        in_domain=frozenset({"wikitext"} if retain == "wikitext" else ()),
+        perplexity=perplexity,
+        in_domain=frozenset({"wikitext"} if own_kind else ()),
         repeats=repeats,
         count_padding=count_padding,
         evaluated=evaluated,
@@ -180,6 +191,24 @@ def _rng(seed: int, stream: str) -> random.Random:
     return random.Random(derive(seed, "tdec", stream))
 
 
+def _apart(texts: list[Text], others: list[Text]) -> list[Text]:
+    """Return the texts that share no passage with any of the others."""
+    shared = overlaps(texts, others)
+    return [text for text in texts if text.row not in shared]
+
+
+def _drawn_rows(arrays: np.ndarray, without: list[int], count: int, seed: int) -> list[Text]:
+    rows = [row for row in range(len(arrays)) if row not in set(without)]
+    drawn = _rng(seed, "siblings").sample(rows, min(count, len(rows)))
+    return [array_text(arrays, row) for row in drawn]
+
+
+def _validation(folder: Path) -> dict[str, list[Text]]:
+    """Return the validation texts by name; WikiText only where the folder has it."""
+    names = [n for n in ("pile", "wikitext") if (folder / f"validation_data/{n}.csv").is_file()]
+    return {name: validation_texts(folder, name) for name in names}
+
+
 def _retain_corpus(
     folder: Path, retain: str, arrays: np.ndarray | None, known: set[int]
 ) -> list[Text]:
@@ -197,8 +226,11 @@ def _split(
     evaluated: list[Text],
     overlap: str,
     name: str,
-) -> tuple[list[Text], list[Text], list[Text], int]:
+) -> tuple[list[Text], list[Text], int]:
     """Split a retain corpus into rows to train on and rows to evaluate, with nothing in common.
+
+    Returns:
+        Rows to train on, rows to evaluate, and how many were left out.
 
     Raises:
         DataError: it overlaps with `evaluated`, or one of the two would be empty.
@@ -225,4 +257,4 @@ def _split(
                 f"dataset.retain={name}: {len(corpus)} rows without overlap leave none to {use} at "
                 f"dataset.retain_share={share}; give a larger corpus"
             )
-    return corpus, trained, kept, len(shared) + len(repeated)
+    return trained, kept, len(shared) + len(repeated)

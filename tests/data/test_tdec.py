@@ -85,6 +85,52 @@ def test_without_a_set_of_128_there_are_no_siblings(folder):
     assert loaded(folder).siblings == []
 
 
+def rewrite_set(folder, number, docs, texts):
+    rows = [[doc, "part", texts.get(doc, words(30, 1000 + doc))] for doc in docs]
+    write_csv(
+        folder / f"forget_sets/lm_extraction_128_{number}.csv", ["doc_id", "corpus", "text"], rows
+    )
+
+
+def test_texts_that_share_a_passage_with_the_forget_set_are_no_siblings(folder):
+    rewrite_set(folder, 0, [1, 3, 5, 7, 9, 11, 13], {11: f"new {loaded(folder).forget[0].text}"})
+    assert docs(loaded(folder).siblings) == [1, 13]
+    assert docs(loaded(folder, siblings=1, retain_siblings=9).memorised_retain) == [13]
+
+
+def test_memorised_texts_to_retain_share_nothing_with_what_is_evaluated(folder):
+    rewrite_set(folder, 0, [1, 11, 13, 15], {13: f"x {words(30, 1001)}"})
+    corpus = loaded(folder, siblings=1, retain_siblings=9)
+    assert (docs(corpus.siblings), docs(corpus.memorised_retain)) == ([1], [11, 15])
+    assert docs(loaded(folder, siblings=2, retain_siblings=1).memorised_retain) == [15]
+    assert corpus.protocol["retain_corpus"] == "wikitext + 2 memorised texts"
+
+
+def test_unseen_texts_of_other_sets_share_nothing_with_a_memorised_one(folder):
+    rewrite_set(folder, 0, [1, 11, 13], {})
+    rewrite_set(folder, 1, [12, 14, 16, 18, 11], {14: words(30, 1001), 16: words(30, 1013)})
+    corpus = loaded(folder, unseen_source="forget_sets", siblings=2, retain_siblings=1)
+    assert (docs(corpus.siblings), docs(corpus.memorised_retain)) == ([1, 11], [13])
+    assert sorted(docs(corpus.unseen)) == [12, 18]
+    assert corpus.protocol["unseen_source"] == "forget_sets"
+    assert len(loaded(folder, unseen_source="forget_sets", unseen=1).unseen) == 1
+    corpus = loaded(folder, unseen_source="forget_sets", forget_set=1)
+    assert set(docs(corpus.unseen)) <= {1, 11, 13}
+
+
+def test_other_sets_are_needed_for_unseen_texts_of_them(folder):
+    (folder / "forget_sets/lm_extraction_128_1.csv").unlink()
+    with pytest.raises(DataError, match=r"no set of 128 with another number; use .*=pile"):
+        loaded(folder, unseen_source="forget_sets")
+
+
+def test_a_text_of_pile_that_is_forgotten_is_not_unseen(folder):
+    rows = [(i, words(40, 2000 + i)) for i in range(12)]
+    rows[4] = (4, loaded(folder).forget[0].text)
+    write_csv(folder / "validation_data/pile.csv", ["", "text"], rows)
+    assert sorted(docs(loaded(folder, unseen=99).unseen)) == [0, 1, 2, 3, *range(5, 12)]
+
+
 def test_rows_of_the_arrays(folder):
     corpus, arrays = loaded(folder, rows=[30, 2], siblings=5), write_arrays(folder)
     assert docs(corpus.forget) == [30, 2]
@@ -260,6 +306,25 @@ def test_overlap_of_a_file_with_pile_when_rows_are_forgotten(folder, tmp_path):
     )
     with pytest.raises(DataError, match="row 9 with row 3"):
         loaded(folder, rows=[1, 2], retain=str(tmp_path / "own.txt"))
+
+
+def test_wikitext_is_evaluated_text_beside_a_corpus_of_ones_own(folder, tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("\n\n".join([*(words(30, 5000 + i) for i in range(9)), words(40, 3007)]))
+    with pytest.raises(DataError, match="row 9 with row 7"):
+        loaded(folder, retain=str(own))
+    (folder / "validation_data/wikitext.csv").unlink()
+    corpus = loaded(folder, retain=str(own))
+    assert set(corpus.perplexity) == {"pile"}
+    assert len(corpus.retain) + len(corpus.held_out) == 10
+
+
+def test_overlap_with_unseen_texts_of_other_sets(folder, tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("\n\n".join([*(words(30, 5000 + i) for i in range(9)), words(30, 1014)]))
+    with pytest.raises(DataError, match="row 9 with row 14"):
+        loaded(folder, retain=str(own), unseen_source="forget_sets", unseen=99)
+    assert loaded(folder, retain=str(own)).retain
 
 
 def test_overlap_within_the_arrays(folder):
