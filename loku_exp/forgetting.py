@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from loku_exp.cache import write_text
 from loku_exp.errors import ConfigError
-from loku_exp.evaluation.forgotten import Check, Thresholds
+from loku_exp.evaluation.forgotten import Check, Thresholds, would_flip
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.schema import StopConfig
 
@@ -56,6 +56,27 @@ def thresholds_of(stop: StopConfig | None, target: Evaluation) -> Thresholds | N
         )
     measured = stop.el is None or stop.ma is None
     return Thresholds(stop.n, **values, texts=len(unseen) if measured else 0)
+
+
+def around_the_stop(
+    thresholds: dict[str, Any], end: dict[str, float], before: dict[str, float] | None
+) -> dict[str, Any]:
+    """Return the values one epoch before the end, and whether the outcome hangs on the thresholds.
+
+    Args:
+        thresholds: fields of `Thresholds`.
+        end: metrics of the model when training ended.
+        before: metrics one epoch earlier, where that was evaluated.
+    """
+    names = {f"forget_el{thresholds['n']}": f"EL_{thresholds['n']}", "forget_ma": "MA"}
+    el = end.get(f"forget_el{thresholds['n']}")
+    flips = would_flip(end["forget_ma"], el, Thresholds(**thresholds))
+    around: dict[str, Any] = {"flips_within_error": flips}
+    if before is not None:
+        around["epoch_before"] = {
+            label: before[name] for name, label in names.items() if name in before
+        }
+    return around
 
 
 class UntilForgotten(TrainerCallback):

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from loku_exp import runs
 from loku_exp.bases import Base
-from loku_exp.evaluation.forgotten import Thresholds, would_flip
 from loku_exp.evaluation.harness import Evaluation
+from loku_exp.forgetting import around_the_stop
 from loku_exp.materials import Materials
 from loku_exp.schema import Config
 from loku_exp.unlearning import Unlearned
@@ -227,25 +227,12 @@ def _training(
         "max_epochs": config.training.epochs,
     }
     if unlearned.stop is not None:
-        training |= unlearned.stop | _around_the_stop(unlearned, curve)
+        end = curve[-1]
+        before = [p for p in curve if p.step == end.step - unlearned.plan.updates_per_epoch]
+        training |= unlearned.stop | around_the_stop(
+            unlearned.stop["thresholds"], end.metrics, before[0].metrics if before else None
+        )
     return training
-
-
-def _around_the_stop(unlearned: Unlearned, curve: list[CurvePoint]) -> dict[str, Any]:
-    """Return the values one epoch before the end, and whether the outcome hangs on the thresholds."""
-    stop: dict[str, Any] = unlearned.stop or {}
-    limits, n = stop["thresholds"], stop["thresholds"]["n"]
-    last = curve[-1].metrics
-    flips = would_flip(last["forget_ma"], last.get(f"forget_el{n}"), Thresholds(**limits))
-    around: dict[str, Any] = {"flips_within_error": flips}
-    previous = [p for p in curve if p.step == curve[-1].step - unlearned.plan.updates_per_epoch]
-    if previous:
-        names = {f"forget_el{n}": f"EL_{n}", "forget_ma": "MA"}
-        metrics = previous[0].metrics
-        around["epoch_before"] = {
-            label: metrics[name] for name, label in names.items() if name in metrics
-        }
-    return around
 
 
 def _init(config: Config, unlearned: Unlearned | None) -> dict[str, Any] | None:

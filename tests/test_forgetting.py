@@ -1,6 +1,7 @@
 """Thresholds by hand, checks against exact values, and a training that ends when it should."""
 
 import json
+from dataclasses import asdict
 from functools import partial
 from statistics import fmean, stdev
 
@@ -20,7 +21,7 @@ from loku_exp.evaluation.extraction import (
 from loku_exp.evaluation.forgotten import Check, Thresholds, check, would_flip
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.wavefront import greedy_continuations
-from loku_exp.forgetting import UntilForgotten, thresholds_of
+from loku_exp.forgetting import UntilForgotten, around_the_stop, thresholds_of
 from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.objectives import ihl
 from loku_exp.schema import StopConfig
@@ -251,3 +252,19 @@ def test_standard_error_shrinks_with_the_number_of_texts():
     pairs = [(0.01 * i, 0.2 + 0.01 * i) for i in range(16)]
     found = thresholds_of(StopConfig(n=10, el=None, ma=None), unseen(*pairs))
     assert found.el_error == pytest.approx(stdev(el for el, _ in pairs) / 4)
+
+
+@pytest.mark.parametrize(
+    ("ma", "el", "flips"),
+    [(0.30, 0.03, False), (0.385, 0.03, True), (0.405, 0.03, True), (0.43, 0.03, False)],
+)
+def test_whether_the_outcome_hangs_on_the_error_of_the_thresholds(ma, el, flips):
+    limits = asdict(Thresholds(n=10, el=0.05, ma=0.40, el_error=0.01, ma_error=0.02))
+    end, before = {"forget_ma": ma, "forget_el10": el}, {"forget_ma": 0.5, "forget_el3": 0.1}
+    found = around_the_stop(limits, end, before)
+    assert found == {"flips_within_error": flips, "epoch_before": {"MA": 0.5}}
+
+
+def test_without_el_nothing_is_said_of_flips():
+    limits = asdict(Thresholds(n=10, el=0.05, ma=0.40))
+    assert around_the_stop(limits, {"forget_ma": 0.5}, None) == {"flips_within_error": None}
