@@ -13,7 +13,7 @@ from loku_exp.evaluation.harness import Evaluation, evaluate, limits
 from loku_exp.evaluation.responses import Replay
 from loku_exp.evaluation.tofu import Suite
 from loku_exp.materials import Materials, language_model
-from loku_exp.record import CurvePoint
+from loku_exp.record_schema import CurvePoint
 from loku_exp.schema import Config
 from loku_exp.unlearning import Snapshot, Unlearned
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from loku_exp.record import CurvePoint, Record
+from loku_exp.record_schema import CurvePoint, Record
 from loku_exp.table import title
 
 mpl.use("Agg")

@@ -1,72 +1,20 @@
-"""The record of a run: the schema of ``metrics.json``, and how a run fills it."""
+"""How a run fills its record."""
 
 import resource
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from loku_exp import runs
 from loku_exp.bases import Base
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.forgetting import around_the_stop
 from loku_exp.materials import Materials
+from loku_exp.record_schema import CurvePoint, ModelPart, Record, RunPart
 from loku_exp.schema import Config
 from loku_exp.unlearning import Unlearned
 from loku_exp.verdict import collapsed, extraction_verdict, verdict
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RunPart(_Part):
-    """Which run this is."""
-
-    id: str
-    choices: dict[str, Any]
-    seed: int
-    toy: bool
-    label: str
-    commit: str | None
-    version: str
-    packages: dict[str, str]
-    hardware: dict[str, Any]
-    started: str
-    state: Literal["finished"]
-
-
-class ModelPart(_Part):
-    """One evaluated model; an absent metric is absent, never 0."""
-
-    role: str
-    weights: str
-    derived_from: str | None
-    metrics: dict[str, float]
-
-
-class CurvePoint(_Part):
-    """The unlearned model along the way; metrics of the reduced suite at least."""
-
-    model: str
-    epoch: float
-    step: int
-    metrics: dict[str, float]
-
-
-class Record(_Part):
-    """Everything about a finished run."""
-
-    schema_version: Literal[1]
-    run: RunPart
-    protocol: dict[str, Any]
-    models: dict[str, ModelPart]
-    curve: list[CurvePoint]
-    training: dict[str, Any]
-    init: dict[str, Any] | None
-    cost: dict[str, Any]
-    verdict: str | None
 
 
 def assemble(

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -10,16 +10,19 @@ from rich.table import Table
 
 from loku_exp.cache import write_text
 from loku_exp.errors import UserError
-from loku_exp.evaluation.harness import Evaluation
-from loku_exp.record import Record
+from loku_exp.record_schema import Record
 from loku_exp.table import header_and_rows, notes, title
 
+if TYPE_CHECKING:  # a record is read without torch
+    from loku_exp.evaluation.harness import Evaluation
+
 METRICS_FILE, EXAMPLES_FILE, TABLE_FILE = "metrics.json", "examples.jsonl", "results.md"
+DONE = "done.json"  # written last
 SHOWN = 3  # texts of the forget set whose continuations are shown side by side
 WIDTH = 220  # characters of a continuation that are shown
 
 
-def write(folder: Path, record: Record, evaluations: dict[str, Evaluation]) -> None:
+def write(folder: Path, record: Record, evaluations: dict[str, "Evaluation"]) -> None:
     """Write record, table and examples into a run's folder, each file whole."""
     examples = [
         {"model": role, **row}

@@ -18,10 +18,10 @@ from loku_exp import __version__, identity
 from loku_exp.cache import digest, write_text
 from loku_exp.errors import UserError
 from loku_exp.materials import Materials
+from loku_exp.results import DONE
 from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
-DONE = "done.json"
 NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads"}
 RUN_FORMAT = 2  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
@@ -102,6 +102,7 @@ def provenance() -> dict[str, Any]:
     return {
         "commit": _commit(),
         "version": __version__,
+        "format": RUN_FORMAT,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "hardware": {
             "machine": platform.machine(),

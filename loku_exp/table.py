@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from loku_exp.record import Record
+from loku_exp.record_schema import Record
 from loku_exp.verdict import cautions
 
 ROLES = ("target", "unlearned", "reference")
