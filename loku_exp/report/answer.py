@@ -1,0 +1,152 @@
+"""The first thing a report says: which method forgets best, at what cost of utility."""
+
+from loku_exp.report.collect import Run
+from loku_exp.report.ends import front_points
+from loku_exp.report.estimates import Estimate, pareto_front, success_rate
+from loku_exp.report.groups import Arm, Group, unit_of
+from loku_exp.report.measures import final, label, number, outcome
+from loku_exp.report.tables import Table, mean_of, over_units, share_kept
+
+MOST_ROWS = 8
+
+
+def answer(group: Group) -> str:
+    """Return two or three sentences: the closest to the goal, what it costs, and who keeps the most."""
+    arms = group.by_arm()
+    sound = {arm: runs for arm, runs in arms.items() if not _all_collapsed(runs)}
+    if not sound:
+        return f"Every run of all {len(arms)} methods collapsed: no method forgets without breaking the model."
+    if group.forgetting is None or group.utility is None:
+        return "These runs share no measure of forgetting and utility; see the tables."
+    order = ranked(group, sound)
+    best = order[0]
+    parts = [f"{_strong(group, best)} {_how(group, sound[best])}, keeping {_kept(group, sound[best])}."]
+    keeper = max(sound, key=lambda arm: _share(group, sound[arm]) or 0.0)
+    if keeper != best:
+        parts.append(
+            f"{_strong(group, keeper)} keeps the most, {_kept(group, sound[keeper])}, and "
+            f"{_how(group, sound[keeper])}."
+        )
+    broken = sum(outcome(run.record).collapsed for run in group.runs)
+    if broken:
+        parts.append(f"{broken} of {len(group.runs)} runs collapsed.")
+    if len(arms) == 1:
+        parts.append("There is one method here: nothing is compared.")
+    else:
+        parts.append(_certainty(group, order))
+    return " ".join(parts)
+
+
+def summary(group: Group) -> Table:
+    """Return the arms from the best to the worst, with what must stand beside forget quality."""
+    arms = group.by_arm()
+    points = front_points(group)
+    front = {list(points)[index] for index in pareto_front(list(points.values()))}
+    gap = label(group.forgetting) if group.forgetting else "gap"
+    kept = f"{label(group.utility)} kept" if group.utility else "utility kept"
+    table = Table(
+        "summary", "Methods, best first", ["method", "success", gap, kept, "n", "on the front", ""], []
+    )
+    order = ranked(group, arms) if points else list(arms)
+    for arm in order[:MOST_ROWS]:
+        runs = arms[arm]
+        collapsed = sum(outcome(run.record).collapsed for run in runs)
+        rate = _success(runs)
+        table.rows.append(
+            [
+                group.label(arm),
+                f"{round(rate.value * rate.n)} of {rate.n}" if rate else "",
+                number(group.forgetting, points[arm][0]) if arm in points and group.forgetting else "",
+                _percent(_share(group, runs)),
+                str(len({unit_of(run) for run in runs})),
+                "●" if arm in front else "",
+                f"COLLAPSED {collapsed} of {len(runs)}" if collapsed else "",
+            ]
+        )
+    if len(order) > MOST_ROWS:
+        table.notes.append(f"The first {MOST_ROWS} of {len(order)}; all are in the tables of means.")
+    return table
+
+
+def ranked(group: Group, arms: dict[Arm, list[Run]]) -> list[Arm]:
+    """Return arms from the closest to the goal to the farthest; those that all collapsed come last.
+
+    Extraction: by success rate, then utility kept (below the thresholds less is not better). Questions:
+    by the gap to the reference, then utility kept.
+    """
+
+    def place(arm: Arm) -> tuple[float, float, float]:
+        runs = arms[arm]
+        rate, share = _success(runs), _share(group, runs) or 0.0
+        gap = mean_of(runs, group.forgetting) if group.forgetting else None
+        distance = gap.value if gap else float("inf")
+        if group.kind == "extraction" and rate:
+            return (_all_collapsed(runs), -rate.value, -share)
+        return (_all_collapsed(runs), distance, -share)
+
+    return sorted(arms, key=place)
+
+
+def _how(group: Group, runs: list[Run]) -> str:
+    """Return how near a method comes to the goal, in words."""
+    gap = mean_of(runs, group.forgetting) if group.forgetting else None
+    rate = _success(runs)
+    if group.kind == "extraction" and rate:
+        text = f"succeeds on {round(rate.value * rate.n)} of {rate.n} units"
+        epochs = mean_of(runs, "epochs_to_forget")
+        return text + (f" after {epochs.value:.0f} epochs" if epochs else "")
+    value = number(group.forgetting, gap.value) if gap and group.forgetting else "?"
+    if group.forgetting == "forget_ks":
+        rows = runs[0].record.protocol.get("rows", {}).get("forget")
+        quality = mean_of(runs, "log10_forget_quality")
+        p = f", p {10**quality.value:.1g}" if quality else ""
+        shift = mean_of(runs, "forget_shift")
+        side = "" if not shift else ", under-forgotten" if shift.value > 0 else ", over-forgotten"
+        return f"ends at KS distance {value} from the reference ({rows} rows{p}{side})"
+    return f"ends at {label(str(group.forgetting))} {value}"
+
+
+def _kept(group: Group, runs: list[Run]) -> str:
+    return f"{_percent(_share(group, runs)) or 'an unknown share'} of the target's {label(str(group.utility))}"
+
+
+def _certainty(group: Group, order: list[Arm]) -> str:
+    """Return whether the intervals of the best two leave the difference open."""
+    if len({unit_of(run) for run in group.runs}) == 1:
+        return "One unit only (n = 1): the order is not established."
+    estimates = [_judged(group, group.by_arm()[arm]) for arm in order[:2]]
+    if len(estimates) < 2 or any(e is None or e.low is None for e in estimates):
+        return "Not every method ran on several units: the order is not established."
+    first, second = estimates
+    apart = first.high < second.low or second.high < first.low  # type: ignore[operator,union-attr]
+    if apart:
+        return "The intervals of the first two do not overlap."
+    return "The intervals of the first two overlap: their order is not established."
+
+
+def _judged(group: Group, runs: list[Run]) -> Estimate | None:
+    if group.kind == "extraction" and (rate := _success(runs)):
+        return rate
+    return mean_of(runs, group.forgetting) if group.forgetting else None
+
+
+def _success(runs: list[Run]) -> Estimate | None:
+    known = [(unit_of(run), outcome(run.record).success) for run in runs]
+    return success_rate([(unit, success) for unit, success in known if success is not None])
+
+
+def _share(group: Group, runs: list[Run]) -> float | None:
+    estimate = over_units(runs, lambda run: share_kept(run, group.utility))
+    return estimate.value if estimate else None
+
+
+def _all_collapsed(runs: list[Run]) -> bool:
+    return all(outcome(run.record).collapsed for run in runs)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _strong(group: Group, arm: Arm) -> str:
+    return f"**{group.label(arm)}**"

@@ -1,0 +1,113 @@
+"""How every plot of a report looks: size for A4, colours and markers that the colour-blind can tell apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Okabe and Ito, without the yellow that white paper swallows; markers repeat at another period.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = ("-", "--", "-.", ":")
+WIDTH = 6.7  # inches: the text width of A4, so that 9 pt stay 9 pt in print
+TEXT = 9
+STYLE = {
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.labelsize": TEXT,
+    "xtick.labelsize": TEXT,
+    "ytick.labelsize": TEXT,
+    "legend.fontsize": TEXT,
+    "figure.titlesize": TEXT + 1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.92",
+    "lines.linewidth": 1.3,
+    "lines.markersize": 5,
+    "svg.hashsalt": "loku_exp",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot.
+
+    Attributes:
+        name: of its files.
+        title: for people.
+        caption: what it shows and how to read it.
+        alt: the same for those who cannot see it.
+        svg: the drawing.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: bytes
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The colour, marker and dashes of each method, the same in every plot of a report."""
+
+    methods: tuple[str, ...]
+
+    def of(self, method: str) -> dict[str, Any]:
+        """Return keyword arguments for ``Axes.plot``."""
+        place = self.methods.index(method)
+        return {
+            "color": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": DASHES[place // len(COLOURS) % len(DASHES)],
+        }
+
+
+def panels(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure as wide as the text, and its axes as an array (rows, columns)."""
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(WIDTH, height * rows),
+        layout="constrained",
+        squeeze=False,
+        **options,
+    )
+
+
+def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 3) -> None:
+    """Put one legend below all panels."""
+    unique = {str(handle.get_label()): handle for handle in handles}
+    longest = max(map(len, unique), default=1)
+    fits = max(1, min(columns, 100 // (longest + 8)))
+    figure.legend(
+        handles=list(unique.values()), loc="outside lower center", ncols=fits, frameon=False
+    )
+
+
+def handle(label: str, **look: Any) -> Line2D:
+    """Return a line for a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def scale_note(axis: Axes, text: str) -> None:
+    """Write a remark into the upper corner of a panel."""
+    axis.annotate(text, (0.98, 0.98), xycoords="axes fraction", ha="right", va="top", color="0.35")
+
+
+def finished(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Plot:
+    """Write a figure as PNG and SVG, close it, and return it for the page."""
+    file = folder / f"{name}.svg"
+    figure.savefig(file, metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=160)
+    plt.close(figure)
+    return Plot(name, title, caption, alt, file.read_bytes())
