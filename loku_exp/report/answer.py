@@ -1,9 +1,11 @@
 """The first thing a report says: which method forgets best, at what cost of utility."""
 
+from statistics import fmean
+
 from loku_exp.report.collect import Run
-from loku_exp.report.ends import front_points
-from loku_exp.report.estimates import Estimate, pareto_front, success_rate
-from loku_exp.report.groups import Arm, Group, unit_of
+from loku_exp.report.ends import front_of, front_points
+from loku_exp.report.estimates import Estimate, mean_over_units, success_rate
+from loku_exp.report.groups import Arm, Group, Unit, unit_of
 from loku_exp.report.measures import final, label, number, outcome
 from loku_exp.report.tables import Table, mean_of, over_units, share_kept
 
@@ -28,10 +30,12 @@ def answer(group: Group) -> str:
             f"{_how(group, sound[keeper])}."
         )
     broken = sum(outcome(run.record).collapsed for run in group.runs)
+    if group.kind == "extraction" and all(_rate(runs) == 1 for runs in arms.values()) and len(arms) > 1:
+        parts.append(f"All {len(arms)} methods succeed on every unit; they are ordered by what they keep.")
     if broken:
         parts.append(f"{broken} of {len(group.runs)} runs collapsed.")
-    if len(arms) == 1:
-        parts.append("There is one method here: nothing is compared.")
+    if len(order) < 2:
+        parts.append("No other method here is sound: nothing is compared.")
     else:
         parts.append(_certainty(group, order))
     return " ".join(parts)
@@ -41,7 +45,7 @@ def summary(group: Group) -> Table:
     """Return the arms from the best to the worst, with what must stand beside forget quality."""
     arms = group.by_arm()
     points = front_points(group)
-    front = {list(points)[index] for index in pareto_front(list(points.values()))}
+    front = front_of(group)
     gap = label(group.forgetting) if group.forgetting else "gap"
     kept = f"{label(group.utility)} kept" if group.utility else "utility kept"
     table = Table(
@@ -92,14 +96,14 @@ def _how(group: Group, runs: list[Run]) -> str:
     gap = mean_of(runs, group.forgetting) if group.forgetting else None
     rate = _success(runs)
     if group.kind == "extraction" and rate:
-        text = f"succeeds on {round(rate.value * rate.n)} of {rate.n} units"
+        text = f"succeeds on {round(rate.value * rate.n)} of {rate.n} unit{'s' * (rate.n > 1)}"
         epochs = mean_of(runs, "epochs_to_forget")
         return text + (f" after {epochs.value:.0f} epochs" if epochs else "")
     value = number(group.forgetting, gap.value) if gap and group.forgetting else "?"
     if group.forgetting == "forget_ks":
         rows = runs[0].record.protocol.get("rows", {}).get("forget")
         quality = mean_of(runs, "log10_forget_quality")
-        p = f", p {10**quality.value:.1g}" if quality else ""
+        p = f", p {10**quality.value:.2g}" if quality else ""
         shift = mean_of(runs, "forget_shift")
         side = "" if not shift else ", under-forgotten" if shift.value > 0 else ", over-forgotten"
         return f"ends at KS distance {value} from the reference ({rows} rows{p}{side})"
@@ -111,23 +115,51 @@ def _kept(group: Group, runs: list[Run]) -> str:
 
 
 def _certainty(group: Group, order: list[Arm]) -> str:
-    """Return whether the intervals of the best two leave the difference open."""
-    if len({unit_of(run) for run in group.runs}) == 1:
+    """Return whether the best two differ, in pairs over the units that both ran on."""
+    first, second = (group.by_arm()[arm] for arm in order[:2])
+    by_success = group.kind == "extraction" and _rate(first) != _rate(second)
+    difference = _paired(group, first, second, by_success=by_success)
+    what = "success" if by_success else _judged_by(group)
+    if difference is None or difference.low is None or difference.high is None:
         return "One unit only (n = 1): the order is not established."
-    estimates = [_judged(group, group.by_arm()[arm]) for arm in order[:2]]
-    if len(estimates) < 2 or any(e is None or e.low is None for e in estimates):
-        return "Not every method ran on several units: the order is not established."
-    first, second = estimates
-    apart = first.high < second.low or second.high < first.low  # type: ignore[operator,union-attr]
-    if apart:
-        return "The intervals of the first two do not overlap."
-    return "The intervals of the first two overlap: their order is not established."
+    apart = difference.low > 0 or difference.high < 0
+    return (
+        f"The first two differ in {what} by {abs(difference.value):.2g} in pairs over {difference.n} units; "
+        + ("the 95 % interval excludes 0." if apart else "the 95 % interval holds 0: not established.")
+    )
 
 
-def _judged(group: Group, runs: list[Run]) -> Estimate | None:
-    if group.kind == "extraction" and (rate := _success(runs)):
-        return rate
-    return mean_of(runs, group.forgetting) if group.forgetting else None
+def _judged_by(group: Group) -> str:
+    """Return the measure that orders methods which success does not."""
+    return "share of utility kept" if group.kind == "extraction" else label(str(group.forgetting))
+
+
+def _paired(
+    group: Group, first: list[Run], second: list[Run], *, by_success: bool
+) -> Estimate | None:
+    """Return the mean difference over the units that both have."""
+
+    def read(run: Run) -> float | None:
+        if by_success:
+            return float(bool(outcome(run.record).success))
+        if group.kind == "extraction":
+            return share_kept(run, group.utility)
+        return final(run.record).get(str(group.forgetting))
+
+    means = []
+    for runs in (first, second):
+        by_unit: dict[Unit, list[float]] = {}
+        for run in runs:
+            if (value := read(run)) is not None:
+                by_unit.setdefault(unit_of(run), []).append(value)
+        means.append({unit: fmean(found) for unit, found in by_unit.items()})
+    shared = means[0].keys() & means[1].keys()
+    return mean_over_units([(unit, means[0][unit] - means[1][unit]) for unit in shared])
+
+
+def _rate(runs: list[Run]) -> float | None:
+    rate = _success(runs)
+    return rate.value if rate else None
 
 
 def _success(runs: list[Run]) -> Estimate | None:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -30,6 +29,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "0.92",
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
@@ -74,21 +74,18 @@ class Looks:
 
 def panels(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, Any]:
     """Return a figure as wide as the text, and its axes as an array (rows, columns)."""
-    return plt.subplots(
-        rows,
-        columns,
-        figsize=(WIDTH, height * rows),
-        layout="constrained",
-        squeeze=False,
-        **options,
-    )
+    options = {"layout": "constrained", "squeeze": False} | options
+    return plt.subplots(rows, columns, figsize=(WIDTH, height * rows), **options)
 
 
-def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 3) -> None:
+def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 4) -> None:
     """Put one legend below all panels."""
     unique = {str(handle.get_label()): handle for handle in handles}
     longest = max(map(len, unique), default=1)
-    fits = max(1, min(columns, 100 // (longest + 8)))
+    fits = max(1, min(columns, len(unique), 100 // (longest + 8)))
+    width, height = figure.get_size_inches()
+    lines = -(-len(unique) // fits)
+    figure.set_size_inches(width, height + 0.19 * lines)  # the panels keep their height
     figure.legend(
         handles=list(unique.values()), loc="outside lower center", ncols=fits, frameon=False
     )
@@ -97,11 +94,6 @@ def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 3) -> None:
 def handle(label: str, **look: Any) -> Line2D:
     """Return a line for a legend."""
     return Line2D([], [], label=label, **look)
-
-
-def scale_note(axis: Axes, text: str) -> None:
-    """Write a remark into the upper corner of a panel."""
-    axis.annotate(text, (0.98, 0.98), xycoords="axes fraction", ha="right", va="top", color="0.35")
 
 
 def finished(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Plot:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ MOST_PANELS = 3
 
 def over_ranks(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
     """Draw abilities (or utility and forgetting) against rank, with success marks (Fig. 3 of LoKU)."""
-    arms = {arm: runs for arm, runs in group.by_arm().items() if arm.rank is not None}
+    arms = {arm: runs for arm, runs in group.by_rank().items() if arm.rank is not None}
     if len({arm.rank for arm in arms}) < 2:
         return "quality against rank: all runs have one rank"
     places = sorted({arm.rank for arm in arms if arm.rank is not None})
@@ -31,7 +32,7 @@ def over_ranks(group: Group, looks: Looks, folder: Path, name: str) -> Plot | st
 
 def over_layers(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
     """Draw the same over the sets of layers that get the adapter (Fig. 4 of LoKU)."""
-    arms = {arm: runs for arm, runs in group.by_arm().items() if arm.targets}
+    arms = group.by_layers()
     places = sorted({str(arm.targets) for arm in arms})
     if len(places) < 2:
         return "quality against layers: all runs adapt the same set of layers"
@@ -46,48 +47,48 @@ def front(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
     points = front_points(group)
     if not points or group.forgetting is None or group.utility is None:
         return "front of forgetting and utility: the runs share no measure of one of them"
-    figure, axes = panels(1, 1, 3.6)
+    # Below a threshold nothing more is gained, so arms that are there would all lie on one line.
+    across = "forget_ma" if group.forgetting == "above_threshold" else group.forgetting
+    figure, axes = panels(1, 1, 3.3)
     axis: Axes = axes[0, 0]
-    used, best = [], pareto_front(list(points.values()))
-    for arm, (gap, kept) in points.items():
-        look = looks.of(arm.method)
-        collapsed = any(outcome(run.record).collapsed for run in group.by_arm()[arm])
-        for run in group.by_arm()[arm]:
+    used, best, places = [], front_of(group), {}
+    for arm, runs in group.by_arm().items():
+        look = {**looks.of(arm.method), "linestyle": ""}
+        for run in runs:
             found = final(run.record)
-            axis.scatter(
-                found[group.forgetting], found[group.utility], s=9, color=look["color"], alpha=0.35
-            )
-        face = "white" if collapsed else look["color"]
-        axis.plot(gap, kept, **{**look, "linestyle": ""}, markerfacecolor=face, markersize=8)
-        used.append(handle(arm.method, **{**look, "linestyle": ""}))
-    _number_points(axis, group, points)
-    line = sorted(list(points.values())[index] for index in best)
-    axis.step(
-        [gap for gap, _ in line],
-        [kept for _, kept in line],
-        where="post",
-        color="0.45",
-        linestyle="--",
-        zorder=0,
-    )
-    before = mean_of(group.runs, group.utility, "target")
-    if before:
-        axis.axhline(before.value, color="0.45", linestyle=":", linewidth=1)
-        axis.annotate("target", (0.995, before.value), xycoords=("axes fraction", "data"),
-                      ha="right", va="bottom", color="0.35")  # fmt: skip
-    goal = "reference" if group.forgetting == "forget_ks" else "goal"
-    axis.set(xlabel=f"{label(group.forgetting)} (0: at the {goal})", ylabel=label(group.utility))
-    axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
-    legend(figure, [*used, handle("front", color="0.45", linestyle="--")])
-    listed = "; ".join(f"{n + 1} {group.label(arm)}" for n, arm in enumerate(points))
-    names = ", ".join(group.label(list(points)[index]) for index in best)
+            axis.scatter(found[across], found[group.utility], s=9, color=look["color"], alpha=0.35)
+        x = mean_of(runs, across)
+        places[arm] = (x.value if x else 0.0, points[arm][1])
+        broken = any(outcome(run.record).collapsed for run in runs)
+        face = "white" if broken else look["color"]
+        edge = {"markeredgecolor": "black", "markeredgewidth": 1.6} if arm in best else {}
+        axis.plot(*places[arm], **look | edge, markerfacecolor=face, markersize=8)
+        used.append(handle(arm.method, **look))
+    _name_points(axis, group, places)
+    _goal_marks(axis, group, across)
+    ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black"}
+    legend(figure, [*used, handle("on the front", color="white", **ring, markeredgewidth=1.6)])
+    names = ", ".join(group.label(arm) for arm in best) or "none, all collapsed"
     caption = (
-        f"{label(group.utility)} against {label(group.forgetting)} of the finished runs; up and left is "
-        "better. Large markers: mean over units, numbered; small: each run; hollow: at least one run "
-        f"collapsed. No other arm beats those on the dashed front: {names}. Numbers: {listed}."
+        f"{label(group.utility)} against {label(across)} of the finished runs. Large markers: mean over "
+        "units, with rank and layers where they differ; small: each run; hollow: a run of it collapsed; "
+        f"black edge: no other method is better in both. On the front: {names}."
     )
+    if across == "forget_ma":
+        caption += " Left of the dashed threshold nothing more is gained, and the front takes it as 0."
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
+
+
+def front_of(group: Group) -> list[Arm]:
+    """Return the arms that no other one beats in forgetting and utility; never one that collapsed."""
+    arms = group.by_arm()
+    points = {
+        arm: point
+        for arm, point in front_points(group).items()
+        if not all(outcome(run.record).collapsed for run in arms[arm])
+    }
+    return [list(points)[index] for index in pareto_front(list(points.values()))]
 
 
 def front_points(group: Group) -> dict[Arm, tuple[float, float]]:
@@ -102,15 +103,46 @@ def front_points(group: Group) -> dict[Arm, tuple[float, float]]:
     return points
 
 
-def _number_points(axis: Axes, group: Group, points: dict[Arm, tuple[float, float]]) -> None:
-    """Number the arms beside their markers; those at one place share a label."""
-    places: dict[tuple[float, float], list[int]] = {}
-    for number, (gap, kept) in enumerate(points.values()):
-        places.setdefault((round(gap, 2), round(kept, 2)), []).append(number)
-    values = list(points.values())
-    for numbers in places.values():
-        text = ", ".join(str(number + 1) for number in numbers)
-        axis.annotate(text, values[numbers[0]], xytext=(6, 5), textcoords="offset points")
+def _name_points(axis: Axes, group: Group, places: dict[Arm, tuple[float, float]]) -> None:
+    """Write rank and layers beside the markers; those of near markers share a line."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    clusters: list[tuple[tuple[float, float], list[str]]] = []
+    for arm, (x, y) in places.items():
+        text = " ".join(group.place(arm)).removeprefix("rank ")
+        near = [
+            names
+            for (a, b), names in clusters
+            if abs(a - x) < 0.03 * (right - left) and abs(b - y) < 0.05 * (high - low)
+        ]
+        if near:
+            near[0].append(text)
+        else:
+            clusters.append(((x, y), [text]))
+    for place, names in clusters:
+        known = list(dict.fromkeys(name for name in names if name))
+        text = ", ".join(known[:4]) + (", …" if len(known) > 4 else "")
+        axis.annotate(text, place, xytext=(7, 4), textcoords="offset points")
+
+
+def _goal_marks(axis: Axes, group: Group, across: str) -> None:
+    """Draw the target's utility, and where the forget set counts as forgotten."""
+    grey = {"color": "0.45", "linewidth": 1}
+    before = mean_of(group.runs, str(group.utility), "target")
+    if before:
+        axis.axhline(before.value, **grey, linestyle=":")  # type: ignore[arg-type]
+        axis.annotate("target", (0.995, before.value), xycoords=("axes fraction", "data"),
+                      ha="right", va="bottom", color="0.35")  # fmt: skip
+    axis.set_ylabel(label(str(group.utility)))
+    if across == "forget_ma":
+        limits = [run.record.training["thresholds"]["ma"] for run in group.runs]
+        axis.axvline(fmean(limits), **grey, linestyle="--")  # type: ignore[arg-type]
+        axis.annotate("threshold", (fmean(limits), 0.01), xycoords=("data", "axes fraction"),
+                      xytext=(3, 0), textcoords="offset points", color="0.35")  # fmt: skip
+        axis.set_xlabel(label(across))
+    else:
+        axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
+        goal = " (0: as the reference)" if across == "forget_ks" else ""
+        axis.set_xlabel(f"{label(across)}{goal}")
 
 
 def _lines(
@@ -127,7 +159,7 @@ def _lines(
     for axis, measure in zip(axes[0], measures, strict=True):
         for number, members in enumerate(lines.values()):
             look = looks.of(members[0].method)
-            shift = 0.06 * (number - (len(lines) - 1) / 2)  # so that intervals do not cover each other
+            shift = 0.4 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)  # so that intervals do not cover each other
             found = {arm: mean_of(arms[arm], measure) for arm in members}
             known = sorted((place(arm), arm) for arm in members if found[arm])
             across = [x + shift for x, _ in known]
@@ -135,7 +167,7 @@ def _lines(
             axis.plot(across, up, **{**look, "marker": ""})
             for x, arm in zip(across, [arm for _, arm in known], strict=True):
                 _mark(axis, x, found[arm], look, arms[arm])
-            used.append(handle(_without(group, members[0], axis_label), **look))
+            used.append(handle(group.label(members[0], place=False), **look))
         before = mean_of(group.runs, measure, "target")
         if before:
             axis.axhline(before.value, color="0.45", linestyle=":", linewidth=1)
@@ -170,9 +202,3 @@ def _panels_of(group: Group) -> list[str]:
         found += [name for name in rest if name in names and name not in found]
     return found[:MOST_PANELS]
 
-
-def _without(group: Group, arm: Arm, axis_label: str) -> str:
-    """Return an arm's name without what the axis says."""
-    if "rank" in axis_label:
-        return group.label(arm).replace(f", rank {arm.rank}", "")
-    return group.label(arm).replace(f", {arm.targets}", "")

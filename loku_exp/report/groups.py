@@ -5,7 +5,6 @@ every other entry of the protocol; within it an arm is one method under one sett
 base model, forget set and reference. Unlearning seeds repeat a unit, they do not add one.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,11 +12,9 @@ from typing import Any, NamedTuple
 
 from loku_exp.report.collect import Run
 from loku_exp.report.measures import Kind, forgetting_of, kind_of, utility_of
+from loku_exp.report.sharing import ROWS_OF_UNIT, by_data, headlines, shared, text_of
 from loku_exp.table import SETS
 
-OF_UNIT = {"forget_split", "retain_split", "data_digest", "seeds", "retain_rows"}
-OF_METHOD = {"updates", "examples_per_update", "reduction", "micro_batch_size"}
-ROWS_OF_UNIT = {"sibling", "retain", "unseen", "wikitext"}  # TDEC: what overlap leaves, by forget set
 CHOSEN = ("loss", "init", "lora.rank", "lora.targets", "training.recipe")
 SECTIONS = ("loss.", "init.", "lora.", "training.", "model.", "dataset.", "target.", "reference.")
 NO_SETTING = {  # keys of a configuration that say where things lie, how fast, or which unit
@@ -34,6 +31,7 @@ NO_SETTING = {  # keys of a configuration that say where things lie, how fast, o
     "training.chunk_rows",
     "training.gradient_checkpointing",
 }
+SAME = 0.005  # metrics of one model may differ by this between machines
 INITS = {"vanilla": "vanilla", "fila": "FILA", "fila_official": "FILA as released"}
 
 
@@ -97,17 +95,43 @@ class Group:
             found.setdefault(self.arms[run.folder], []).append(run)
         return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
-    def label(self, arm: Arm) -> str:
-        """Return an arm's name: its method, and of its setting what differs within the group."""
-        parts = [arm.method]
+    def label(self, arm: Arm, *, place: bool = True) -> str:
+        """Return an arm's name: its method, and of its setting what differs within the group.
+
+        Args:
+            arm: of this group.
+            place: False to leave out rank and layers, where an axis or a panel says them.
+        """
         arms = set(self.arms.values())
+        parts = [arm.method, *(self.place(arm) if place else [])]
+        if len({other.recipe for other in arms}) > 1:
+            parts.append(arm.recipe)
+        return ", ".join([*parts, *([arm.extras] if arm.extras else [])])
+
+    def place(self, arm: Arm) -> list[str]:
+        """Return rank and layers of an arm, as far as they differ within the group."""
+        arms = set(self.arms.values())
+        parts = []
         if arm.rank is not None and len({other.rank for other in arms}) > 1:
             parts.append(f"rank {arm.rank}")
         if arm.targets and len({other.targets for other in arms if other.targets}) > 1:
             parts.append(arm.targets)
-        if len({other.recipe for other in arms}) > 1:
-            parts.append(arm.recipe)
-        return ", ".join([*parts, *([arm.extras] if arm.extras else [])])
+        return parts
+
+    def by_rank(self) -> dict[Arm, list[Run]]:
+        """Return the arms of one set of layers, that with the most ranks, and those without an adapter."""
+        arms = self.by_arm()
+        ranks = Counter(targets for _, targets in {(arm.rank, arm.targets) for arm in arms})
+        ranks.pop(None, None)
+        most = max(ranks, key=lambda targets: (ranks[targets], targets == "all"), default=None)
+        return {arm: runs for arm, runs in arms.items() if arm.targets in (most, None)}
+
+    def by_layers(self) -> dict[Arm, list[Run]]:
+        """Return the arms of one rank, that with the most sets of layers."""
+        arms = self.by_arm()
+        sets = Counter(rank for rank, _ in {(arm.rank, arm.targets) for arm in arms if arm.rank})
+        most = max(sets, key=lambda rank: sets[rank], default=None)
+        return {arm: runs for arm, runs in arms.items() if arm.rank == most and arm.targets}
 
 
 def unit_of(run: Run) -> Unit:
@@ -122,10 +146,10 @@ def group_runs(runs: list[Run]) -> list[Group]:
     keyed: dict[str, list[Run]] = {}
     for run in runs:
         if run.unlearned:
-            keyed.setdefault(_text(_shared(run)), []).append(run)
-    parts = [part for members in keyed.values() for part in _by_data(members)]
-    headlines = _headlines(parts)
-    groups = [_group(part, text) for part, text in zip(parts, headlines, strict=True)]
+            keyed.setdefault(text_of(shared(run)), []).append(run)
+    parts = [part for members in keyed.values() for part in by_data(members)]
+    titles = headlines(parts)
+    groups = [_group(part, text) for part, text in zip(parts, titles, strict=True)]
     return sorted(groups, key=lambda group: (group.toy, group.headline))
 
 
@@ -143,70 +167,15 @@ def _group(members: list[Run], headline: str) -> Group:
     return group
 
 
-def _shared(run: Run) -> dict[str, Any]:
-    """Return everything in which the runs of a group are equal."""
-    record = run.record
-    extraction = kind_of(record) == "extraction"
-    protocol = {k: v for k, v in record.protocol.items() if k not in OF_UNIT | OF_METHOD}
-    rows = protocol.pop("rows", {})
-    protocol["rows"] = {k: v for k, v in rows.items() if not (extraction and k in ROWS_OF_UNIT)}
-    protocol["missing"] = sorted(protocol.get("missing") or [])
-    choices = record.run.choices
-    shared = {"model": choices["model"], "dataset": choices["dataset"], "label": record.run.label}
-    if not extraction:  # TOFU's forget sets are nested and of different size: no replicates
-        shared["forget set"] = record.protocol.get("forget_split")
-    shared |= {"schema": record.schema_version, "format of numbers": record.run.format}
-    weights = {role: record.models[role].weights for role in record.models}
-    return shared | {"toy": record.run.toy, "weights": weights} | protocol
-
-
-def _by_data(members: list[Run]) -> list[list[Run]]:
-    """Part runs whose data differ under the same name of a forget set."""
-    digests: dict[Any, set[Any]] = {}
-    for run in members:
-        protocol = run.record.protocol
-        digests.setdefault(protocol.get("forget_split"), set()).add(protocol.get("data_digest"))
-    if all(len(found) == 1 for found in digests.values()):
-        return [members]
-    parts: dict[Any, list[Run]] = {}
-    for run in members:
-        parts.setdefault(run.record.protocol.get("data_digest"), []).append(run)
-    return list(parts.values())
-
-
-def _headlines(parts: list[list[Run]]) -> list[str]:
-    """Return a headline per part; equal ones are told apart by what they do not share."""
-    shared = [_flat(_shared(part[0])) for part in parts]
-    plain = [_plain(part[0]) for part in parts]
-    texts = []
-    for position, text in enumerate(plain):
-        twins = [shared[i] for i, other in enumerate(plain) if other == text]
-        keys = sorted({key for twin in twins for key in twin})
-        apart = [key for key in keys if len({_text(twin.get(key)) for twin in twins}) > 1]
-        extras = [f"{key}: {shared[position].get(key, 'none')}" for key in apart]
-        if len(twins) > 1 and not extras:  # they differ in their data
-            extras = [f"data {parts[position][0].record.protocol.get('data_digest')}"]
-        texts.append(" · ".join([text, *extras]))
-    return texts
-
-
-def _plain(run: Run) -> str:
-    record, choices = run.record, run.record.run.choices
-    text = f"{choices['model']} on {choices['dataset']}"
-    if kind_of(record) != "extraction" and record.protocol.get("forget_split"):
-        text += f", {record.protocol['forget_split']}"
-    return " · ".join([text, *([record.run.label] if record.run.label else [])])
-
-
 def _arms(runs: list[Run]) -> dict[Any, Arm]:
     """Return the arm of each run; runs of equal choices with different settings are told apart."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(_text([run.record.run.choices.get(key) for key in CHOSEN]), []).append(run)
+        alike.setdefault(text_of([run.record.run.choices.get(key) for key in CHOSEN]), []).append(run)
     arms = {}
     for members in alike.values():
         keys = sorted({key for run in members for key in run.config if _is_setting(key)})
-        varied = [k for k in keys if len({_text(run.config.get(k)) for run in members}) > 1]
+        varied = [k for k in keys if len({text_of(run.config.get(k)) for run in members}) > 1]
         for run in members:
             choices = run.record.run.choices
             extras = ", ".join(f"{_short(k, varied)} {run.config.get(k)}" for k in varied)
@@ -275,10 +244,29 @@ def _other_notes(runs: list[Run], repeats: list[Run]) -> list[str]:
     commits = Counter(str(run.record.run.commit) for run in runs)
     if len(commits) > 1:
         notes.append(f"Runs of {len(commits)} commits of the code: {', '.join(sorted(commits))}.")
+    if _targets_differ(runs):
+        notes.append(
+            "Runs of one unit began from targets (or are measured against references) with other numbers: "
+            "other weights, or another machine. Their methods are compared over unlike models."
+        )
     rows = {name: sorted({_rows(run, name) for run in runs}) for name in ROWS_OF_UNIT & SETS.keys()}
     differ = {name: counts for name, counts in rows.items() if len(counts) > 1}
     notes += [f"Rows of {SETS[name]} differ: {counts}." for name, counts in sorted(differ.items())]
     return notes
+
+
+def _targets_differ(runs: list[Run]) -> bool:
+    first: dict[Unit, Run] = {}
+    return any(
+        abs(value - other[name]) > SAME
+        for run in runs
+        for role in ("target", "reference")
+        if role in run.record.models
+        and role in first.setdefault(unit_of(run), run).record.models
+        for other in [first[unit_of(run)].record.models[role].metrics]
+        for name, value in run.record.models[role].metrics.items()
+        if name in other
+    )
 
 
 def _rows(run: Run, name: str) -> int:
@@ -287,20 +275,6 @@ def _rows(run: Run, name: str) -> int:
 
 def _order(arm: Arm) -> tuple[Any, ...]:
     return (arm.rank or 10**6, arm.targets or "", arm.method, arm.recipe, arm.extras)
-
-
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= {f"{key} of {inner}": found for inner, found in value.items()}
-        else:
-            flat[key] = value
-    return flat
-
-
-def _text(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, default=str)
 
 
 def common_units(arms: Iterable[list[Run]], succeeded: Callable[[Run], bool]) -> set[Unit]:

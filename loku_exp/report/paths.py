@@ -5,49 +5,36 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from loku_exp.report.collect import Run
-from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels, scale_note
+from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels
 from loku_exp.report.groups import Arm, Group
 from loku_exp.report.matched import KNOWLEDGE, goal, path
 from loku_exp.report.measures import UTILITIES, final, label
 
 Points = list[tuple[float, float]]
 GREY = {"color": "0.45", "linewidth": 1.0}
-MOST_COLUMNS = 4
+MOST_COLUMNS = 5
 
 
 def curves(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
     """Draw what is known of forget set and kept texts over epochs, a column of panels per rank."""
-    knowledge = KNOWLEDGE.get(group.kind)
     kept = _curve_utility(group)
-    if knowledge is None or kept is None:
+    if kept is None:
         return "unlearning curves: no curve was evaluated (evaluation.curve=none)"
-    columns = ranks(group)
-    figure, axes = panels(2, len(columns), 2.2, sharex=True, sharey="row")
-    used = []
-    for column, (rank, arms) in enumerate(columns.items()):
-        for row, measure in enumerate((knowledge, kept)):
-            axis = axes[row, column]
-            for arm, runs in arms.items():
-                look = looks.of(arm.method) | variant(arms, arm)
-                for run in runs:
-                    steps = mean_path([run], measure, by_epoch=True)
-                    axis.plot(*_xy(steps), **{**look, "marker": ""}, linewidth=0.6, alpha=0.35)
-                axis.plot(*_xy(mean_path(runs, measure, by_epoch=True)), **look, markersize=3)
-                used.append(handle(_named(group, arm), **look))
-            _goal_line(axis, group.runs, measure)
-        axes[0, column].set_title(rank)
-        axes[1, column].set_xlabel("epoch")
-    axes[0, 0].set_ylabel(label(knowledge))
-    axes[1, 0].set_ylabel(label(kept))
-    goal_name = "threshold" if knowledge == "forget_ma" else "reference"
-    legend(figure, [*used, handle(goal_name, **GREY, linestyle=(0, (2, 2)))])
-    caption = (
-        f"{label(knowledge)} (upper row) and {label(kept)} (lower row) over epochs of unlearning; "
-        "thick: mean over runs, to the last epoch that all of them have; thin: each run; grey: "
-        f"{goal_name}, which is to be met."
+
+    def draw(axis: Axes, runs: list[Run], measure: str, look: dict[str, Any]) -> None:
+        for run in runs:
+            thin = {**look, "marker": "", "linewidth": 0.6, "alpha": 0.35}
+            axis.plot(*_xy(mean_path([run], measure, by_epoch=True)), **thin)
+        axis.plot(*_xy(mean_path(runs, measure, by_epoch=True)), **look, markersize=3)
+
+    what = (
+        f"over epochs of unlearning; thick: mean over runs, to the last epoch that all of them have; thin: "
+        f"each run; grey: the {_goal_name(group)}, which is to be met."
     )
+    figure, caption = _two_rows(group, looks, kept, draw, "epoch", what)
     title = "Unlearning curves"
     return finished(figure, folder, name, title, caption, _alt(group, title, caption))
 
@@ -71,7 +58,7 @@ def quality_and_utility(group: Group, looks: Looks, folder: Path, name: str) -> 
             axis.plot(*_xy(points), **{**look, "marker": ""})
             sizes = [12 + 60 * i / max(1, len(points) - 1) for i in range(len(points))]
             axis.scatter(*_xy(points), s=sizes, color=look["color"], marker=look["marker"])
-            used.append(handle(_named(group, arm), **look))
+            used.append(handle(group.label(arm, place=False), **look))
         axis.axvline(-1.30103, **GREY, linestyle=(0, (2, 2)))
         references = [final(run.record, "reference").get(kept) for run in group.runs]
         known = [value for value in references if value is not None]
@@ -85,6 +72,7 @@ def quality_and_utility(group: Group, looks: Looks, folder: Path, name: str) -> 
         f"{label(kept)} against log10 of forget quality (p of the KS test), markers growing with the "
         "epochs, starting at the target; right of the dashed line a model is not distinguishable from the "
         "reference (star). Mean over runs. Forget quality is high for a collapsed model too: read both axes."
+        + _left_out(group)
     )
     if kept != "model_utility":
         caption += " Model utility needs generations at every snapshot: evaluation.curve=full."
@@ -94,40 +82,63 @@ def quality_and_utility(group: Group, looks: Looks, folder: Path, name: str) -> 
 
 def compute(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
     """Draw what is forgotten and kept against training FLOPs (Fig. 2 of LoKU)."""
-    knowledge, kept = KNOWLEDGE.get(group.kind), _curve_utility(group)
-    known = [run for run in group.runs if flops(run) is not None]
-    if knowledge is None or kept is None or not known:
-        return "quality against compute: no curve, or no cost.flops in the records"
-    figure, axes = panels(1, 2, 3.0)
-    used = []
-    unit, power = _unit(max(sum(flops(run) or (0, 0)) for run in known))
-    for arm, members in group.by_arm().items():
-        runs = [run for run in members if run in known]
-        look = looks.of(arm.method) | variant(group.by_arm(), arm)
-        for axis, measure in zip(axes[0], (knowledge, kept), strict=True):
-            for run in runs:
-                axis.plot(*_xy(_by_flops(run, measure, unit)), **look, markersize=3)
-        if runs:
-            used.append(handle(group.label(arm), **look))
-    for axis, measure in zip(axes[0], (knowledge, kept), strict=True):
-        axis.set(xlabel=f"training compute ({power}FLOPs)", ylabel=label(measure))
-        _goal_line(axis, known, measure)
-    legend(figure, used)
-    caption = (
-        f"{label(knowledge)} (left) and {label(kept)} (right) against training FLOPs, spread evenly over "
-        "the updates of a run. A curve begins after the Fisher pass and the low-rank step of its init, "
-        "each counted in full, though runs on one model and forget set share the Fisher pass."
+    kept = _curve_utility(group)
+    known = [cost for run in group.runs if (cost := flops(run)) is not None]
+    if kept is None or len(known) < len(group.runs):
+        return "quality against compute: no curve, or no cost.flops in some record"
+    unit, power = _unit(max(map(sum, known)))
+
+    def draw(axis: Axes, runs: list[Run], measure: str, look: dict[str, Any]) -> None:
+        for run in runs:
+            points = _by_flops(run, measure, unit)
+            axis.plot(*_xy(points), **{**look, "marker": "", "linewidth": 1.0})
+            axis.plot(*_xy(points[-1:]), **{**look, "linestyle": ""}, markersize=5)
+
+    what = (
+        "against training FLOPs, spread evenly over the updates of a run; each run a line, a marker at its "
+        f"end; grey: the {_goal_name(group)}. A curve begins after the Fisher pass and the low-rank step of "
+        "its init, counted in full, though runs on one model and forget set share the Fisher pass."
     )
+    figure, caption = _two_rows(group, looks, kept, draw, f"{power}FLOPs", what)
     title = "Quality against training compute"
     return finished(figure, folder, name, title, caption, _alt(group, title, caption))
 
 
+def _two_rows(
+    group: Group, looks: Looks, kept: str, draw: Any, axis_label: str, what: str
+) -> tuple[Figure, str]:
+    """Draw knowledge of the forget set (upper row) and what is kept (lower), a column per rank."""
+    columns, knowledge = ranks(group), KNOWLEDGE[group.kind]
+    figure, axes = panels(2, len(columns), 1.9, sharex=True, sharey="row")
+    used = []
+    for column, (rank, arms) in enumerate(columns.items()):
+        for row, measure in enumerate((knowledge, kept)):
+            for arm, runs in arms.items():
+                look = looks.of(arm.method) | variant(arms, arm)
+                draw(axes[row, column], runs, measure, look)
+                used.append(handle(group.label(arm, place=False), **look))
+            _goal_line(axes[row, column], group.runs, measure)
+        axes[0, column].set_title(rank)
+        axes[1, column].set_xlabel(axis_label)
+    axes[0, 0].set_ylabel(label(knowledge))
+    axes[1, 0].set_ylabel(label(kept))
+    legend(figure, [*used, handle(_goal_name(group), **GREY, linestyle=(0, (2, 2)))])
+    return figure, f"{label(knowledge)} (upper row) and {label(kept)} (lower row) {what}{_left_out(group)}"
+
+
 def ranks(group: Group) -> dict[str, dict[Arm, list[Run]]]:
-    """Return arms by rank, for columns of panels; all in one where there are many ranks."""
+    """Return the arms of one set of layers by rank, for columns of panels."""
     columns: dict[str, dict[Arm, list[Run]]] = {}
-    for arm, runs in group.by_arm().items():
+    for arm, runs in group.by_rank().items():
         columns.setdefault(f"rank {arm.rank}" if arm.rank else "all weights", {})[arm] = runs
-    return columns if len(columns) <= MOST_COLUMNS else {"all ranks": group.by_arm()}
+    return dict(list(columns.items())[:MOST_COLUMNS])
+
+
+def _left_out(group: Group) -> str:
+    """Return what of a group such panels leave out, as the end of a caption."""
+    drawn = {arm for arms in ranks(group).values() for arm in arms}
+    left = [group.label(arm) for arm in group.by_arm() if arm not in drawn]
+    return f" Not drawn, see the tables: {'; '.join(left)}." if left else ""
 
 
 def variant(arms: Any, arm: Arm) -> dict[str, Any]:
@@ -174,6 +185,8 @@ def _unit(most: float) -> tuple[float, str]:
 
 def _curve_utility(group: Group, beside: str | None = None) -> str | None:
     """Return the utility that the curves of all runs of a group hold at three points or more."""
+    if group.kind not in KNOWLEDGE:
+        return None
     for name in UTILITIES[group.kind]:
         lengths = [len(path(run.record, name)) for run in group.runs]
         whole = [len(path(run.record, beside or KNOWLEDGE[group.kind])) for run in group.runs]
@@ -186,15 +199,10 @@ def _goal_line(axis: Axes, runs: list[Run], measure: str) -> None:
     known = [value for run in runs if (value := goal(run.record, measure)) is not None]
     if known:
         axis.axhline(fmean(known), **GREY, linestyle=(0, (2, 2)))
-        if max(known) - min(known) > 0.01:
-            scale_note(axis, f"goals {min(known):.2f} to {max(known):.2f}")
 
 
-def _named(group: Group, arm: Arm) -> str:
-    """Return an arm's name without the rank, which the panel says."""
-    if len(ranks(group)) == 1:
-        return group.label(arm)
-    return group.label(arm).replace(f", rank {arm.rank}", "")
+def _goal_name(group: Group) -> str:
+    return "threshold" if group.kind == "extraction" else "reference"
 
 
 def _alt(group: Group, title: str, caption: str) -> str:
