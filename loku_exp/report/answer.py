@@ -17,12 +17,14 @@ def answer(group: Group) -> str:
     arms = group.by_arm()
     sound = {arm: runs for arm, runs in arms.items() if not _all_collapsed(runs)}
     if not sound:
-        return f"Every run of all {len(arms)} methods collapsed: no method forgets without breaking the model."
+        return f"Every run of all {len(arms)} methods collapsed: none forgets without breaking the model."
     if group.forgetting is None or group.utility is None:
         return "These runs share no measure of forgetting and utility; see the tables."
     order = ranked(group, sound)
     best = order[0]
-    parts = [f"{_strong(group, best)} {_how(group, sound[best])}, keeping {_kept(group, sound[best])}."]
+    parts = [
+        f"{_strong(group, best)} {_how(group, sound[best])}, keeping {_kept(group, sound[best])}."
+    ]
     keeper = max(sound, key=lambda arm: _share(group, sound[arm]) or 0.0)
     if keeper != best:
         parts.append(
@@ -30,8 +32,14 @@ def answer(group: Group) -> str:
             f"{_how(group, sound[keeper])}."
         )
     broken = sum(outcome(run.record).collapsed for run in group.runs)
-    if group.kind == "extraction" and all(_rate(runs) == 1 for runs in arms.values()) and len(arms) > 1:
-        parts.append(f"All {len(arms)} methods succeed on every unit; they are ordered by what they keep.")
+    if (
+        group.kind == "extraction"
+        and all(_rate(runs) == 1 for runs in arms.values())
+        and len(arms) > 1
+    ):
+        parts.append(
+            f"All {len(arms)} methods succeed on every unit; they are ordered by what they keep."
+        )
     if broken:
         parts.append(f"{broken} of {len(group.runs)} runs collapsed.")
     if len(order) < 2:
@@ -49,7 +57,10 @@ def summary(group: Group) -> Table:
     gap = label(group.forgetting) if group.forgetting else "gap"
     kept = f"{label(group.utility)} kept" if group.utility else "utility kept"
     table = Table(
-        "summary", "Methods, best first", ["method", "success", gap, kept, "n", "on the front", ""], []
+        "summary",
+        "Methods, best first",
+        ["method", "success", gap, kept, "n", "on the front", ""],
+        [],
     )
     order = ranked(group, arms) if points else list(arms)
     for arm in order[:MOST_ROWS]:
@@ -60,7 +71,9 @@ def summary(group: Group) -> Table:
             [
                 group.label(arm),
                 f"{round(rate.value * rate.n)} of {rate.n}" if rate else "",
-                number(group.forgetting, points[arm][0]) if arm in points and group.forgetting else "",
+                number(group.forgetting, points[arm][0])
+                if arm in points and group.forgetting
+                else "",
                 _percent(_share(group, runs)),
                 str(len({unit_of(run) for run in runs})),
                 "●" if arm in front else "",
@@ -68,7 +81,9 @@ def summary(group: Group) -> Table:
             ]
         )
     if len(order) > MOST_ROWS:
-        table.notes.append(f"The first {MOST_ROWS} of {len(order)}; all are in the tables of means.")
+        table.notes.append(
+            f"The first {MOST_ROWS} of {len(order)}; all are in the tables of means."
+        )
     return table
 
 
@@ -124,8 +139,12 @@ def _certainty(group: Group, order: list[Arm]) -> str:
         return "One unit only (n = 1): the order is not established."
     apart = difference.low > 0 or difference.high < 0
     return (
-        f"The first two differ in {what} by {abs(difference.value):.2g} in pairs over {difference.n} units; "
-        + ("the 95 % interval excludes 0." if apart else "the 95 % interval holds 0: not established.")
+        f"The first two differ in {what} by {abs(difference.value):.2g}, paired over {difference.n} units; "
+        + (
+            "the 95 % interval excludes 0."
+            if apart
+            else "the 95 % interval holds 0: not established."
+        )
     )
 
 

@@ -146,8 +146,8 @@ def _config(folder: Path) -> dict[str, Any]:
     return _dotted(content) if isinstance(content, dict) else {}
 
 
-def _dotted(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def _dotted(content: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
             flat |= _dotted(value, f"{prefix}{key}.")

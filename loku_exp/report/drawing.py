@@ -1,4 +1,4 @@
-"""How every plot of a report looks: size for A4, colours and markers that the colour-blind can tell apart."""
+"""How every plot of a report looks: size for A4, colours and markers for the colour-blind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
 WIDTH = 6.7  # inches: the text width of A4, so that 9 pt stay 9 pt in print
 TEXT = 9
-STYLE = {
+STYLE: Any = {
     "font.size": TEXT,
     "axes.titlesize": TEXT,
     "axes.labelsize": TEXT,
@@ -74,8 +74,8 @@ class Looks:
 
 def panels(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, Any]:
     """Return a figure as wide as the text, and its axes as an array (rows, columns)."""
-    options = {"layout": "constrained", "squeeze": False} | options
-    return plt.subplots(rows, columns, figsize=(WIDTH, height * rows), **options)
+    size = (WIDTH, height * rows)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 4) -> None:

@@ -16,6 +16,7 @@ from loku_exp.report.tables import mean_of
 
 SUCCESSES = "filled: all runs succeeded; half: some; hollow: none"
 MOST_PANELS = 3
+MOST_NAMED = 16  # more names than that cover each other
 
 
 def over_ranks(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
@@ -64,7 +65,8 @@ def front(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
         edge = {"markeredgecolor": "black", "markeredgewidth": 1.6} if arm in best else {}
         axis.plot(*places[arm], **look | edge, markerfacecolor=face, markersize=8)
         used.append(handle(arm.method, **look))
-    _name_points(axis, group, places)
+    named = places if len(places) <= MOST_NAMED else {arm: places[arm] for arm in best}
+    _name_points(axis, group, named)
     _goal_marks(axis, group, across)
     ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black"}
     legend(figure, [*used, handle("on the front", color="white", **ring, markeredgewidth=1.6)])
@@ -75,7 +77,9 @@ def front(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
         f"black edge: no other method is better in both. On the front: {names}."
     )
     if across == "forget_ma":
-        caption += " Left of the dashed threshold nothing more is gained, and the front takes it as 0."
+        caption += (
+            " Left of the dashed threshold nothing more is gained, and the front takes it as 0."
+        )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
 
@@ -159,7 +163,9 @@ def _lines(
     for axis, measure in zip(axes[0], measures, strict=True):
         for number, members in enumerate(lines.values()):
             look = looks.of(members[0].method)
-            shift = 0.4 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)  # so that intervals do not cover each other
+            shift = (
+                0.4 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)
+            )  # so that intervals do not cover each other
             found = {arm: mean_of(arms[arm], measure) for arm in members}
             known = sorted((place(arm), arm) for arm in members if found[arm])
             across = [x + shift for x, _ in known]
@@ -174,7 +180,9 @@ def _lines(
         axis.set(title=label(measure), xlabel=axis_label)
         axis.set_xticks(range(len(ticks)), ticks)
     legend(figure, [*used, handle("target", color="0.45", linestyle=":")])
-    absent = [label(m) for m in ABILITIES if m not in measures] if group.kind == "extraction" else []
+    absent = (
+        [label(m) for m in ABILITIES if m not in measures] if group.kind == "extraction" else []
+    )
     caption = (
         f"{', '.join(map(label, measures))} against {axis_label}: mean over all runs, bars: 95 % interval "
         f"over units where there are several; markers {SUCCESSES}."
@@ -201,4 +209,3 @@ def _panels_of(group: Group) -> list[str]:
         rest = ["forget_ks", "forget_ma", *UTILITIES[group.kind]]
         found += [name for name in rest if name in names and name not in found]
     return found[:MOST_PANELS]
-

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, stdev
 
 import numpy as np
@@ -74,7 +75,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
     A point is beaten by one that is at least as good in both and better in one; equal points stay.
     """
-    front, best = [], -math.inf
+    front: list[int] = []
+    best = -math.inf
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     for index in order:
         gap, utility = points[index]
@@ -98,7 +100,7 @@ def at_level(path: Sequence[tuple[float, float]], level: float) -> float | None:
     """
     if not path or path[0][0] < level:
         return None
-    for (before, u), (after, v) in zip(path, path[1:], strict=False):
+    for (before, u), (after, v) in pairwise(path):
         if after <= level <= before:
             share = 0.0 if before == after else (before - level) / (before - after)
             return u + share * (v - u)

@@ -1,4 +1,4 @@
-"""Which runs may stand in one table: groups of equal protocol, arms that are compared, units they vary over.
+"""Which runs may stand in one table: groups of equal protocol, arms to compare, units they vary over.
 
 Nothing is averaged over what is not known to be equal. A group shares model, data, rows, scoring and
 every other entry of the protocol; within it an arm is one method under one setting, and a unit is one
@@ -171,7 +171,9 @@ def _arms(runs: list[Run]) -> dict[Any, Arm]:
     """Return the arm of each run; runs of equal choices with different settings are told apart."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(text_of([run.record.run.choices.get(key) for key in CHOSEN]), []).append(run)
+        alike.setdefault(text_of([run.record.run.choices.get(key) for key in CHOSEN]), []).append(
+            run
+        )
     arms = {}
     for members in alike.values():
         keys = sorted({key for run in members for key in run.config if _is_setting(key)})
@@ -261,8 +263,7 @@ def _targets_differ(runs: list[Run]) -> bool:
         abs(value - other[name]) > SAME
         for run in runs
         for role in ("target", "reference")
-        if role in run.record.models
-        and role in first.setdefault(unit_of(run), run).record.models
+        if role in run.record.models and role in first.setdefault(unit_of(run), run).record.models
         for other in [first[unit_of(run)].record.models[role].metrics]
         for name, value in run.record.models[role].metrics.items()
         if name in other

@@ -29,9 +29,7 @@ def matched(group: Group) -> Table | str:
         return "matched forgetting: no curves (evaluation.curve=none); run with evaluation.curve=reduced"
     wanted = (*UTILITIES[group.kind], *BESIDE[group.kind])
     names = [
-        name
-        for name in wanted
-        if all(_measured(run.record, knowledge, name) for run in with_curve)
+        name for name in wanted if all(_measured(run.record, knowledge, name) for run in with_curve)
     ]
     columns = ["level", "method", "reached", *map(label, names)]
     table = Table("matched_forgetting", "Utility at matched forgetting", columns, [])
@@ -41,8 +39,7 @@ def matched(group: Group) -> Table | str:
             if not members:
                 continue
             found = {
-                name: over_units(members, partial(_read, knowledge, name, levels))
-                for name in names
+                name: over_units(members, partial(_read, knowledge, name, levels)) for name in names
             }
             reached = sum(_read(knowledge, knowledge, levels, run) is not None for run in members)
             cells = [estimate_text(name, found[name]) for name in names]

@@ -175,4 +175,6 @@ def number(name: str, value: float | None) -> str:
         return f"{value:+.2f}"
     if name.endswith("_ppl"):
         return f"{value:.4g}"
-    return f"{value:.1f}" if name in ("epochs_to_forget", "log10_forget_quality") else f"{value:.3f}"
+    return (
+        f"{value:.1f}" if name in ("epochs_to_forget", "log10_forget_quality") else f"{value:.3f}"
+    )

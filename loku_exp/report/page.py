@@ -78,7 +78,12 @@ def write_report(found: Collection, runs: list[Run], root: Path, folder: Path) -
         evaluated=_evaluated(only), toys=sum(run.record.run.toy for run in runs),
     )  # fmt: skip
     write_text(folder / PAGE, text)
-    plots = [folder / f"{plot.name}.{end}" for s in sections for plot in s.plots for end in ("png", "svg")]
+    plots = [
+        folder / f"{plot.name}.{end}"
+        for s in sections
+        for plot in s.plots
+        for end in ("png", "svg")
+    ]
     return [folder / PAGE, *written, *plots]
 
 

@@ -14,7 +14,7 @@ from loku_exp.report.matched import KNOWLEDGE, goal, path
 from loku_exp.report.measures import UTILITIES, final, label
 
 Points = list[tuple[float, float]]
-GREY = {"color": "0.45", "linewidth": 1.0}
+GREY: dict[str, Any] = {"color": "0.45", "linewidth": 1.0}
 MOST_COLUMNS = 5
 
 
@@ -71,7 +71,7 @@ def quality_and_utility(group: Group, looks: Looks, folder: Path, name: str) -> 
     caption = (
         f"{label(kept)} against log10 of forget quality (p of the KS test), markers growing with the "
         "epochs, starting at the target; right of the dashed line a model is not distinguishable from the "
-        "reference (star). Mean over runs. Forget quality is high for a collapsed model too: read both axes."
+        "reference (star). Mean over runs. Forget quality is high for a collapsed model too: mind both axes."
         + _left_out(group)
     )
     if kept != "model_utility":
@@ -96,7 +96,7 @@ def compute(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
 
     what = (
         "against training FLOPs, spread evenly over the updates of a run; each run a line, a marker at its "
-        f"end; grey: the {_goal_name(group)}. A curve begins after the Fisher pass and the low-rank step of "
+        f"end; grey: the {_goal_name(group)}. A curve begins after Fisher pass and low-rank step of "
         "its init, counted in full, though runs on one model and forget set share the Fisher pass."
     )
     figure, caption = _two_rows(group, looks, kept, draw, f"{power}FLOPs", what)
@@ -123,7 +123,10 @@ def _two_rows(
     axes[0, 0].set_ylabel(label(knowledge))
     axes[1, 0].set_ylabel(label(kept))
     legend(figure, [*used, handle(_goal_name(group), **GREY, linestyle=(0, (2, 2)))])
-    return figure, f"{label(knowledge)} (upper row) and {label(kept)} (lower row) {what}{_left_out(group)}"
+    return (
+        figure,
+        f"{label(knowledge)} (upper row) and {label(kept)} (lower row) {what}{_left_out(group)}",
+    )
 
 
 def ranks(group: Group) -> dict[str, dict[Arm, list[Run]]]:

@@ -8,7 +8,12 @@ from loku_exp.report.measures import kind_of
 
 OF_UNIT = {"forget_split", "retain_split", "data_digest", "seeds", "retain_rows"}
 OF_METHOD = {"updates", "examples_per_update", "reduction", "micro_batch_size"}
-ROWS_OF_UNIT = {"sibling", "retain", "unseen", "wikitext"}  # TDEC: what overlap leaves, by forget set
+ROWS_OF_UNIT = {
+    "sibling",
+    "retain",
+    "unseen",
+    "wikitext",
+}  # TDEC: what overlap leaves, by forget set
 
 
 def shared(run: Run) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def _plain(run: Run) -> str:
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
             flat |= {f"{key} of {inner}": found for inner, found in value.items()}
@@ -77,6 +82,7 @@ def _flat(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(content: Any) -> str:
+    """Return plain data as text that is equal where they are equal."""
     return json.dumps(content, sort_keys=True, default=str)
 
 

@@ -46,7 +46,7 @@ class Table:
 
 def all_runs(group: Group) -> Table:
     """Return one row per run, repeats included, with its verdict."""
-    runs = sorted([*group.runs, *group.repeats], key=lambda run: (group.label(_arm(group, run))))
+    runs = sorted([*group.runs, *group.repeats], key=lambda run: group.label(_arm(group, run)))
     names = _measures(group, runs)
     table = Table(
         "runs", "All runs", ["method", "unit", "seed", *map(label, names), "verdict", "run"], []
@@ -233,9 +233,7 @@ def _arm(group: Group, run: Run) -> Arm:
     return group.arms[run.folder]
 
 
-def _arrow(
-    name: str, ours: dict[str, Estimate | None], theirs: dict[str, Estimate | None]
-) -> str:
+def _arrow(name: str, ours: dict[str, Estimate | None], theirs: dict[str, Estimate | None]) -> str:
     mine, other = ours.get(name), theirs.get(name)
     if name in NO_ARROW or mine is None or other is None:
         return ""

@@ -1,0 +1,292 @@
+"""Two runs in pairs: differences over the same evaluated rows, with block-bootstrap intervals."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from loku_exp import results
+from loku_exp.cache import write_text
+from loku_exp.errors import UserError
+from loku_exp.record_schema import Record
+from loku_exp.report.estimates import FEW_BLOCKS, block_bootstrap
+from loku_exp.report.groups import method_name
+from loku_exp.report.samples import Row, read_examples
+from loku_exp.signatures import nearest
+from loku_exp.table import SETS, labels
+
+IDENTITY = ("model", "set", "row", "group", "tokens")
+SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
+UNIT = (
+    "The intervals are over evaluated rows, in blocks, of this one pair of runs. They do not say whether "
+    "the difference holds on another base model, forget set or seed: that takes several runs of each, and "
+    "the report over all of them."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B minus A of one quantity on one set.
+
+    Attributes:
+        set: of rows.
+        metric: of `examples.jsonl`; ``per_token`` is exp(-loss).
+        a: mean of run A.
+        b: mean of run B.
+        difference: mean of B - A over rows.
+        low: lower end of its 95 % interval; None with one block.
+        high: upper end.
+        rows: pairs.
+        blocks: authors or documents that were resampled.
+    """
+
+    set: str
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float | None
+    high: float | None
+    rows: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs in pairs.
+
+    Attributes:
+        a: run id, label and folder of the first.
+        b: of the second.
+        model: which model of them.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        differences: per set and quantity.
+        notes: what a reader must know.
+    """
+
+    a: dict[str, Any]
+    b: dict[str, Any]
+    model: str
+    resamples: int
+    seed: int
+    differences: list[Difference]
+    notes: list[str]
+
+
+def compare(
+    first: Path,
+    second: Path,
+    *,
+    model: str = "unlearned",
+    block: str = "auto",
+    resamples: int = 10000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the rows of two finished runs.
+
+    Args:
+        first: folder of run A.
+        second: folder of run B.
+        model: which model of both.
+        block: ``group`` (author), ``row`` (each text a document of its own), or ``auto``: group for
+            questions, row for texts to extract, whose group is a domain, not a document.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: a run is not finished or damaged, the two are of other data or scoring, or one has no
+            such model.
+    """
+    records = [_finished(folder) for folder in (first, second)]
+    _check_comparable(*records)
+    rows = [_rows_of(folder, model) for folder in (first, second)]
+    if rows[0].keys() != rows[1].keys():
+        apart = sorted(rows[0].keys() ^ rows[1].keys())[:3]
+        raise UserError(f"{first} and {second} evaluated other rows, e.g. {apart}; nothing to pair")
+    notes = [UNIT, *_notes(*records)]
+    differences = []
+    for name in dict.fromkeys(key[0] for key in rows[0]):
+        keys = [key for key in rows[0] if key[0] == name]
+        pairs = [(rows[0][key], rows[1][key]) for key in keys]
+        _check_same_texts(pairs, name)
+        blocks, note = _blocks(pairs, block, name)
+        notes += [note] if note else []
+        metrics, broken = _metrics(pairs)
+        notes += [f"{name}: {metric} left out, it is not finite in some row" for metric in broken]
+        for metric in metrics:
+            differences.append(_difference(pairs, blocks, name, metric, resamples, seed))
+    if not differences:
+        raise UserError(f"{first} and {second} share no quantity per row of {model}")
+    a, b = (_identity(r, f) for r, f in zip(records, (first, second), strict=True))
+    return Comparison(a, b, model, resamples, seed, differences, list(dict.fromkeys(notes)))
+
+
+def show(comparison: Comparison) -> None:
+    """Print a comparison as a table."""
+    console = Console()
+    table = Table(title=f"{comparison.model}: B - A", title_justify="left")
+    for name in ("", "A", "B", "B - A", "95 %", "rows", "blocks"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=name in ("", "95 %"))
+    for row in comparison.differences:
+        values = [f"{value:.3f}" for value in (row.a, row.b)]
+        table.add_row(
+            _label(row), *values, f"{row.difference:+.3f}", _interval(row), str(row.rows),
+            str(row.blocks),
+        )  # fmt: skip
+    for letter, run in (("A", comparison.a), ("B", comparison.b)):
+        console.print(
+            f"{letter}: {run['label']} ({run['id']})", highlight=False, markup=False, soft_wrap=True
+        )
+    console.print(table)
+    for note in comparison.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write a comparison as JSON and CSV; return the files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--to {folder}: it cannot be made ({error.strerror})") from error
+    stem = f"compare-{comparison.a['id']}-{comparison.b['id']}-{comparison.model}"
+    files = [folder / f"{stem}.json", folder / f"{stem}.csv"]
+    write_text(files[0], json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
+    write_text(files[1], pd.DataFrame(map(asdict, comparison.differences)).to_csv(index=False))
+    return files
+
+
+def _finished(folder: Path) -> Record:
+    if not (folder / results.DONE).is_file():
+        raise UserError(f"{folder}: not the folder of a finished run (it has no {results.DONE})")
+    return results.read(folder)
+
+
+def _check_comparable(a: Record, b: Record) -> None:
+    for key in SAME_PROTOCOL:
+        ours, theirs = a.protocol.get(key), b.protocol.get(key)
+        if ours != theirs:
+            raise UserError(
+                f"the runs differ in {key} ({ours} and {theirs}): their rows are not pairs; compare runs "
+                "on the same data and scoring"
+            )
+
+
+def _rows_of(folder: Path, model: str) -> dict[tuple[str, Any], Row]:
+    examples = read_examples(folder)
+    models = sorted({str(row["model"]) for row in examples})
+    if model not in models:
+        raise UserError(
+            f"--model {model}: {folder} has no rows of it{nearest(model, models)} "
+            f"(there are {', '.join(models) or 'none'})"
+        )
+    return {(row["set"], row["row"]): row for row in examples if row["model"] == model}
+
+
+def _check_same_texts(pairs: list[tuple[Row, Row]], name: str) -> None:
+    for a, b in pairs:
+        if a.get("tokens") != b.get("tokens"):
+            raise UserError(
+                f"row {a['row']} of {name} has {a.get('tokens')} tokens in one run and {b.get('tokens')} in "
+                "the other: they are not the same texts under one tokenizer"
+            )
+
+
+def _blocks(pairs: list[tuple[Row, Row]], block: str, name: str) -> tuple[list[Any], str | None]:
+    """Return the block of each pair, and what to say of them."""
+    rows = [a["row"] for a, _ in pairs]
+    groups = [a.get("group") for a, _ in pairs]
+    if block == "group" and any(group is None for group in groups):
+        raise UserError(f"--block group: the rows of {name} have no group; use --block row")
+    texts = "ma" in pairs[0][0]
+    by_row = block == "row" or (block == "auto" and (texts or None in groups))
+    if by_row:
+        why = " (each text is a document; its group is the domain it is from)" if texts else ""
+        return rows, f"blocks are single rows{why}"
+    count = len(set(groups))
+    if count == 1:
+        return (
+            groups,
+            f"{name}: all rows are of one group, so there is no interval; try --block row",
+        )
+    few = f"{name}: only {count} blocks; intervals over so few tend to be too narrow"
+    return groups, few if count < FEW_BLOCKS else None
+
+
+def _difference(
+    pairs: list[tuple[Row, Row]],
+    blocks: list[Any],
+    name: str,
+    metric: str,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    a, b = (np.array([_value(pair[side], metric) for pair in pairs]) for side in (0, 1))
+    found = block_bootstrap(b - a, blocks, resamples=resamples, seed=seed)
+    means = float(a.mean()), float(b.mean())
+    return Difference(
+        name, metric, *means, found.value, found.low, found.high, rows=len(pairs), blocks=found.n
+    )
+
+
+def _metrics(pairs: list[tuple[Row, Row]]) -> tuple[list[str], list[str]]:
+    """Return the quantities that every row of both runs has, exp(-loss) too, and those not finite."""
+    rows = [row for pair in pairs for row in pair]
+    names = [name for name in rows[0] if name not in IDENTITY]
+    names = [name for name in names if all(_is_number(row.get(name)) for row in rows)]
+    broken = [name for name in names if not all(math.isfinite(row[name]) for row in rows)]
+    names = [name for name in names if name not in broken]
+    return [*names, *(["per_token"] if "loss" in names else [])], broken
+
+
+def _value(row: Row, metric: str) -> float:
+    return math.exp(-row["loss"]) if metric == "per_token" else float(row[metric])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _identity(record: Record, folder: Path) -> dict[str, Any]:
+    choices = record.run.choices
+    parts = [f"{choices['model']} on {choices['dataset']}"]
+    if "loss" in choices:
+        parts.append(method_name(choices["loss"], choices["init"]))
+        parts += [f"rank {choices['lora.rank']}"] if choices.get("lora.rank") else []
+    parts += [f"seed {record.run.seed}", *([record.run.label] if record.run.label else [])]
+    seeds = record.protocol.get("seeds")
+    return {"id": record.run.id, "label": ", ".join(parts), "folder": str(folder), "seeds": seeds}
+
+
+def _notes(a: Record, b: Record) -> list[str]:
+    notes = []
+    if a.run.id == b.run.id:
+        notes.append("both folders are of the same configuration")
+    if a.run.toy or b.run.toy:
+        notes.append("TOY data or model: says nothing about these methods on a pretrained model")
+    if a.run.format != b.run.format:
+        notes.append(f"formats of numbers differ: {a.run.format} and {b.run.format}")
+    for key in ("target", "reference"):
+        seeds = [record.protocol.get("seeds", {}).get(key) for record in (a, b)]
+        if seeds[0] != seeds[1]:
+            notes.append(f"{key} seeds differ ({seeds[0]} and {seeds[1]}): not the method alone")
+    return notes
+
+
+def _label(row: Difference) -> str:
+    name = {"log_ratio": "log ratio", "per_token": "probability"}.get(row.metric)
+    if name is None:
+        return labels({f"{row.set}_{row.metric}"})[f"{row.set}_{row.metric}"]
+    return f"{SETS.get(row.set, row.set)}, {name}"
+
+
+def _interval(row: Difference) -> str:
+    if row.low is None or row.high is None:
+        return "none"
+    return f"[{row.low:+.3f}, {row.high:+.3f}]"

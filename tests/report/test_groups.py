@@ -1,0 +1,130 @@
+"""What may stand in one table, what is one arm, what is a unit."""
+
+import pytest
+
+from loku_exp.report.collect import collect
+from loku_exp.report.groups import group_runs, unit_of
+from tests.report.factory import edit, tdec, tofu
+
+
+def groups_of(root):
+    return group_runs(collect(root).runs)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("truth_ratio", "arithmetic", "truth_ratio: arithmetic"),
+        ("scoring", "another", "scoring: another"),
+        ("limit", 100, "limit: 100"),
+        ("rows", {"forget": 400, "retain": 400, "authors": 100, "facts": 117}, "rows of forget"),
+        ("data_digest", "other-data", "data other-data"),
+        ("invented_later", 1, "invented_later: 1"),
+    ],
+)
+def test_another_protocol_is_another_group(tmp_path, key, value, shown):
+    tofu(tmp_path)
+    tofu(tmp_path, loss="gd", **{key: value})
+    first, second = groups_of(tmp_path)
+    assert len(first.runs) == len(second.runs) == 1
+    assert any(shown in group.headline for group in (first, second))
+    assert first.headline != second.headline
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["run"].update(toy=True, label="TOY data"),
+        lambda record: record["run"].update(format=1),
+        lambda record: record["models"]["target"].update(weights="from_scratch"),
+        lambda record: record["run"]["choices"].update(model="llama2"),
+    ],
+)
+def test_toy_format_and_weights_are_never_mixed(tmp_path, change):
+    tofu(tmp_path)
+    edit(tofu(tmp_path, loss="gd"), change)
+    assert [len(group.runs) for group in groups_of(tmp_path)] == [1, 1]
+
+
+def test_toys_come_last_and_say_so(tmp_path):
+    edit(tofu(tmp_path, loss="ga"), lambda r: r["run"].update(toy=True, label="TOY data"))
+    tofu(tmp_path)
+    real, toy = groups_of(tmp_path)
+    assert (real.toy, toy.toy) == (False, True)
+    assert "TOY data" in toy.headline
+    assert any("TOY data: says nothing" in note for note in toy.notes)
+
+
+def test_splits_of_tofu_are_groups_and_sets_of_tdec_are_units(tmp_path):
+    for split in ("forget05", "forget10"):
+        tofu(tmp_path, split=split)
+    for number in (0, 1, 2):
+        tdec(tmp_path, forget_set=number)
+    sizes = {group.headline: len(group.runs) for group in groups_of(tmp_path)}
+    assert sorted(sizes.values()) == [1, 1, 3]
+    (extraction,) = [g for g in groups_of(tmp_path) if g.kind == "extraction"]
+    assert {unit_of(run).forget_set for run in extraction.runs} == {"32_0", "32_1", "32_2"}
+    assert "3 forget sets (32_0, 32_1, 32_2)" in extraction.notes[0]
+
+
+def test_a_set_with_two_data_is_not_averaged(tmp_path):
+    tdec(tmp_path, forget_set=0)
+    tdec(tmp_path, forget_set=0, loss="gd", data_digest="changed")
+    tdec(tmp_path, forget_set=1)
+    assert [len(group.runs) for group in groups_of(tmp_path)] == [1, 1, 1]
+
+
+def test_a_setting_outside_the_choices_makes_another_arm(tmp_path):
+    tofu(tmp_path)
+    fast = tofu(tmp_path, seed=1)
+    text = (fast / "config.yaml").read_text().replace("0.0002", "0.001")
+    (fast / "config.yaml").write_text(text)
+    (group,) = groups_of(tmp_path)
+    labels = {group.label(arm) for arm in group.by_arm()}
+    assert labels == {"IHL + FILA, learning_rate 0.0002", "IHL + FILA, learning_rate 0.001"}
+
+
+def test_labels_name_only_what_differs(tmp_path):
+    tofu(tmp_path, rank=4)
+    tofu(tmp_path, rank=8)
+    tofu(tmp_path, loss="gd", init=None, rank=None)
+    (group,) = groups_of(tmp_path)
+    assert [group.label(arm) for arm in group.by_arm()] == [
+        "IHL + FILA, rank 4",
+        "IHL + FILA, rank 8",
+        "GD, all weights",
+    ]
+
+
+def test_only_the_unlearning_seed_varies(tmp_path):
+    for seed in (0, 1, 2):
+        tofu(tmp_path, seed=seed)
+    (group,) = groups_of(tmp_path)
+    assert "Only the unlearning seed varies (0, 1, 2)" in group.notes[0]
+    assert len({unit_of(run) for run in group.runs}) == 1
+
+
+def test_a_repeat_is_listed_and_not_counted(tmp_path):
+    old, new = tofu(tmp_path, seed=0), tofu(tmp_path, seed=1)
+    for folder in (old, new):
+        edit(folder, lambda record: record["run"].update(id="same"))
+    (group,) = groups_of(tmp_path)
+    assert [run.folder for run in group.runs] == [new]  # the newer one
+    assert [run.folder for run in group.repeats] == [old]
+    assert any("1 repeated" in note for note in group.notes)
+
+
+def test_unlike_targets_under_one_seed_are_said(tmp_path):
+    tofu(tmp_path)
+    other = tofu(tmp_path, loss="gd")
+    (group,) = groups_of(tmp_path)
+    assert not any("other weights" in note for note in group.notes)
+    edit(other, lambda record: record["models"]["target"]["metrics"].update(forget_prob=0.7))
+    (group,) = groups_of(tmp_path)
+    assert any("other weights" in note for note in group.notes)
+
+
+def test_a_missing_configuration_is_said(tmp_path):
+    (tofu(tmp_path) / "config.yaml").unlink()
+    (group,) = groups_of(tmp_path)
+    assert any("1 runs have no readable config.yaml" in note for note in group.notes)
