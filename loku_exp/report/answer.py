@@ -7,7 +7,7 @@ from loku_exp.report.ends import front_of, front_points
 from loku_exp.report.estimates import Estimate, mean_over_units, success_rate
 from loku_exp.report.groups import Arm, Group, Unit, unit_of
 from loku_exp.report.measures import final, label, number, outcome
-from loku_exp.report.tables import Table, mean_of, over_units, share_kept
+from loku_exp.report.tables import Table, identity_of, mean_of, over_units, share_kept
 
 MOST_ROWS = 8
 
@@ -63,7 +63,7 @@ def summary(group: Group) -> Table:
         [],
     )
     order = ranked(group, arms) if points else list(arms)
-    for arm in order[:MOST_ROWS]:
+    for arm in order:
         runs = arms[arm]
         collapsed = sum(outcome(run.record).collapsed for run in runs)
         rate = _success(runs)
@@ -80,7 +80,15 @@ def summary(group: Group) -> Table:
                 f"COLLAPSED {collapsed} of {len(runs)}" if collapsed else "",
             ]
         )
+        table.data.append(
+            identity_of(group, arm)
+            | {"success": rate.value if rate else None, "gap": group.forgetting}
+            | {"gap_mean": points[arm][0] if arm in points else None, "utility": group.utility}
+            | {"utility_kept": _share(group, runs), "n": len({unit_of(run) for run in runs})}
+            | {"on_front": arm in front, "collapsed": collapsed, "runs": len(runs)}
+        )
     if len(order) > MOST_ROWS:
+        table.rows = table.rows[:MOST_ROWS]
         table.notes.append(
             f"The first {MOST_ROWS} of {len(order)}; all are in the tables of means."
         )
@@ -126,7 +134,8 @@ def _how(group: Group, runs: list[Run]) -> str:
 
 
 def _kept(group: Group, runs: list[Run]) -> str:
-    return f"{_percent(_share(group, runs)) or 'an unknown share'} of the target's {label(str(group.utility))}"
+    share = _percent(_share(group, runs)) or "an unknown share"
+    return f"{share} of the target's {label(str(group.utility))}"
 
 
 def _certainty(group: Group, order: list[Arm]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -131,14 +132,19 @@ def compare(
 def show(comparison: Comparison) -> None:
     """Print a comparison as a table."""
     console = Console()
-    table = Table(title=f"{comparison.model}: B - A", title_justify="left")
-    for name in ("", "A", "B", "B - A", "95 %", "rows", "blocks"):
+    table = Table(
+        title=f"{comparison.model}: B - A",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in ("", "A", "B", "B - A", "95 %", "rows / blocks"):
         table.add_column(name, justify="right" if name else "left", no_wrap=name in ("", "95 %"))
     for row in comparison.differences:
         values = [f"{value:.3f}" for value in (row.a, row.b)]
         table.add_row(
-            _label(row), *values, f"{row.difference:+.3f}", _interval(row), str(row.rows),
-            str(row.blocks),
+            _label(row), *values, f"{row.difference:+.3f}", _interval(row),
+            f"{row.rows} / {row.blocks}",
         )  # fmt: skip
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         console.print(
@@ -193,7 +199,7 @@ def _check_same_texts(pairs: list[tuple[Row, Row]], name: str) -> None:
     for a, b in pairs:
         if a.get("tokens") != b.get("tokens"):
             raise UserError(
-                f"row {a['row']} of {name} has {a.get('tokens')} tokens in one run and {b.get('tokens')} in "
+                f"row {a['row']} of {name} has {a.get('tokens')} tokens in one run, {b.get('tokens')} in "
                 "the other: they are not the same texts under one tokenizer"
             )
 

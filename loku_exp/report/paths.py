@@ -71,7 +71,7 @@ def quality_and_utility(group: Group, looks: Looks, folder: Path, name: str) -> 
     caption = (
         f"{label(kept)} against log10 of forget quality (p of the KS test), markers growing with the "
         "epochs, starting at the target; right of the dashed line a model is not distinguishable from the "
-        "reference (star). Mean over runs. Forget quality is high for a collapsed model too: mind both axes."
+        "reference (star). Mean over runs. Forget quality is high for a collapsed model too."
         + _left_out(group)
     )
     if kept != "model_utility":

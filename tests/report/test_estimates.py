@@ -85,9 +85,7 @@ def slow_bootstrap(differences, blocks, resamples, seed):
     names = list(dict.fromkeys(blocks))
     means = []
     for drawn in rng.integers(len(names), size=(resamples, len(names))):
-        rows = [
-            d for k in drawn for d, b in zip(differences, blocks, strict=True) if b == names[k]
-        ]
+        rows = [d for k in drawn for d, b in zip(differences, blocks, strict=True) if b == names[k]]
         means.append(fmean(rows))
     means.sort()
 

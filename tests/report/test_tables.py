@@ -118,7 +118,12 @@ def test_matched_forgetting_by_hand(tmp_path):
     def curve(points):
         def change(record):
             record["curve"] = [
-                {"model": "m", "epoch": i, "step": i, "metrics": {"forget_prob": f, "retain_prob": u}}
+                {
+                    "model": "m",
+                    "epoch": i,
+                    "step": i,
+                    "metrics": {"forget_prob": f, "retain_prob": u},
+                }
                 for i, (f, u) in enumerate(points)
             ]
             record["models"]["target"]["metrics"]["forget_prob"] = points[0][0]
@@ -131,15 +136,17 @@ def test_matched_forgetting_by_hand(tmp_path):
     table = matched(only_group(tmp_path))
 
     def cell(level, arm):
-        (row,) = [r for r in table.data if level in r["level"] and r["arm"] == arm
+        (row,) = [r for r in table.data if r["level"] == level and r["arm"] == arm
                   and r["metric"] == "retain_prob"]  # fmt: skip
         return row
 
     # The reference has 0.15; half way from 0.95 is 0.55; all reach 0.25.
-    assert cell("half way", "GD + FILA")["mean"] == pytest.approx(0.9)
-    assert cell("half way", "IHL + FILA")["mean"] == pytest.approx(0.8)
+    assert cell("half way to the reference", "GD + FILA")["mean"] == pytest.approx(0.9)
+    assert cell("half way to the reference", "IHL + FILA")["mean"] == pytest.approx(0.8)
     assert cell("the reference", "IHL + FILA")["mean"] == pytest.approx(0.6)
-    assert cell("which all runs reach", "IHL + FILA")["mean"] == pytest.approx(at_level(fast, 0.25))
+    assert cell("0.250, which all runs reach", "IHL + FILA")["mean"] == pytest.approx(
+        at_level(fast, 0.25)
+    )
     assert [row for row in table.rows if row[0] == "the reference" and row[1] == "GD + FILA"] == [
         ["the reference", "GD + FILA", "0 of 1", ""]
     ]
