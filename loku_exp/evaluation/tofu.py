@@ -219,6 +219,7 @@ class TofuTask(ConfigurableTask):
             "log_ratio": log_r,
         }
         if self.generate:
+            example |= {"question": record.question, "reference": record.reference}
             example["generation"] = self.suite.decode(results[-1])
             values["rouge"] = rouge_recall(record.reference, example["generation"])
         if self.reference is not None:

@@ -5,9 +5,10 @@ from statistics import fmean
 from loku_exp.report.collect import Run
 from loku_exp.report.ends import front_of, front_points
 from loku_exp.report.estimates import Estimate, mean_over_units, success_rate
-from loku_exp.report.groups import Arm, Group, Unit, unit_of
+from loku_exp.report.groups import Arm, Group
 from loku_exp.report.measures import final, label, number, outcome
 from loku_exp.report.tables import Table, identity_of, mean_of, over_units, share_kept
+from loku_exp.report.units import Unit, unit_of
 
 MOST_ROWS = 8
 
@@ -144,8 +145,10 @@ def _certainty(group: Group, order: list[Arm]) -> str:
     by_success = group.kind == "extraction" and _rate(first) != _rate(second)
     difference = _paired(group, first, second, by_success=by_success)
     what = "success" if by_success else _judged_by(group)
-    if difference is None or difference.low is None or difference.high is None:
-        return "One unit only (n = 1): the order is not established."
+    if difference is None:
+        return "The first two ran on no common unit: their order is not established."
+    if difference.low is None or difference.high is None:
+        return "They share one unit only (n = 1): the order is not established."
     apart = difference.low > 0 or difference.high < 0
     return (
         f"The first two differ in {what} by {abs(difference.value):.2g}, paired over {difference.n} units; "

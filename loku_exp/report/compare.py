@@ -12,18 +12,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from loku_exp import results
 from loku_exp.cache import write_text
 from loku_exp.errors import UserError
 from loku_exp.record_schema import Record
 from loku_exp.report.estimates import FEW_BLOCKS, block_bootstrap
 from loku_exp.report.groups import method_name
-from loku_exp.report.samples import Row, read_examples
-from loku_exp.signatures import nearest
+from loku_exp.report.pairing import Pairs, finished, paired_rows
+from loku_exp.report.samples import Row
 from loku_exp.table import SETS, labels
 
 IDENTITY = ("model", "set", "row", "group", "tokens")
-SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
 UNIT = (
     "The intervals are over evaluated rows, in blocks, of this one pair of runs. They do not say whether "
     "the difference holds on another base model, forget set or seed: that takes several runs of each, and "
@@ -105,18 +103,11 @@ def compare(
         UserError: a run is not finished or damaged, the two are of other data or scoring, or one has no
             such model.
     """
-    records = [_finished(folder) for folder in (first, second)]
-    _check_comparable(*records)
-    rows = [_rows_of(folder, model) for folder in (first, second)]
-    if rows[0].keys() != rows[1].keys():
-        apart = sorted(rows[0].keys() ^ rows[1].keys())[:3]
-        raise UserError(f"{first} and {second} evaluated other rows, e.g. {apart}; nothing to pair")
+    by_set = paired_rows((first, second), model)
+    records = [finished(folder) for folder in (first, second)]
     notes = [UNIT, *_notes(*records)]
     differences = []
-    for name in dict.fromkeys(key[0] for key in rows[0]):
-        keys = [key for key in rows[0] if key[0] == name]
-        pairs = [(rows[0][key], rows[1][key]) for key in keys]
-        _check_same_texts(pairs, name)
+    for name, pairs in by_set.items():
         blocks, note = _blocks(pairs, block, name)
         notes += [note] if note else []
         metrics, broken = _metrics(pairs)
@@ -168,43 +159,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     return files
 
 
-def _finished(folder: Path) -> Record:
-    if not (folder / results.DONE).is_file():
-        raise UserError(f"{folder}: not the folder of a finished run (it has no {results.DONE})")
-    return results.read(folder)
-
-
-def _check_comparable(a: Record, b: Record) -> None:
-    for key in SAME_PROTOCOL:
-        ours, theirs = a.protocol.get(key), b.protocol.get(key)
-        if ours != theirs:
-            raise UserError(
-                f"the runs differ in {key} ({ours} and {theirs}): their rows are not pairs; compare runs "
-                "on the same data and scoring"
-            )
-
-
-def _rows_of(folder: Path, model: str) -> dict[tuple[str, Any], Row]:
-    examples = read_examples(folder)
-    models = sorted({str(row["model"]) for row in examples})
-    if model not in models:
-        raise UserError(
-            f"--model {model}: {folder} has no rows of it{nearest(model, models)} "
-            f"(there are {', '.join(models) or 'none'})"
-        )
-    return {(row["set"], row["row"]): row for row in examples if row["model"] == model}
-
-
-def _check_same_texts(pairs: list[tuple[Row, Row]], name: str) -> None:
-    for a, b in pairs:
-        if a.get("tokens") != b.get("tokens"):
-            raise UserError(
-                f"row {a['row']} of {name} has {a.get('tokens')} tokens in one run, {b.get('tokens')} in "
-                "the other: they are not the same texts under one tokenizer"
-            )
-
-
-def _blocks(pairs: list[tuple[Row, Row]], block: str, name: str) -> tuple[list[Any], str | None]:
+def _blocks(pairs: Pairs, block: str, name: str) -> tuple[list[Any], str | None]:
     """Return the block of each pair, and what to say of them."""
     rows = [a["row"] for a, _ in pairs]
     groups = [a.get("group") for a, _ in pairs]
@@ -226,7 +181,7 @@ def _blocks(pairs: list[tuple[Row, Row]], block: str, name: str) -> tuple[list[A
 
 
 def _difference(
-    pairs: list[tuple[Row, Row]],
+    pairs: Pairs,
     blocks: list[Any],
     name: str,
     metric: str,
@@ -241,7 +196,7 @@ def _difference(
     )
 
 
-def _metrics(pairs: list[tuple[Row, Row]]) -> tuple[list[str], list[str]]:
+def _metrics(pairs: Pairs) -> tuple[list[str], list[str]]:
     """Return the quantities that every row of both runs has, exp(-loss) too, and those not finite."""
     rows = [row for pair in pairs for row in pair]
     names = [name for name in rows[0] if name not in IDENTITY]

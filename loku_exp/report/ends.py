@@ -134,8 +134,8 @@ def _goal_marks(axis: Axes, group: Group, across: str) -> None:
     before = mean_of(group.runs, str(group.utility), "target")
     if before:
         axis.axhline(before.value, **grey, linestyle=":")  # type: ignore[arg-type]
-        axis.annotate("target", (0.995, before.value), xycoords=("axes fraction", "data"),
-                      ha="right", va="bottom", color="0.35")  # fmt: skip
+        axis.annotate("target", (0.01, before.value), xycoords=("axes fraction", "data"),
+                      ha="left", va="bottom", color="0.35")  # fmt: skip
     axis.set_ylabel(label(str(group.utility)))
     if across == "forget_ma":
         limits = [run.record.training["thresholds"]["ma"] for run in group.runs]
@@ -180,13 +180,11 @@ def _lines(
         axis.set(title=label(measure), xlabel=axis_label)
         axis.set_xticks(range(len(ticks)), ticks)
     legend(figure, [*used, handle("target", color="0.45", linestyle=":")])
-    absent = (
-        [label(m) for m in ABILITIES if m not in measures] if group.kind == "extraction" else []
-    )
+    absent = _absent_abilities(group)
     caption = (
         f"{', '.join(map(label, measures))} against {axis_label}: mean over all runs, bars: 95 % interval "
         f"over units where there are several; markers {SUCCESSES}."
-        + (f" Not measured here: {', '.join(absent)}." if absent else "")
+        + (f" Not measured in these runs: {', '.join(absent)}." if absent else "")
     )
     alt = f"{title} of {group.headline}. {caption} The table of means holds the numbers."
     return finished(figure, folder, name, title, caption, alt)
@@ -199,6 +197,14 @@ def _mark(axis: Axes, x: float, estimate: Any, look: dict[str, Any], runs: list[
         axis.vlines(x, estimate.low, estimate.high, color=look["color"], linewidth=0.8)
     marker = {**look, "linestyle": "", "fillstyle": style}
     axis.plot([x], [estimate.value], **marker, markerfacecoloralt="white", markersize=6)
+
+
+def _absent_abilities(group: Group) -> list[str]:
+    """Return which of TDEC's three abilities no run has."""
+    names = {name for run in group.runs for name in final(run.record)}
+    kinds = {"reasoning": "reasoning", "dialogue": "dialogue", "perplexity": "pile_ppl"}
+    absent = [k for k, start in kinds.items() if not any(name.startswith(start) for name in names)]
+    return absent if group.kind == "extraction" else []
 
 
 def _panels_of(group: Group) -> list[str]:

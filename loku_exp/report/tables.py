@@ -6,8 +6,9 @@ from typing import Any
 
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import Estimate, mean_over_units, success_rate
-from loku_exp.report.groups import Arm, Group, Unit, common_units, unit_of
+from loku_exp.report.groups import Arm, Group
 from loku_exp.report.measures import final, label, number, outcome, shown
+from loku_exp.report.units import Unit, common_units, unit_of
 
 NO_ARROW = {"log10_forget_quality", "forget_ks", "forget_shift", "epochs_to_forget"}
 SAME = 0.005  # smaller distances to the reference get no arrow, as in a run's own table
@@ -128,7 +129,7 @@ def unit_text(unit: Unit, group: Group) -> str:
         for name, value in unit._asdict().items()
         if len({getattr(other, name) for other in units}) > 1
     ]
-    return ", ".join(parts) or "the one"
+    return ", ".join(parts) or "only one"
 
 
 def share_kept(run: Run, utility: str | None) -> float | None:
@@ -196,11 +197,31 @@ def _means(group: Group, name: str, arms: dict[Arm, list[Run]]) -> Table:
             for m, found in estimates.items()
             if found
         ]
+    table.notes += _threshold_notes(runs)
     if not any(arms.values()):
         table.rows = []
     elif any(references.values()):
         table.notes.append("Arrows point from a method's value to the reference's.")
     return table
+
+
+def _threshold_notes(runs: list[Run]) -> list[str]:
+    """Return what EL and MA had to come below, where a stop rule says so."""
+    limits = [
+        run.record.training["thresholds"] for run in runs if "thresholds" in run.record.training
+    ]
+    if not limits:
+        return []
+    n = limits[0]["n"]
+    ranges = {
+        name: sorted({round(limit[key], 4) for limit in limits})
+        for name, key in ((f"EL_{n}", "el"), ("MA", "ma"))
+    }
+    texts = [
+        f"{name} < {known[0]:.4f}" + (f" to {known[-1]:.4f}" if len(known) > 1 else "")
+        for name, known in ranges.items()
+    ]
+    return [f"Forgotten means {' and '.join(texts)}."]
 
 
 def _common(group: Group, arms: dict[Arm, list[Run]]) -> tuple[dict[Arm, list[Run]], list[str]]:

@@ -3,7 +3,8 @@
 import pytest
 
 from loku_exp.report.collect import collect
-from loku_exp.report.groups import group_runs, unit_of
+from loku_exp.report.groups import group_runs
+from loku_exp.report.units import unit_of
 from tests.report.factory import edit, tdec, tofu
 
 
