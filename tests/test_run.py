@@ -87,7 +87,9 @@ def test_a_run_leaves_everything_promised(start, capsys):
     assert {row["model"] for row in examples} == {"target", "reference", "unlearned"}
     sets = record.protocol["rows"]
     assert len(examples) == 3 * sum(sets.values())
-    assert {"row", "group", "tokens", "loss", "log_ratio", "generation"} <= examples[0].keys()
+    assert {"row", "group", "tokens", "loss", "log_ratio", "generation", "question"} <= examples[
+        0
+    ].keys()
 
 
 def test_the_adapter_is_loaded_by_plain_peft_on_the_untouched_base(start):
