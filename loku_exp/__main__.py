@@ -29,6 +29,8 @@ def main() -> None:
         sys.argv[1:] = checked(sys.argv[1:])
     except ConfigError as error:
         _fail(error)
+    if sys.argv[1:2] == ["--multirun"]:
+        os.environ.setdefault("LOKU_SWEEP", " ".join(sys.argv[2:]))  # groups its jobs in a tracker
     _hydra_main()
 
 
@@ -54,9 +56,11 @@ def _hydra_main(composed: DictConfig) -> None:
     config = parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
     _prepare_environment(config)
     from loku_exp.run import run
+    from loku_exp.tracking import tracked
 
     try:
-        run(config)
+        with tracked(config.tracking):
+            run(config)
     except UserError as error:
         _fail(error)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from loku_exp.evaluation import published
 from loku_exp.evaluation.harness import Evaluation, evaluate, limits
 from loku_exp.evaluation.responses import Replay
 from loku_exp.evaluation.tofu import Suite
+from loku_exp.events import Measured, tell
 from loku_exp.materials import Materials, language_model
 from loku_exp.record_schema import CurvePoint
 from loku_exp.schema import Config
@@ -99,6 +100,7 @@ def assess_curve(
     """
     reference = evaluations.get("reference")
     points = [CurvePoint(model="target", epoch=0, step=0, metrics=evaluations["target"].metrics)]
+    tell(Measured(0, 0, evaluations["target"].metrics))
     if config.evaluation.curve == "none":
         return points
     for snapshot in unlearned.snapshots[:-1]:
@@ -117,7 +119,9 @@ def assess_curve(
                 ]
             lm = language_model(unlearned.model, config, materials)
             write_text(file, json.dumps(evaluate(lm, tasks).metrics))
-        points.append(curve_point(snapshot, json.loads(file.read_text())))
+        metrics = json.loads(file.read_text())
+        tell(Measured(snapshot.step, snapshot.epoch, metrics))
+        points.append(curve_point(snapshot, metrics))
     load_trained(unlearned.model, unlearned.snapshots[-1].folder)
     return points
 
@@ -129,7 +133,10 @@ def assess_unlearned(
     log.info("evaluating the unlearned model")
     tasks = _full_suite(materials, evaluations.get("reference"))
     lm = language_model(unlearned.model, config, materials)
-    return evaluate(lm, tasks, limits(materials.abilities, config.evaluation.limit))
+    found = evaluate(lm, tasks, limits(materials.abilities, config.evaluation.limit))
+    last = unlearned.snapshots[-1]
+    tell(Measured(last.step, last.epoch, found.metrics))
+    return found
 
 
 def curve_point(snapshot: Snapshot, metrics: dict[str, float]) -> CurvePoint:

@@ -4,7 +4,7 @@ Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or ra
 `ConfigError` that lists everything wrong with it. Nothing heavy is imported here.
 """
 
-import importlib
+import importlib.util
 from typing import Any
 
 from pydantic import ValidationError
@@ -92,6 +92,10 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config)
     problems += _reference_problems(config)
+    if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
+        problems.append(
+            "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"
+        )
     if config.model.weights == "pretrained" and not config.model.path:
         problems.append("model.path is not set; give a hub id or a folder: model.path=...")
     if config.model.weights == "random" and not config.model.architecture:

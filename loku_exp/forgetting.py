@@ -16,6 +16,7 @@ from loku_exp.cache import write_text
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.forgotten import Check, Thresholds, would_flip
 from loku_exp.evaluation.harness import Evaluation
+from loku_exp.events import Updated, tell
 from loku_exp.schema import StopConfig
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ class UntilForgotten(TrainerCallback):
         seconds = round(time.perf_counter() - started, 3)
         self.checks.append({"step": state.global_step, "seconds": seconds} | asdict(found))
         write_text(self.file, json.dumps(self.checks, indent=1))
+        measured = {"check_ma": found.ma} | ({} if found.el is None else {"check_el": found.el})
+        tell(Updated(state.global_step, measured))
         if found.forgotten:
             log.info("forgotten after update %d", state.global_step)
             control.should_training_stop = control.should_save = True

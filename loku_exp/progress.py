@@ -1,9 +1,11 @@
-"""The progress bar of a training."""
+"""The progress of a training: a bar, and events for who follows the run."""
 
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+
+from loku_exp.events import Updated, tell
 
 
 class Progress(TrainerCallback):
@@ -46,3 +48,12 @@ class Progress(TrainerCallback):
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+class Told(TrainerCallback):
+    """Tells who follows the run of every update: losses, gradient norm, learning rate."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Tell of an update."""
+        if logs and "loss" in logs:
+            tell(Updated(state.global_step, {k: v for k, v in logs.items() if k != "epoch"}))

@@ -17,12 +17,13 @@ from omegaconf import OmegaConf
 from loku_exp import __version__, identity
 from loku_exp.cache import digest, write_text
 from loku_exp.errors import UserError
+from loku_exp.events import Begun, Finished, tell
 from loku_exp.materials import Materials
 from loku_exp.results import DONE
 from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
-NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads"}
+NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "tracking"}
 RUN_FORMAT = 2  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 
@@ -95,6 +96,7 @@ def is_done(folder: Path) -> bool:
 def mark_done(folder: Path, run: str) -> None:
     """Mark a run as finished."""
     write_text(folder / DONE, f'{{"id": "{run}"}}\n')
+    tell(Finished(folder))
 
 
 def provenance() -> dict[str, Any]:
@@ -162,3 +164,4 @@ def begin(folder: Path, config: Config) -> None:
     if file.is_file() and file.read_text().strip() != commit:
         log.warning("begun at commit %s, going on at %s", file.read_text().strip(), commit)
     write_text(file, f"{commit}\n")
+    tell(Begun(folder, config))

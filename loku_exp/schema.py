@@ -157,6 +157,20 @@ class ReferenceConfig(Section):
     seed: Seed
 
 
+class TrackingConfig(Section):
+    """Where a run's progress is shown beside its folder; no part of what it computes."""
+
+    name: Literal["none", "wandb", "tensorboard"]
+    samples: int = Field(0, ge=0)  # texts of the forget set, before and after
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None  # null: in a sweep its command line
+    mode: Literal["online", "offline"] | None = None
+    artifact: bool = False  # upload the adapter
+    init_timeout: Positive | None = None  # seconds
+    finish_timeout: Positive | None = None  # seconds
+
+
 class Config(Section):
     """A whole run."""
 
@@ -169,6 +183,7 @@ class Config(Section):
     evaluation: EvaluationConfig
     target: TargetConfig
     reference: ReferenceConfig
+    tracking: TrackingConfig
     seed: Seed
     unlearn: bool
     output_dir: str

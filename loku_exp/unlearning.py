@@ -29,7 +29,7 @@ from loku_exp.errors import TrainingError
 from loku_exp.forgetting import UntilForgotten
 from loku_exp.inits.layers import Factors
 from loku_exp.losses.scores import LossTerms
-from loku_exp.progress import Progress
+from loku_exp.progress import Progress, Told
 from loku_exp.schema import TrainingConfig
 from loku_exp.seeds import derive
 from loku_exp.trainer_guards import EveryMatrixLearns
@@ -128,7 +128,8 @@ def unlearn(
     else:
         if newest is not None:
             log.info("going on from %s", newest.name)
-        callbacks = [EveryMatrixLearns(), Snapshots(steps, snapshots), stop, Progress("unlearning")]
+        callbacks: list[TrainerCallback] = [EveryMatrixLearns(), Snapshots(steps, snapshots)]
+        callbacks += [*([stop] if stop else []), Progress("unlearning"), Told()]
         with _staging(folder) as staging:
             history = fit(
                 trained,
@@ -145,7 +146,7 @@ def unlearn(
                 learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
                 folder=staging,
                 seed=derive(seed, "dropout"),
-                callbacks=[callback for callback in callbacks if callback is not None],
+                callbacks=callbacks,
                 resume_from=newest,
             )
     made = [
