@@ -109,18 +109,18 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch):
     assert (folder / "wandb").stat().st_mtime_ns == folder_of_run
 
 
-def test_an_interrupted_run_goes_on_under_its_id(start, monkeypatch):
+def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path, monkeypatch):
     on_save = Snapshots.on_save
 
     def killed(self, args, state, control, **rest):
         on_save(self, args, state, control, **rest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Snapshots, "on_save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        start(*OFFLINE, "seed=1", "evaluation.curve=none")
-    monkeypatch.undo()
-    (folder,) = [path for path in (Path(os.environ["HOME"]).parent / "out").iterdir()]
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "on_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(*OFFLINE, "seed=1", "evaluation.curve=none")
+    (folder,) = (tmp_path / "out").iterdir()
     first = read(folder)
     assert first["exit"] == 1
     assert [row["update"] for row in first["history"]] == [1, 2, 3, 4, 5]
