@@ -11,6 +11,7 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from loku_exp import parallel
 from loku_exp.compose import conf_dir, read_command_line, register_resolvers, rehearse
 from loku_exp.config import parse
 from loku_exp.console import start_logging
@@ -26,9 +27,17 @@ def main() -> None:
     start_logging()
     sys.path.insert(0, "")  # the user's own package, beside the command
     try:
-        sys.argv[1:] = checked(sys.argv[1:])
-    except ConfigError as error:
+        if parallel.rank() > 0:
+            parallel.assist()
+        else:
+            with parallel.leading():
+                _lead()
+    except UserError as error:
         _fail(error)
+
+
+def _lead() -> None:
+    sys.argv[1:] = checked(sys.argv[1:])
     if sys.argv[1:2] == ["--multirun"]:
         os.environ.setdefault("LOKU_SWEEP", " ".join(sys.argv[2:]))  # groups its jobs in a tracker
     _hydra_main()
@@ -43,6 +52,10 @@ def checked(arguments: list[str]) -> list[str]:
     line = read_command_line(arguments)
     if line is None:
         return arguments
+    if line.multirun and parallel.size() > 1:
+        raise ConfigError(
+            "-m under torchrun: a sweep runs its jobs in one process; start torchrun once a job, without -m"
+        )
     found: dict[str, None] = {}
     for overrides in line.jobs():
         found |= dict.fromkeys(rehearse(overrides, line.config_dir))

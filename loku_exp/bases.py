@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from loku_exp import identity, models
+from loku_exp import identity, models, parallel
 from loku_exp.cache import Cache, digest
 from loku_exp.console import start_logging
 from loku_exp.data.corpus import Role
@@ -59,7 +59,8 @@ def make_bases(config: Config, materials: Materials, cache: Cache) -> dict[Role,
     if config.reference.source in ("train", "path") and not _is_random(config):
         roles.append("reference")
     missing = [role for role in roles if not _is_made(role, config, materials, cache)]
-    if len(missing) > 1 and models.resolve_device(config.device).type == "cpu":
+    on_cpu = models.resolve_device(config.device).type == "cpu"
+    if (missing and parallel.size() > 1) or (len(missing) > 1 and on_cpu):
         log.info("making target and reference, side by side")
         _make_side_by_side(missing, config)
     return {role: make_base(role, config, materials, cache) for role in roles}
@@ -174,6 +175,8 @@ def _make_side_by_side(roles: list[Role], config: Config) -> None:
 
 def _make_in_own_process(role: Role, config: Config, position: int) -> None:
     start_logging()
+    if parallel.leave() and models.resolve_device(config.device).type == "cuda":
+        config = config.model_copy(update={"device": f"cuda:{position}"})  # a GPU for each
     torch.set_num_threads(config.threads)
     cache = Cache(config.cache_dir)
     make_base(role, config, load_materials(config, cache), cache, position)

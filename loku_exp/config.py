@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from loku_exp import signatures
+from loku_exp import parallel, signatures
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Component, Config, DatasetConfig, EvaluationConfig, OptimizationConfig
 
@@ -92,6 +92,11 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config)
     problems += _reference_problems(config)
+    if parallel.size() > 1 and ":" in config.device:
+        problems.append(
+            f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
+            "device out, or set device=cpu"
+        )
     if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
         problems.append(
             "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"

@@ -111,7 +111,7 @@ def workspace(entity: str, project: str) -> Any:
             ("epochs to forget, where it succeeded", "epochs_to_forget"),
         )
     ]
-    sections = {
+    sections: dict[str, list[Any]] = {
         "Forgetting against utility": trade_off,
         "Against rank": against_rank,
         "Unlearning curves": curves,

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
+from loku_exp import parallel
 from loku_exp.cache import write_text
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.forgotten import Check, Thresholds, would_flip
@@ -115,11 +116,12 @@ class UntilForgotten(TrainerCallback):
             return control
         started, training = time.perf_counter(), model.training
         model.eval()
-        found = self.measure(model)
+        found = parallel.of_first(lambda: self.measure(model))
         model.train(training)
         seconds = round(time.perf_counter() - started, 3)
         self.checks.append({"step": state.global_step, "seconds": seconds} | asdict(found))
-        write_text(self.file, json.dumps(self.checks, indent=1))
+        if parallel.rank() == 0:
+            write_text(self.file, json.dumps(self.checks, indent=1))
         measured = {"check_ma": found.ma} | ({} if found.el is None else {"check_el": found.el})
         tell(Updated(state.global_step, measured))
         if found.forgotten:

@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from loku_exp import models
+from loku_exp import models, parallel
 from loku_exp.adapters import Adapter, fold
 from loku_exp.bases import Base, load_base
 from loku_exp.cache import Cache, digest, write_folder
@@ -25,10 +25,10 @@ from loku_exp.evaluation.forgotten import Thresholds, check
 from loku_exp.forgetting import UntilForgotten
 from loku_exp.importance import draw_retain, fisher_measure
 from loku_exp.inits.layers import Factors, Importance, Layer, MeasureFisher
-from loku_exp.materials import Materials
+from loku_exp.materials import Materials, load_materials
 from loku_exp.schema import Component, Config
 from loku_exp.seeds import derive
-from loku_exp.unlearning import Unlearned, plan_of, unlearn
+from loku_exp.unlearning import Unlearned, initial_file, plan_of, unlearn
 
 log = logging.getLogger(__name__)
 # Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32 and 6e-3 in bf16, an
@@ -83,6 +83,8 @@ def apply(
         identity = digest([base.identity, config.model.dtype])
         measure = fisher_measure(model, identity, records.forget, records.retain, cache)
         initialise = partial(initial_factors, config.init, layers, measure)
+        initial_file(folder, initialise)
+    parallel.together(_join, base, config, folder, thresholds)
     until = None
     if thresholds is not None:
         texts = [record.prompt for record in records.evaluation["forget"]]
@@ -113,6 +115,16 @@ def apply(
     if adapter is None:
         models.store_as(unlearned.model, config.model.dtype)  # evaluated as it is shipped
     return unlearned
+
+
+def _join(base: Base, config: Config, folder: Path, thresholds: Thresholds | None) -> None:
+    """Unlearn with rank zero, from a copy of the target of this rank's own."""
+    torch.set_num_threads(config.threads)
+    cache = Cache(config.cache_dir)
+    materials = load_materials(config, cache)
+    adapter = plan_adapter(config, materials)
+    model = load_base(base, config, materials, train_all=adapter is None)
+    apply(model, base, adapter, config, materials, cache, folder, thresholds)
 
 
 def initial_factors(

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from loku_exp import parallel
 from loku_exp.cache import Cache, digest
 from loku_exp.data.corpus import Corpus, Template
 from loku_exp.errors import ModelError
@@ -37,7 +38,9 @@ def resolve_device(device: str) -> torch.device:
         ModelError: no such device here.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and parallel.size() > 1:
+        device = f"cuda:{parallel.local_rank()}"
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -1,6 +1,6 @@
 """What can be wrong with a run beyond its configuration, found before its folder is made."""
 
-from loku_exp import identity, models
+from loku_exp import identity, models, parallel
 from loku_exp.config import TARGET_IS_BASE
 from loku_exp.data.corpus import Role
 from loku_exp.errors import ConfigError, TrainingError
@@ -37,16 +37,16 @@ def _training_problems(config: Config, materials: Materials) -> list[str]:
     """Return which trainings would end before their first update."""
     records = materials.records
     rows = {"target": records.target_training, "reference": records.reference_training}
-    trainings: list[tuple[str, OptimizationConfig, int]] = [
-        ("model.finetuning", config.model.finetuning, len(rows[role]))
+    trainings: list[tuple[str, OptimizationConfig, int, int]] = [
+        ("model.finetuning", config.model.finetuning, len(rows[role]), 1)
         for role in trained_here(config)
     ]
     if config.unlearn:
-        trainings.append(("training", config.training, len(records.forget)))
+        trainings.append(("training", config.training, len(records.forget), parallel.size()))
     problems = []
-    for name, optimization, num_rows in trainings:
+    for name, optimization, num_rows, processes in trainings:
         try:
-            Plan.of(optimization, num_rows)
+            Plan.of(optimization, num_rows, processes)
         except TrainingError as error:
             problems.append(f"{name}.{error}")
     return problems

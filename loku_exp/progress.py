@@ -30,7 +30,7 @@ class Progress(TrainerCallback):
             unit="update",
             position=self.position,
             leave=self.position == 0,
-            disable=None,
+            disable=None if state.is_world_process_zero else True,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

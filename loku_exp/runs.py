@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from loku_exp import __version__, identity
+from loku_exp import __version__, identity, parallel
 from loku_exp.cache import digest, write_text
 from loku_exp.errors import UserError
 from loku_exp.events import Begun, Finished, tell
@@ -111,6 +111,7 @@ def provenance() -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "processes": parallel.size(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }

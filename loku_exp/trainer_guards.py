@@ -1,4 +1,4 @@
-"""What transformers' Trainer needs around it here: one device, finite gradients, a model left as it was."""
+"""What transformers' Trainer needs around it: the model's device, finite gradients, its own forward."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback, TrainingArguments
 
+from loku_exp import parallel
 from loku_exp.errors import TrainingError
 
 
@@ -55,11 +56,14 @@ def own_forward(model: nn.Module) -> Iterator[None]:
         vars(model).update(before)
 
 
-def on_one_device(arguments: TrainingArguments, device: torch.device) -> TrainingArguments:
+def on_device_of_model(arguments: TrainingArguments, device: torch.device) -> TrainingArguments:
     """Pin a Trainer to the device the model is on.
 
     By itself it takes the first accelerator, and with several visible ones it splits batches over all.
+    Under torchrun it takes the one with this process's number, as the model does.
     """
+    if parallel.size() > 1:
+        return arguments
     if device.type == "cuda":
         torch.cuda.set_device(device)
     vars(arguments)["_setup_devices"] = device  # a cached property: what `arguments.device` returns

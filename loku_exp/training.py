@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from loku_exp import parallel
 from loku_exp.data.batches import Batch, Stream, collate
 from loku_exp.errors import TrainingError
 from loku_exp.flops import StepFlops
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.schema import OptimizationConfig
-from loku_exp.trainer_guards import FiniteGradients, on_one_device, own_forward
+from loku_exp.trainer_guards import FiniteGradients, on_device_of_model, own_forward
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +38,24 @@ class Plan:
         updates_per_epoch: optimiser steps per pass over the first set, at least 1.
         batch_size: examples of the first set per update.
         micro_batch_size: examples of the first set per forward pass; divides `batch_size`.
+        processes: how many share the micro-batches of an update.
     """
 
     updates: int
     updates_per_epoch: int
     batch_size: int
     micro_batch_size: int
+    processes: int = 1
 
     @classmethod
-    def of(cls, optimization: OptimizationConfig, num_rows: int) -> "Plan":
+    def of(cls, optimization: OptimizationConfig, num_rows: int, processes: int = 1) -> "Plan":
         """Plan as the official code does: ``int(epochs * rows) // batch_size`` updates.
 
         With ``batch_size=all`` an update is an epoch, and its micro-batches are the largest equal ones
-        that do not exceed ``micro_batch_size``.
+        that do not exceed ``micro_batch_size``. Several processes share the micro-batches of an update.
 
         Raises:
-            TrainingError: that is less than one update.
+            TrainingError: that is less than one update, or the processes cannot share it equally.
         """
         size = num_rows if optimization.batch_size == "all" else optimization.batch_size
         updates = int(optimization.epochs * num_rows) // size
@@ -62,8 +65,19 @@ class Plan:
                 f"batch_size={optimization.batch_size}; lower batch_size or raise epochs"
             )
         most = min(optimization.micro_batch_size, size)
-        micro = next(count for count in range(most, 0, -1) if size % count == 0)
-        return cls(updates, max(1, num_rows // size), size, micro)
+        smallest = 1 if optimization.batch_size == "all" else most
+        fitting = [n for n in range(most, smallest - 1, -1) if size % (n * processes) == 0]
+        if not fitting:
+            raise TrainingError(
+                f"micro_batch_size={most}: {processes} processes cannot share an update of {size} examples "
+                "equally; batch_size must be a multiple of micro_batch_size x processes"
+            )
+        return cls(updates, max(1, num_rows // size), size, fitting[0], processes)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of an update on each process."""
+        return self.batch_size // (self.micro_batch_size * self.processes)
 
     @property
     def num_items(self) -> int:
@@ -126,7 +140,8 @@ class ObjectiveTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Return the objective on a micro-batch; `inputs` is a `Batch`."""
-        terms = self._objective(model, inputs)
+        own: Any = self.model  # `model` may be a wrapper around it, for several processes
+        terms = parallel.through(model, own, lambda: self._objective(own, inputs))
         total = terms.total
         if not torch.isfinite(total):
             raise TrainingError(
@@ -157,7 +172,7 @@ class ObjectiveTrainer(Trainer):
         """Add the parts of the objective, averaged over the micro-batches of an update."""
         if "loss" in logs:
             for name, values in self._parts.items():
-                logs[name] = torch.stack(values).mean().item()
+                logs[name] = self.accelerator.gather(torch.stack(values)).mean().item()
             self._parts.clear()
         super().log(logs, start_time)
 
@@ -202,7 +217,7 @@ def fit(
     trainer = ObjectiveTrainer(
         objective,
         model=model,
-        args=on_one_device(arguments, device),
+        args=on_device_of_model(arguments, device),
         train_dataset=stream,
         data_collator=collate,
         callbacks=[FiniteGradients(), *callbacks],
@@ -239,7 +254,7 @@ def _arguments(
         output_dir=str(folder),
         max_steps=plan.updates,
         per_device_train_batch_size=plan.micro_batch_size,
-        gradient_accumulation_steps=plan.batch_size // plan.micro_batch_size,
+        gradient_accumulation_steps=plan.accumulation,
         learning_rate=learning_rate,
         weight_decay=optimization.weight_decay,
         adam_beta1=optimization.betas[0],
@@ -253,6 +268,8 @@ def _arguments(
         optim="adamw_torch",
         train_sampling_strategy="sequential",
         dataloader_pin_memory=device.type == "cuda",
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         remove_unused_columns=False,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from loku_exp import parallel
 from loku_exp.adapters import (
     Adapter,
     attach,
@@ -37,6 +38,7 @@ from loku_exp.training import Objective, Plan, fit, read_history
 
 log = logging.getLogger(__name__)
 Until = Callable[[int], UntilForgotten]
+Initialise = Callable[[], tuple[dict[str, Factors], dict[str, Any]]]
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
@@ -85,7 +87,7 @@ def unlearn(
     recipe: TrainingConfig,
     *,
     adapter: Adapter | None,
-    initialise: Callable[[], tuple[dict[str, Factors], dict[str, Any]]] | None,
+    initialise: Initialise | None,
     folder: Path,
     seed: int,
     until: Until | None = None,
@@ -108,10 +110,7 @@ def unlearn(
     factors: dict[str, Factors] = {}
     report: dict[str, Any] = {}
     if adapter is not None and initialise is not None:
-        file = folder / "init.safetensors"
-        if not file.is_file():
-            save_factors(*initialise(), file)
-        factors, report = load_factors(file)
+        factors, report = load_factors(initial_file(folder, initialise))
         trained, report["share_of_weight_norm"] = attach(model, factors, adapter)
     if recipe.gradient_checkpointing:
         trained.enable_input_require_grads()  # type: ignore[operator]
@@ -157,13 +156,21 @@ def unlearn(
     return Unlearned(trained, factors, report, made, history, plan, outcome)
 
 
+def initial_file(folder: Path, initialise: Initialise) -> Path:
+    """Return the file of the initial factors, made where it is not there."""
+    file = folder / "init.safetensors"
+    if not file.is_file():
+        save_factors(*initialise(), file)
+    return file
+
+
 def plan_of(recipe: TrainingConfig, num_forget: int) -> Plan:
     """Return the plan of an unlearning.
 
     Raises:
         TrainingError: it is less than one update, or a micro-batch would have no retain example.
     """
-    plan = Plan.of(recipe, num_forget)
+    plan = Plan.of(recipe, num_forget, parallel.size())
     drawn = recipe.retain_batch_size
     if drawn is not None and drawn * plan.micro_batch_size < plan.batch_size:
         raise TrainingError(
@@ -193,9 +200,13 @@ def _stream(
 def _staging(folder: Path) -> Iterator[Path]:
     """Give the Trainer a folder to write in; what an interrupted run left there is dropped."""
     staging = folder / ".staging"
-    shutil.rmtree(staging, ignore_errors=True)
+    with parallel.first_alone() as first:
+        if first:
+            shutil.rmtree(staging, ignore_errors=True)
     yield staging
-    shutil.rmtree(staging, ignore_errors=True)
+    with parallel.first_alone() as first:
+        if first:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _name(step: int) -> str:
@@ -228,6 +239,11 @@ class Snapshots(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Turn the checkpoint into a snapshot and strip the one before."""
+        with parallel.first_alone() as first:
+            if first:
+                self._keep(args, state)
+
+    def _keep(self, args: Any, state: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for unused in ("training_args.bin", "README.md"):
             (checkpoint / unused).unlink(missing_ok=True)

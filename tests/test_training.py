@@ -11,7 +11,7 @@ from loku_exp.data.batches import Stream
 from loku_exp.errors import TrainingError
 from loku_exp.losses.objectives import ihl
 from loku_exp.progress import Progress
-from loku_exp.trainer_guards import on_one_device
+from loku_exp.trainer_guards import on_device_of_model
 from loku_exp.training import Objective, Plan, fit
 from loku_exp.unlearning import _stream
 from tests.helpers import random_sequence, tiny_model, tiny_records
@@ -174,7 +174,7 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
 def test_trainer_is_pinned_to_the_device_of_the_model(tmp_path):
     arguments = TrainingArguments(str(tmp_path), use_cpu=True)
     arguments._n_gpu = 2  # two visible accelerators: the Trainer would split batches over them
-    pinned = on_one_device(arguments, torch.device("meta"))
+    pinned = on_device_of_model(arguments, torch.device("meta"))
     assert (pinned.n_gpu, pinned.device.type) == (1, "meta")
     assert pinned.train_batch_size == pinned.per_device_train_batch_size
 
