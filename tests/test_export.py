@@ -1,0 +1,100 @@
+"""The exported folder alone, on the untouched target, is the run's unlearned model."""
+
+import json
+import sys
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from loku_exp import export as exporting
+from loku_exp import results
+from loku_exp.adapters import Adapter, attach, load_factors, load_trained
+from loku_exp.compose import compose_config
+from loku_exp.errors import UserError
+from loku_exp.export import export
+from loku_exp.run import run
+
+IDS = torch.arange(3, 19)[None]
+
+
+@pytest.fixture
+def start(tmp_path, shared_cache):
+    def start(*overrides: str):
+        places = [f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
+        quick = ["experiment=quick", "evaluation.curve=none"]
+        return run(compose_config([*quick, *places, *overrides]))
+
+    return start
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model.eval()(IDS).logits
+
+
+@pytest.mark.parametrize(("init", "rank"), [("fila", 16), ("vanilla", 8)])
+def test_target_and_exported_adapter_are_the_unlearned_model(start, tmp_path, init, rank):
+    folder = start(f"init={init}")
+    base = json.loads((folder / "adapter/manifest.json").read_text())["recipe"]["base"]
+    config = compose_config(["experiment=quick", f"init={init}"])
+    factors, _ = load_factors(folder / "init.safetensors")
+    adapter = Adapter(8, config.lora.alpha, 0.0, config.model.lora_targets["all"])
+    unlearned, _ = attach(AutoModelForCausalLM.from_pretrained(base), factors, adapter)
+    load_trained(unlearned, folder / "snapshots/step-00010")
+
+    assert export(folder, tmp_path / "exported") == "adapter"
+    target = AutoModelForCausalLM.from_pretrained(base)
+    untouched = logits(target)
+    exported = PeftModel.from_pretrained(target, str(tmp_path / "exported"))
+    torch.testing.assert_close(logits(exported), logits(unlearned), rtol=0, atol=2e-5)
+    assert not torch.allclose(logits(exported), untouched, atol=1e-3)
+    assert exported.peft_config["default"].r == rank
+
+
+def test_the_whole_model_is_exported_where_all_weights_were_trained(start, tmp_path):
+    folder = start("lora=none")
+    assert export(folder, tmp_path / "exported") == "model"
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    assert torch.equal(logits(ours), logits(AutoModelForCausalLM.from_pretrained(folder / "model")))
+    assert "library_name: transformers" in (tmp_path / "exported/README.md").read_text()
+
+
+def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
+    folder = start()
+    arguments = [str(folder), "--to", str(tmp_path / "out card"), "--base", "me/target"]
+    monkeypatch.setattr(sys, "argv", ["export", *arguments])
+    exporting.main()
+    assert capsys.readouterr().out == f"adapter: {tmp_path}/out card\n"
+    record = results.read(folder)
+    card = (tmp_path / "out card/README.md").read_text()
+    assert card.startswith('---\nbase_model: "me/target"\nlibrary_name: peft\n')
+    for part in ("TOY data, TOY model", record.verdict, "init fila", record.run.id, "rank 16"):
+        assert part in card
+    assert "| forget set, probability |" in card
+    config = json.loads((tmp_path / "out card/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "me/target"
+    assert results.read(tmp_path / "out card") == record
+
+
+def test_what_cannot_be_exported_is_refused(start, tmp_path):
+    folder = start()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/file").write_text("")
+    with pytest.raises(UserError, match="there is something already"):
+        export(folder, tmp_path / "taken")
+    with pytest.raises(UserError, match="is no folder of a run"):
+        export(tmp_path, tmp_path / "new")
+    (folder / "adapter/adapter_model.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="is damaged"):
+        export(folder, tmp_path / "new")
+    (folder / "done.json").unlink()
+    with pytest.raises(UserError, match="is not finished"):
+        export(folder, tmp_path / "new")
+    with pytest.raises(UserError, match="only evaluates"):
+        export(start("unlearn=false"), tmp_path / "new")
+    random = start("model.weights=random", "unlearn=true")
+    with pytest.raises(UserError, match="weights are random"):
+        export(random, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
