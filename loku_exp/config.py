@@ -97,6 +97,8 @@ def cross_field_problems(config: Config) -> list[str]:
             f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
             "device out, or set device=cpu"
         )
+    if config.parallel == "fsdp2" and config.unlearn:
+        problems += _sharding_problems(config)
     if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
         problems.append(
             "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"
@@ -110,6 +112,23 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.model.tokenizer is None and config.model.vocabulary is None:
         problems.append(
             "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _sharding_problems(config: Config) -> list[str]:
+    problems = []
+    if parallel.size() == 1:
+        problems.append(
+            "parallel=fsdp2 shards over several processes and this is one; start it with torchrun "
+            "--standalone --nproc-per-node N -m loku_exp ..., or leave it out"
+        )
+    if config.device == "cpu":
+        problems.append("parallel=fsdp2 needs GPUs; device=cpu has parallel=ddp")
+    if config.training.stop is not None:
+        problems.append(
+            "parallel=fsdp2 has no stop rule: no process has the whole model to check; set "
+            "training.stop=null, or parallel=ddp"
         )
     return problems
 

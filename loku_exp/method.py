@@ -28,7 +28,7 @@ from loku_exp.inits.layers import Factors, Importance, Layer, MeasureFisher
 from loku_exp.materials import Materials, load_materials
 from loku_exp.schema import Component, Config
 from loku_exp.seeds import derive
-from loku_exp.unlearning import Unlearned, initial_file, plan_of, unlearn
+from loku_exp.unlearning import Unlearned, gathered, initial_file, plan_of, unlearn
 
 log = logging.getLogger(__name__)
 # Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32 and 6e-3 in bf16, an
@@ -111,7 +111,13 @@ def apply(
         folder=folder,
         seed=config.seed,
         until=until,
+        sharded=config.parallel == "fsdp2",
     )
+    if (
+        config.parallel == "fsdp2" and parallel.rank() == 0
+    ):  # its model has only a share of the weights
+        whole = load_base(base, config, materials, train_all=adapter is None)
+        unlearned = gathered(unlearned, whole, adapter)
     if adapter is None:
         models.store_as(unlearned.model, config.model.dtype)  # evaluated as it is shipped
     return unlearned

@@ -150,6 +150,29 @@ def through(wrapped: "torch.nn.Module", model: "torch.nn.Module", call: Callable
         restore()
 
 
+def fsdp2(model: "torch.nn.Module", checkpointing: bool) -> dict[str, Any]:
+    """Return the arguments of a Trainer that shards parameters, gradients and optimiser state (FSDP2).
+
+    Args:
+        model: its blocks are sharded one by one; what lies outside them together.
+        checkpointing: recompute activations in the backward pass; FSDP's own, not the model's.
+    """
+    config = {
+        "version": 2,
+        "transformer_layer_cls_to_wrap": block_classes(model),
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",  # snapshots look as those of one process
+        "activation_checkpointing": checkpointing,
+    }
+    return {"fsdp": True, "fsdp_config": config}
+
+
+def block_classes(model: "torch.nn.Module") -> list[str]:
+    """Return the names of a model's block classes, as transformers knows them."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return sorted(base._no_split_modules or [])  # type: ignore[arg-type]
+
+
 def _connect() -> None:
     global _waiting
     from torch import distributed

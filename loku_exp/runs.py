@@ -23,7 +23,7 @@ from loku_exp.results import DONE
 from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
-NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "tracking"}
+NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "parallel", "tracking"}
 RUN_FORMAT = 2  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 

@@ -191,6 +191,7 @@ class Config(Section):
     force: bool
     device: str
     threads: Count
+    parallel: Literal["ddp", "fsdp2"]  # what several processes do; one process needs neither
 
     def own_functions(self) -> list[str]:
         """Return the dotted names of all functions this configuration names."""

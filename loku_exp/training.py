@@ -197,6 +197,7 @@ def fit(
     seed: int,
     callbacks: list[TrainerCallback],
     resume_from: Path | None = None,
+    sharding: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train a model on a stream; return the log of all updates, resumed ones included.
 
@@ -211,9 +212,10 @@ def fit(
         seed: of dropout, if any.
         callbacks: a progress bar, snapshots, checks.
         resume_from: a snapshot to go on from.
+        sharding: further arguments of the Trainer, see `parallel.fsdp2`.
     """
     device = next(model.parameters()).device
-    arguments = _arguments(optimization, plan, learning_rate, folder, seed, device)
+    arguments = _arguments(optimization, plan, learning_rate, folder, seed, device, sharding or {})
     trainer = ObjectiveTrainer(
         objective,
         model=model,
@@ -249,6 +251,7 @@ def _arguments(
     folder: Path,
     seed: int,
     device: torch.device,
+    sharding: dict[str, Any],
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
@@ -276,4 +279,5 @@ def _arguments(
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        **sharding,
     )

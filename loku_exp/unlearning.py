@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from loku_exp.errors import TrainingError
 from loku_exp.forgetting import UntilForgotten
 from loku_exp.inits.layers import Factors
 from loku_exp.losses.scores import LossTerms
+from loku_exp.parallel import fsdp2
 from loku_exp.progress import Progress, Told
 from loku_exp.schema import TrainingConfig
 from loku_exp.seeds import derive
@@ -91,6 +92,7 @@ def unlearn(
     folder: Path,
     seed: int,
     until: Until | None = None,
+    sharded: bool = False,
 ) -> Unlearned:
     """Unlearn the forget records from a model, going on from the newest snapshot in `folder`.
 
@@ -105,6 +107,7 @@ def unlearn(
         folder: of the run.
         seed: of data order and retain draw.
         until: makes the stop rule, from the number of updates of an epoch.
+        sharded: over the processes (FSDP2); the model is left so, see `gathered`.
     """
     trained: nn.Module = model
     factors: dict[str, Factors] = {}
@@ -112,7 +115,7 @@ def unlearn(
     if adapter is not None and initialise is not None:
         factors, report = load_factors(initial_file(folder, initialise))
         trained, report["share_of_weight_norm"] = attach(model, factors, adapter)
-    if recipe.gradient_checkpointing:
+    if recipe.gradient_checkpointing and not sharded:  # FSDP2 brings its own
         trained.enable_input_require_grads()  # type: ignore[operator]
         trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     plan = plan_of(recipe, len(records.forget))
@@ -147,6 +150,7 @@ def unlearn(
                 seed=derive(seed, "dropout"),
                 callbacks=callbacks,
                 resume_from=newest,
+                sharding=fsdp2(trained, recipe.gradient_checkpointing) if sharded else None,
             )
     made = [
         Snapshot(step, step / plan.updates_per_epoch, snapshots / _name(step))
@@ -154,6 +158,15 @@ def unlearn(
     ]
     outcome = stop.report() if stop else None
     return Unlearned(trained, factors, report, made, history, plan, outcome)
+
+
+def gathered(unlearned: Unlearned, model: PreTrainedModel, adapter: Adapter | None) -> Unlearned:
+    """Return the same with a whole model, put together from the target and the last snapshot."""
+    whole: nn.Module = model
+    if adapter is not None:
+        whole, _ = attach(model, unlearned.factors, adapter)
+    load_trained(whole, unlearned.snapshots[-1].folder)
+    return replace(unlearned, model=whole.eval())
 
 
 def initial_file(folder: Path, initialise: Initialise) -> Path:

@@ -14,10 +14,13 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from loku_exp import parallel, results
 from loku_exp.__main__ import checked
+from loku_exp.adapters import Adapter, attach
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, TrainingError
+from loku_exp.inits.layers import Factors
 from loku_exp.run import run
-from loku_exp.training import Plan
+from loku_exp.training import Plan, _arguments
+from tests.helpers import tiny_model
 
 QUICK = ["experiment=quick", "evaluation.curve=none", "device=cpu"]
 QUESTIONS = [*QUICK, "training.micro_batch_size=2"]  # 8 examples an update: four micro-batches
@@ -42,6 +45,8 @@ EXTRACTION = [
     "training.micro_batch_size=1",
     "device=cpu",
 ]
+
+FACTORS = Factors("transformer.h.0.mlp.c_fc", torch.zeros(2, 16), torch.zeros(64, 2))
 
 
 @pytest.fixture
@@ -188,3 +193,48 @@ def test_a_process_of_its_own_is_alone(two):
     assert parallel.leave()
     assert parallel.size() == 1
     assert not parallel.leave()
+
+
+def test_sharding_without_several_gpus_is_refused():
+    with pytest.raises(ConfigError, match="parallel=fsdp2 shards over several processes") as error:
+        compose_config(["parallel=fsdp2", "device=cpu"])
+    assert "parallel=fsdp2 needs GPUs" in str(error.value)
+
+
+def test_sharding_with_a_stop_rule_is_refused(two):
+    assert compose_config(["parallel=fsdp2"]).parallel == "fsdp2"
+    with pytest.raises(ConfigError, match="parallel=fsdp2 has no stop rule"):
+        compose_config(["parallel=fsdp2", "dataset=toy_tdec"])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sharding_composes_the_arguments_of_a_trainer(tmp_path, checkpointing):
+    model, _ = attach(tiny_model(), {"transformer.h.0.mlp.c_fc": FACTORS}, Adapter(2, 4, 0.0, []))
+    recipe = compose_config(QUICK).training
+    sharding = parallel.fsdp2(model, checkpointing)
+    device = torch.device("cpu")
+    arguments = _arguments(recipe, Plan.of(recipe, 20), 1e-3, tmp_path, 0, device, sharding)
+    assert arguments.fsdp
+    plugin = arguments.fsdp_plugin_args
+    assert plugin["fsdp_version"] == 2
+    assert plugin["auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
+    assert plugin["transformer_cls_names_to_wrap"] == "GPTNeoBlock"
+    assert plugin["reshard_after_forward"] is True
+    assert plugin["activation_checkpointing"] is checkpointing
+    assert plugin["state_dict_type"] == "FULL_STATE_DICT"
+    assert not arguments.gradient_checkpointing
+
+
+def test_memory_of_a_model_by_hand():
+    memory = pytest.importorskip("benchmarks.memory")
+    llama = memory.shape("llama2", 32)
+    assert llama.model == 6_738_415_616  # as published
+    per_layer = 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert llama.adapter == 32 * per_layer == 79_953_920
+    block = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    assert llama.gathered == block + 2 * 32000 * 4096 + 4096
+    of = memory.Shape(model=100, adapter=10, gathered=0)
+    assert memory.bytes_per_gpu(of, 8, lora=True, sharded=False) == 100 * 2 + 10 * 16
+    assert memory.bytes_per_gpu(of, 4, lora=True, sharded=True) == (100 * 2 + 10 * 16) / 4
+    assert memory.bytes_per_gpu(of, 2, lora=False, sharded=True) == 100 * 16 / 2
+    assert memory.shape("gpt_neo_1_3b", 8).model == 1_315_575_808
