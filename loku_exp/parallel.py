@@ -51,10 +51,10 @@ def leading() -> Iterator[None]:
         yield
     except SystemExit as end:
         if not end.code:
-            _send(None)
+            _dismiss()
         raise
     else:
-        _send(None)
+        _dismiss()
 
 
 def assist() -> None:
@@ -66,6 +66,7 @@ def assist() -> None:
         os.environ.update(environment)  # before what is called is imported
         function, arguments = pickle.loads(call)
         function(*arguments)
+    _disconnect()
 
 
 def _next() -> Any:
@@ -199,6 +200,17 @@ def _backend() -> str:
         )
     torch.cuda.set_device(local_rank())
     return "cpu:gloo,cuda:nccl"
+
+
+def _disconnect() -> None:
+    from torch import distributed
+
+    distributed.destroy_process_group()
+
+
+def _dismiss() -> None:
+    _send(None)
+    _disconnect()
 
 
 def _send(message: Any) -> None:
