@@ -54,6 +54,15 @@ def test_nothing_imports_upward(file):
         assert not imports_of(file) & above
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_trackers_are_known_to_the_command_line_alone(file):
+    imports = imports_of(file)
+    if room_of(file) not in ("tracking", "dashboard"):
+        assert not {name for name in imports if name.split(".")[0] in ("wandb", "tensorboard")}
+        if file.name != "__main__.py":
+            assert not {name for name in imports if name.startswith("loku_exp.tracking")}
+
+
 def test_imports_of_the_package_form_no_circle():
     modules = {
         ".".join(["loku_exp", *file.relative_to(PACKAGE).with_suffix("").parts]): file

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from loku_exp import config as configuration
-from loku_exp import results, tracking
+from loku_exp import results
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.events import Begun, Updated, tell
 from loku_exp.run import run
-from loku_exp.tracking import run_id, samples, tracked
+from loku_exp.tracking import tracked
+from loku_exp.tracking import wandb as tracking
+from loku_exp.tracking.tracker import samples
+from loku_exp.tracking.wandb import run_id
 from loku_exp.unlearning import Snapshots
 from tests.wandb_log import read
 
@@ -155,7 +158,7 @@ def test_a_server_out_of_reach_costs_seconds_and_one_line(tmp_path, monkeypatch,
     ):
         pass
     assert time.monotonic() - started < 15
-    (warning,) = [r.getMessage() for r in caplog.records if r.name == "loku_exp.tracking"]
+    (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
     assert warning.startswith("wandb is offline (")
     assert "\n" not in warning
     assert [row["unlearning/forget_loss"] for row in read(folder)["history"]] == [0.5]
@@ -165,7 +168,7 @@ def test_without_a_key_it_is_offline_and_asks_nothing(tmp_path, caplog):
     folder = tmp_path / "run-0123456789ab-r2"
     with caplog.at_level(logging.WARNING), opened(folder, "tracking=wandb"):
         pass
-    (warning,) = [r.getMessage() for r in caplog.records if r.name == "loku_exp.tracking"]
+    (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
     assert "there is no key" in warning
     assert read(folder)["run"].run_id == "0123456789ab-r2"
 
@@ -177,7 +180,7 @@ def test_a_tracker_that_breaks_is_named_once_and_the_run_goes_on(tmp_path, caplo
             tracking.Wandb, "scalars", lambda *a, **k: (_ for _ in ()).throw(OSError("disk\nfull"))
         )
         tell(Updated(1, {"forget_loss": 1.0}))
-    (warning,) = [r.getMessage() for r in caplog.records if r.name == "loku_exp.tracking"]
+    (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
     assert warning == (
         "tracking=wandb stopped (OSError: disk full); the run goes on, its folder has everything"
     )

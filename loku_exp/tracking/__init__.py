@@ -1,0 +1,34 @@
+"""Show a run on Weights & Biases or TensorBoard while it works; nothing else here knows either.
+
+A tracker follows a run's events and reads what a finished run wrote. It is never the only copy of
+anything, and whatever goes wrong with it costs one warning, never the run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loku_exp.events import followed_by
+from loku_exp.schema import TrackingConfig
+from loku_exp.tracking.tensorboard import TensorBoard
+from loku_exp.tracking.tracker import Tracker
+from loku_exp.tracking.wandb import Wandb
+
+
+@contextmanager
+def tracked(tracking: TrackingConfig) -> Iterator[None]:
+    """Track the run inside, if the configuration asks for it.
+
+    A tracker opens when the run begins, so a finished run that is only shown opens none, and closes
+    when it ends, however that is.
+    """
+    if tracking.name == "none":
+        yield
+        return
+    tracker: Tracker = Wandb(tracking) if tracking.name == "wandb" else TensorBoard(tracking)
+    failed = True
+    try:
+        with followed_by(tracker):
+            yield
+        failed = False
+    finally:
+        tracker.guarded(lambda: tracker.close(failed))

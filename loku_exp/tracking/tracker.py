@@ -1,0 +1,100 @@
+"""What every tracker does with the events of a run, and what it shows of a finished one."""
+
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loku_exp import results
+from loku_exp.events import Begun, Event, Finished, Measured, Updated
+from loku_exp.record import Record
+from loku_exp.schema import TrackingConfig
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(ABC):
+    """What every tracker does with the events of a run.
+
+    Args:
+        tracking: its section of the configuration.
+    """
+
+    def __init__(self, tracking: TrackingConfig):
+        self.tracking = tracking
+        self.works = True
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; after a failure none is taken any more."""
+        if self.works:
+            self.guarded(lambda: self._take(event))
+
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Call, and turn a failure into one warning: tracking must not cost a run."""
+        try:
+            call()
+        except Exception as error:
+            self.works = False
+            log.warning(
+                "tracking=%s stopped (%s: %s); the run goes on, its folder has everything",
+                self.tracking.name,
+                type(error).__name__,
+                one_line(error),
+            )
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Begun():
+                self.open(event)
+            case Updated():
+                scalars = {f"unlearning/{name}": value for name, value in event.values.items()}
+                self.scalars(scalars, update=event.update)
+            case Measured():
+                scalars = {f"snapshot/{name}": value for name, value in event.metrics.items()}
+                self.scalars(scalars, update=event.update, epoch=event.epoch)
+            case Finished():
+                self.result(event.folder, results.read(event.folder))
+
+    @abstractmethod
+    def open(self, begun: Begun) -> None:
+        """Open what the run is shown in."""
+
+    @abstractmethod
+    def scalars(self, values: dict[str, float], update: int, epoch: float | None = None) -> None:
+        """Show values after an update; with `epoch` they are a snapshot's."""
+
+    @abstractmethod
+    def result(self, folder: Path, record: Record) -> None:
+        """Show the final table, texts before and after, plots."""
+
+    @abstractmethod
+    def close(self, failed: bool) -> None:
+        """Close it, if it was opened."""
+
+
+def samples(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Return the first texts of the forget set: what target and unlearned model make of them."""
+    by_row: dict[Any, dict[str, dict[str, Any]]] = {}
+    lines = (folder / results.EXAMPLES_FILE).read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        row = json.loads(line)
+        if row["set"] == "forget" and "generation" in row:
+            by_row.setdefault(row["row"], {})[row["model"]] = row
+    texts = []
+    for number, of_model in by_row.items():
+        if "target" in of_model and "unlearned" in of_model:
+            before, after = of_model["target"], of_model["unlearned"]
+            given = ("group", "question", "prompt", "reference")
+            texts.append(
+                {"row": number}
+                | {name: before[name] for name in given if name in before}
+                | {"before": before["generation"], "after": after["generation"]}
+            )
+    return texts[:count]
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text in one line."""
+    return " ".join(str(error).split())[:200]
