@@ -113,9 +113,7 @@ def apply(
         until=until,
         sharded=config.parallel == "fsdp2",
     )
-    if (
-        config.parallel == "fsdp2" and parallel.rank() == 0
-    ):  # its model has only a share of the weights
+    if config.parallel == "fsdp2" and parallel.rank() == 0:  # this model has a share of the weights
         whole = load_base(base, config, materials, train_all=adapter is None)
         unlearned = gathered(unlearned, whole, adapter)
     if adapter is None:

@@ -147,7 +147,7 @@ def unlearn(
                 plan,
                 learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
                 folder=staging,
-                seed=derive(seed, "dropout"),
+                seed=derive(seed, "dropout") + parallel.rank(),
                 callbacks=callbacks,
                 resume_from=newest,
                 sharding=fsdp2(trained, recipe.gradient_checkpointing) if sharded else None,
