@@ -1,6 +1,7 @@
 """The exported folder alone, on the untouched target, is the run's unlearned model."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -19,10 +20,13 @@ from loku_exp.run import run
 IDS = torch.arange(3, 19)[None]
 
 
-@pytest.fixture
-def start(tmp_path, shared_cache):
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, shared_cache):
+    """Run a configuration, once for the module."""
+    output = tmp_path_factory.mktemp("out")
+
     def start(*overrides: str):
-        places = [f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
+        places = [f"output_dir={output}", f"cache_dir={shared_cache}"]
         quick = ["experiment=quick", "evaluation.curve=none"]
         return run(compose_config([*quick, *places, *overrides]))
 
@@ -65,6 +69,7 @@ def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
     folder = start()
     arguments = [str(folder), "--to", str(tmp_path / "out card"), "--base", "me/target"]
     monkeypatch.setattr(sys, "argv", ["export", *arguments])
+    capsys.readouterr()
     exporting.main()
     assert capsys.readouterr().out == f"adapter: {tmp_path}/out card\n"
     record = results.read(folder)
@@ -79,22 +84,26 @@ def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
 
 
 def test_what_cannot_be_exported_is_refused(start, tmp_path):
-    folder = start()
+    folder = tmp_path / "run"
+    shutil.copytree(start(), folder)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/file").write_text("")
     with pytest.raises(UserError, match="there is something already"):
         export(folder, tmp_path / "taken")
     with pytest.raises(UserError, match="is no folder of a run"):
         export(tmp_path, tmp_path / "new")
+    record = (folder / "metrics.json").read_text()
+    (folder / "metrics.json").write_text(record.replace('"from_scratch"', '"random"'))
+    with pytest.raises(UserError, match="weights are random"):
+        export(folder, tmp_path / "new")
+    (folder / "metrics.json").write_text(record)
     (folder / "adapter/adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="is damaged"):
+        export(folder, tmp_path / "new")
+    shutil.rmtree(folder / "adapter")
+    with pytest.raises(UserError, match="only evaluates"):
         export(folder, tmp_path / "new")
     (folder / "done.json").unlink()
     with pytest.raises(UserError, match="is not finished"):
         export(folder, tmp_path / "new")
-    with pytest.raises(UserError, match="only evaluates"):
-        export(start("unlearn=false"), tmp_path / "new")
-    random = start("model.weights=random", "unlearn=true")
-    with pytest.raises(UserError, match="weights are random"):
-        export(random, tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -65,10 +65,6 @@ def opened(folder: Path, *overrides: str):
         tell(Updated(1, {"forget_loss": 0.5}))
 
 
-def test_off_by_default(start):
-    assert not (start() / "wandb").exists()
-
-
 def test_an_offline_run_has_everything(start, no_account, monkeypatch):
     monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd")
     folder = start(*OFFLINE, "tracking.artifact=true", "tracking.samples=3")
@@ -139,6 +135,7 @@ def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path, monkeypatch):
 def test_tracking_changes_neither_the_run_nor_its_folder(start):
     tracked_run, plain = start(*OFFLINE), start("force=true")
     assert plain.name == tracked_run.name + "-r2"
+    assert not (plain / "wandb").exists()  # it is off by default
     one, two = (results.read(folder) for folder in (tracked_run, plain))
     assert one.curve == two.curve
     assert one.training == two.training
