@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from loku_exp import memory
 from loku_exp.adapters import (
     Adapter,
     attach,
@@ -113,10 +114,11 @@ def unlearn(
             save_factors(*initialise(), file)
         factors, report = load_factors(file)
         trained, report["share_of_weight_norm"] = attach(model, factors, adapter)
-    if recipe.gradient_checkpointing:
+    plan = plan_of(recipe, len(records.forget))
+    stream = _stream(records, inputs, recipe, plan, seed)
+    if _is_checkpointed(trained, stream, recipe, plan):
         trained.enable_input_require_grads()  # type: ignore[operator]
         trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    plan = plan_of(recipe, len(records.forget))
     stop = until(plan.updates_per_epoch) if until else None
     steps = plan.snapshot_steps(recipe.snapshot_epochs)
     snapshots = folder / "snapshots"
@@ -132,7 +134,7 @@ def unlearn(
         with _staging(folder) as staging:
             history = fit(
                 trained,
-                _stream(records, inputs, recipe, plan, seed),
+                stream,
                 Objective(
                     loss,
                     inputs,
@@ -185,7 +187,26 @@ def _stream(
         derive(seed, "order"),
         items_per_update=per_update,
         drawn_per_update=recipe.retain_batch_size,
+        bucket=plan.bucket(recipe),
     )
+
+
+def _is_checkpointed(model: nn.Module, stream: Stream, recipe: TrainingConfig, plan: Plan) -> bool:
+    """Return whether activations are computed twice to save memory; ``auto``: where they would not fit."""
+    if recipe.gradient_checkpointing != "auto":
+        return recipe.gradient_checkpointing
+    device = next(model.parameters()).device
+    longest = max(len(row.ids) for rows in stream.sequences.values() for row in rows)
+    texts = plan.micro_batch_size * len(stream.sequences)
+    needed = memory.activation_bytes(model, texts, longest)
+    if memory.fits(needed, device):
+        return False
+    log.info(
+        "activations of a micro-batch need up to %s, %s are free: gradient checkpointing is on",
+        memory.gibibytes(needed),
+        memory.gibibytes(memory.free_memory(device)),
+    )
+    return True
 
 
 @contextmanager
