@@ -197,7 +197,8 @@ def _is_checkpointed(model: nn.Module, stream: Stream, recipe: TrainingConfig, p
         return recipe.gradient_checkpointing
     device = next(model.parameters()).device
     longest = max(len(row.ids) for rows in stream.sequences.values() for row in rows)
-    texts = plan.micro_batch_size * len(stream.sequences)
+    an_item = sum(max(map(len, items)) for items in stream.order.values())
+    texts = plan.micro_batch_size * an_item
     needed = memory.activation_bytes(model, texts, longest)
     if memory.fits(needed, device):
         return False
