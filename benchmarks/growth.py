@@ -35,10 +35,10 @@ from loku_exp.models import linear_layers
 from loku_exp.runs import provenance
 from loku_exp.training import Objective
 
-BASE = {"tokens": 64, "vocabulary": 8192, "rank": 16, "texts": 4, "layers": 4}
+BASE = {"tokens": 64, "vocabulary": 4096, "rank": 16, "texts": 2, "layers": 2}
 VARIED = {
-    "tokens": (64, 128, 256, 512),
-    "vocabulary": (4096, 8192, 16384, 32768),
+    "tokens": (32, 64, 128, 256),
+    "vocabulary": (2048, 4096, 8192, 16384),
     "rank": (8, 16, 32, 64),
     "texts": (2, 4, 8, 16),
     "layers": (2, 4, 8, 16),
