@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench clean
+.PHONY: help install run test check bench bench-gpu clean
 
 help:  ## show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,9 @@ check: install  ## lint, format, types
 
 bench: install  ## speed and memory beside their limits (about three minutes)
 	$(BIN)/python -m benchmarks
+
+bench-gpu: install  ## the published shapes on one CUDA card (ten minutes); exits where there is none
+	$(BIN)/python -m benchmarks.gpu
 
 clean:  ## remove the virtual environment and caches of tools; outputs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info dist build

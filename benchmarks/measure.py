@@ -53,9 +53,10 @@ def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def extra_memory(way: Callable[[], object]) -> int:
+def extra_memory(way: Callable[[], object], *, warmed: bool = False) -> int:
     """Return the peak of resident memory above what was there before, in bytes (Linux)."""
-    way()  # buffers that stay are not its own
+    if not warmed:
+        way()  # buffers that stay are not its own
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark

@@ -34,7 +34,12 @@ def finetune(role: Role, config: Config, materials: Materials, folder: Path, pos
     plan = Plan.of(recipe, len(rows))
     fit(
         model,
-        Stream({"rows": [row.answer for row in rows]}, plan.num_items, derive(seed, role, "order")),
+        Stream(
+            {"rows": [row.answer for row in rows]},
+            plan.num_items,
+            derive(seed, role, "order"),
+            bucket=plan.bucket(recipe),
+        ),
         Objective(_language_modelling, inputs=("rows",)),
         recipe,
         plan,
@@ -69,7 +74,7 @@ def training_recipe(role: Role, config: Config, materials: Materials) -> dict[st
         "tokenizer": materials.tokenizer_digest,
         "template": model.template.model_dump(),
         "dtype": model.dtype,
-        "finetuning": resolved_finetuning(config).model_dump(mode="json"),
+        "finetuning": resolved_finetuning(config).model_dump(mode="json", exclude_none=True),
         "rows": corpus.training_digest(role),
         "seed": seed_of(role, config),
     }

@@ -34,7 +34,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from loku_exp.data.batches import Padded, pad, to_device
-from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.data.records import Sequence
 from loku_exp.inits.layers import Layer
 from loku_exp.losses.head import CHUNK_ELEMENTS, hidden_before_head
 
@@ -91,7 +91,7 @@ class StepFlops:
         texts, length = batch["input_ids"].shape
         token = (1 + self.recomputes) * self.token + self.token_backward
         pair = (1 + self.recomputes) * self.pair + self.pair_backward
-        rows = texts * length if plain else int((batch["labels"][:, 1:] != IGNORED).sum())
+        rows = texts * length if plain else batch["predicting"].shape[1]
         chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS // len(self.head.weight))
         recomputed = not plain and rows > chunk_rows
         products = 3 + recomputed if self.head.weight.requires_grad else 2
@@ -106,6 +106,7 @@ def fisher_flops(
     *,
     group_size: int = 1,
     micro_batch_size: int = 1,
+    sweep: bool = False,
 ) -> int:
     """Return the FLOPs of `diagonal_fisher` on these sequences.
 
@@ -120,6 +121,7 @@ def fisher_flops(
         sequences: of one set.
         group_size: as `diagonal_fisher` has it.
         micro_batch_size: as `diagonal_fisher` has it.
+        sweep: block by block, which runs the body forward once more.
     """
     step = StepFlops.of(model)
     measured = sum(layer.weight.numel() for layer in layers.values())
@@ -129,7 +131,8 @@ def fisher_flops(
         rows = sequences[start : start + per_pass]
         lengths = [len(row.ids) for row in rows]
         padded = len(rows) * max(lengths)
-        total += 2 * padded * step.token + 3 * padded * max(lengths) * step.pair
+        total += (2 + sweep) * padded * step.token
+        total += (3 + sweep) * padded * max(lengths) * step.pair
         total += 2 * sum(row.num_labels for row in rows) * step.head.weight.numel()
         for first in range(0, len(rows), group_size):
             group = lengths[first : first + group_size]

@@ -12,8 +12,11 @@ from loku_exp.cache import Cache, digest
 from loku_exp.data.records import Record
 from loku_exp.errors import UserError
 from loku_exp.fisher import absolute_epsilon, reduce_fisher, row_weights
+from loku_exp.fisher_sweep import blocks_of, sweep_fisher
 from loku_exp.flops import fisher_flops
 from loku_exp.inits.layers import Importance, MeasureFisher
+from loku_exp.knobs import FisherPass
+from loku_exp.memory import activation_bytes, fits, gibibytes
 from loku_exp.models import linear_layers
 from loku_exp.seeds import derive
 
@@ -39,7 +42,13 @@ def fisher_measure(
     """
 
     def measure(
-        *, group_size: int, epsilon: float, relative: bool, num_retain: int | None, seed: int
+        *,
+        group_size: int,
+        epsilon: float,
+        relative: bool,
+        num_retain: int | None,
+        seed: int,
+        fisher_pass: FisherPass = "auto",
     ) -> Importance:
         drawn = draw_retain(retain, len(forget) if num_retain is None else num_retain, seed)
         recipe = {
@@ -68,9 +77,15 @@ def fisher_measure(
             of_forget, of_retain = ([record.answer for record in rows] for rows in (forget, drawn))
             on_cpu = next(model.parameters()).device.type == "cpu"
             sizes = {"group_size": group_size, "micro_batch_size": 1 if on_cpu else 8}
-            reduce_fisher(model, layers, of_forget, of_retain, reducer, **sizes)
+            longest = max(len(row.ids) for row in of_forget + of_retain)
+            sweeps = fisher_pass == "sweep" or (
+                fisher_pass == "auto" and _wants_sweep(model, layers, max(sizes.values()), longest)
+            )
+            measured = sweep_fisher if sweeps else reduce_fisher
+            measured(model, layers, of_forget, of_retain, reducer, **sizes)
             flops = sum(
-                fisher_flops(model, layers, rows, **sizes) for rows in (of_forget, of_retain)
+                fisher_flops(model, layers, rows, **sizes, sweep=sweeps)
+                for rows in (of_forget, of_retain)
             )
             save_file(weights, folder / "row_weights.safetensors")
             report = {"epsilon_share": below / total, "flops": flops}
@@ -81,6 +96,21 @@ def fisher_measure(
         return Importance(load_file(folder / "row_weights.safetensors"), **report)
 
     return measure
+
+
+def _wants_sweep(model: nn.Module, layers: dict[str, nn.Linear], texts: int, longest: int) -> bool:
+    """Return whether the sums and activations of the hooked pass would not fit, and a sweep can be."""
+    device = next(model.parameters()).device
+    sets = 2 if device.type == "cpu" else 1  # elsewhere the other set's sums wait in main memory
+    sums = 4 * sets * sum(layer.weight.numel() for layer in layers.values())
+    needed = sums + activation_bytes(model, texts, longest)
+    if fits(needed, device) or blocks_of(model, layers) is None:
+        return False
+    log.info(
+        "the Fisher information of all layers at once needs %s; measuring it block by block",
+        gibibytes(needed),
+    )
+    return True
 
 
 def draw_retain(retain: list[Record], count: int, seed: int) -> list[Record]:

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp import parallel
@@ -52,9 +53,23 @@ def resolve_autocast(autocast: str, device: torch.device) -> str:
     if autocast != "auto":
         return autocast
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "none"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "none"
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # old torch: unknown
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "none"
+
+
+def resolve_attention(attention: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return the attention transformers is asked for; ``auto`` takes what the hardware does best.
+
+    That is flash attention where it is installed, on CUDA in half precision; elsewhere None, for which
+    transformers takes torch's fused attention, or eager where the architecture has no other.
+    """
+    if attention != "auto":
+        return attention
+    half = dtype in (torch.float16, torch.bfloat16)
+    flash = device.type == "cuda" and half and is_flash_attn_2_available()
+    return "flash_attention_2" if flash else None
 
 
 def load_tokenizer(
@@ -135,12 +150,13 @@ def load_model(
     Raises:
         ModelError: they cannot be loaded, or the model's head is not supported.
     """
+    torch_dtype = getattr(torch, dtype or model.dtype)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             expanded(path),
             revision=model.revision if path == model.path else None,
-            dtype=getattr(torch, dtype or model.dtype),
-            attn_implementation=model.attention,
+            dtype=torch_dtype,
+            attn_implementation=resolve_attention(model.attention, device, torch_dtype),
             trust_remote_code=model.trust_remote_code,
         )
     except (OSError, ValueError, ImportError) as error:
@@ -167,13 +183,14 @@ def build_model(
         device: where it is put.
         dtype: of the weights; None for the model's own.
     """
+    torch_dtype = getattr(torch, dtype or model.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = from_architecture(
             model,
             tokenizer,
-            dtype=getattr(torch, dtype or model.dtype),
-            attn_implementation=model.attention,
+            dtype=torch_dtype,
+            attn_implementation=resolve_attention(model.attention, device, torch_dtype),
         )
     built.to(device)  # type: ignore[arg-type]
     check_head(built.eval())

@@ -155,6 +155,7 @@ def _protocol(
         protocol["examples_per_update"] = [size, drawn if "retain" in config.loss.inputs else 0]
         protocol["reduction"] = config.training.reduction
         protocol["micro_batch_size"] = config.training.micro_batch_size
+        protocol["bucket"] = config.training.bucket
     return protocol
 
 

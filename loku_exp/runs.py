@@ -49,6 +49,8 @@ def run_id(config: Config, materials: Materials) -> str:
     """
     content = config.model_dump(mode="json", by_alias=True, exclude=NOT_IDENTITY)
     content["format"] = RUN_FORMAT
+    if content["init"] is not None:
+        content["init"].pop("fisher_pass", None)  # the same numbers by another way
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = materials.corpus.digest()
     content["model"]["tokenizer"] = materials.tokenizer_digest

@@ -63,6 +63,7 @@ class OptimizationConfig(Section):
     warmup_epochs: NonNegative
     schedule: Literal["linear", "constant"]
     max_grad_norm: Positive
+    bucket: Count | None  # updates whose examples are sorted by length to pad less; null: none
     autocast: Literal["auto", "none", "bfloat16"]  # auto: bfloat16 where the hardware has it
 
 
@@ -83,7 +84,7 @@ class TrainingConfig(OptimizationConfig):
     full_learning_rate: Positive  # used instead of learning_rate with lora=none
     reduction: Literal["micro_batch", "update"]
     snapshot_epochs: Count
-    gradient_checkpointing: bool
+    gradient_checkpointing: Literal["auto"] | bool  # auto: where activations would not fit
     head: Literal["chunked", "plain"]
     chunk_rows: Count | None
 
@@ -102,7 +103,7 @@ class ModelConfig(Section):
     template: TemplateConfig
     lora_targets: dict[str, list[str]]
     dtype: Literal["float32", "bfloat16", "float16"]
-    attention: Literal["eager", "sdpa", "flash_attention_2"]
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
     stop_at_eos: bool
     finetuned: dict[str, str | None]  # by dataset: a model that is the target

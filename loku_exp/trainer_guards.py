@@ -1,5 +1,6 @@
 """What transformers' Trainer needs around it: the model's device, finite gradients, its own forward."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,23 +15,37 @@ from loku_exp import parallel
 from loku_exp.errors import TrainingError
 
 
-class FiniteGradients(TrainerCallback):
+class FiniteUpdates(TrainerCallback):
     """Stops before an update that would write NaN into the weights.
 
     A finite loss can have such a gradient (log of 0, 0 / 0 in a backward pass), and clipping spreads it.
+    The device is asked once an update, never in a micro-batch, where it would have to be waited for.
+
+    Args:
+        losses: those of the micro-batches since the last update; emptied here.
     """
+
+    def __init__(self, losses: list[torch.Tensor]):
+        self.losses = losses
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
-        """Look at the norm of all gradients.
+        """Look at the losses and at the norm of all gradients.
 
         Raises:
-            TrainingError: it is not finite.
+            TrainingError: one of them is not finite.
         """
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
-        if not torch.isfinite(norm):
+        loss = torch.stack(self.losses).mean()
+        self.losses.clear()
+        norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        values = dict(zip(("loss", "norm"), torch.stack([loss, norm]).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"the loss is {values['loss']} at update {state.global_step + 1}; the last snapshot is "
+                "kept. Lower the learning rate, or use a bounded loss (loss=ihl)"
+            )
+        if not math.isfinite(values["norm"]):
             raise TrainingError(
                 f"the gradient is not finite at update {state.global_step + 1} though the loss is; the "
                 "last snapshot is kept. Lower the learning rate, or use a bounded loss (loss=ihl); in a "

@@ -19,12 +19,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from loku_exp import parallel
-from loku_exp.data.batches import Batch, Stream, collate
+from loku_exp.data.batches import Batch, Bucket, Stream, collate
 from loku_exp.errors import TrainingError
 from loku_exp.flops import StepFlops
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.schema import OptimizationConfig
-from loku_exp.trainer_guards import FiniteGradients, on_device_of_model, own_forward
+from loku_exp.trainer_guards import FiniteUpdates, on_device_of_model, own_forward
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,12 @@ class Plan:
         """Micro-batches of an update on each process."""
         return self.batch_size // (self.micro_batch_size * self.processes)
 
+    def bucket(self, optimization: OptimizationConfig) -> Bucket | None:
+        """Return how this training's examples are sorted by length, if they are."""
+        if optimization.bucket is None:
+            return None
+        return Bucket(optimization.bucket, self.batch_size, self.micro_batch_size)
+
     @property
     def num_items(self) -> int:
         """Examples of the first set over the whole training."""
@@ -130,6 +136,8 @@ class ObjectiveTrainer(Trainer):
         super().__init__(**trainer)
         self._objective = objective
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
+        self._losses: list[Tensor] = []
+        self.add_callback(FiniteUpdates(self._losses))
         self._step_flops = StepFlops.of(trainer["model"])
 
     def compute_loss(
@@ -139,19 +147,14 @@ class ObjectiveTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Return the objective on a micro-batch; `inputs` is a `Batch`."""
+        """Return the objective on a micro-batch, without waiting for the device; `inputs` is a `Batch`."""
         own: Any = self.model  # `model` may be a wrapper around it, for several processes
         terms = parallel.through(model, own, lambda: self._objective(own, inputs))
-        total = terms.total
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total.item()} at update {self.state.global_step + 1}; the last snapshot "
-                "is kept. Lower the learning rate, or use a bounded loss (loss=ihl)"
-            )
+        self._losses.append(terms.total.detach())
         self._parts["forget_loss"].append(terms.forget.detach())
         if terms.retain is not None:
             self._parts["retain_loss"].append(terms.retain.detach())
-        return total
+        return terms.total
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule; a constant one warms up from its first update on, which is not lost.
@@ -222,7 +225,7 @@ def fit(
         args=on_device_of_model(arguments, device),
         train_dataset=stream,
         data_collator=collate,
-        callbacks=[FiniteGradients(), *callbacks],
+        callbacks=callbacks,
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

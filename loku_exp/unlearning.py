@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from loku_exp import parallel
+from loku_exp import memory, parallel
 from loku_exp.adapters import (
     Adapter,
     attach,
@@ -115,10 +115,12 @@ def unlearn(
     if adapter is not None and initialise is not None:
         factors, report = load_factors(initial_file(folder, initialise))
         trained, report["share_of_weight_norm"] = attach(model, factors, adapter)
-    if recipe.gradient_checkpointing and not sharded:  # FSDP2 brings its own
+    plan = plan_of(recipe, len(records.forget))
+    stream = _stream(records, inputs, recipe, plan, seed)
+    checkpointed = _is_checkpointed(trained, stream, recipe, plan)
+    if checkpointed and not sharded:  # FSDP2 brings its own
         trained.enable_input_require_grads()  # type: ignore[operator]
         trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    plan = plan_of(recipe, len(records.forget))
     stop = until(plan.updates_per_epoch) if until else None
     steps = plan.snapshot_steps(recipe.snapshot_epochs)
     snapshots = folder / "snapshots"
@@ -135,7 +137,7 @@ def unlearn(
         with _staging(folder) as staging:
             history = fit(
                 trained,
-                _stream(records, inputs, recipe, plan, seed),
+                stream,
                 Objective(
                     loss,
                     inputs,
@@ -150,7 +152,7 @@ def unlearn(
                 seed=derive(seed, "dropout") + parallel.rank(),
                 callbacks=callbacks,
                 resume_from=newest,
-                sharding=fsdp2(trained, recipe.gradient_checkpointing) if sharded else None,
+                sharding=fsdp2(trained, checkpointed) if sharded else None,
             )
     made = [
         Snapshot(step, step / plan.updates_per_epoch, snapshots / _name(step))
@@ -206,7 +208,27 @@ def _stream(
         derive(seed, "order"),
         items_per_update=per_update,
         drawn_per_update=recipe.retain_batch_size,
+        bucket=plan.bucket(recipe),
     )
+
+
+def _is_checkpointed(model: nn.Module, stream: Stream, recipe: TrainingConfig, plan: Plan) -> bool:
+    """Return whether activations are computed twice to save memory; ``auto``: where they would not fit."""
+    if recipe.gradient_checkpointing != "auto":
+        return recipe.gradient_checkpointing
+    device = next(model.parameters()).device
+    longest = max(len(row.ids) for rows in stream.sequences.values() for row in rows)
+    an_item = sum(max(map(len, items)) for items in stream.order.values())
+    texts = plan.micro_batch_size * an_item
+    needed = memory.activation_bytes(model, texts, longest)
+    if memory.fits(needed, device):
+        return False
+    log.info(
+        "activations of a micro-batch need up to %s, %s are free: gradient checkpointing is on",
+        memory.gibibytes(needed),
+        memory.gibibytes(memory.free_memory(device)),
+    )
+    return True
 
 
 @contextmanager

@@ -11,6 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "loku_exp"
 LOW = (
     "losses",
     "fisher",
+    "fisher_sweep",
+    "memory",
     "inits",
     "evaluation",
     "data",

@@ -4,15 +4,17 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainingArguments
 
 from loku_exp.compose import compose_config
-from loku_exp.data.batches import Stream
+from loku_exp.data.batches import Batch, Bucket, Stream, collate, pad
 from loku_exp.errors import TrainingError
-from loku_exp.losses.objectives import ihl
+from loku_exp.losses.objectives import gd, ihl
+from loku_exp.losses.terms import cross_entropy, inverted_hinge
 from loku_exp.progress import Progress
 from loku_exp.trainer_guards import on_device_of_model
-from loku_exp.training import Objective, Plan, fit
+from loku_exp.training import Objective, ObjectiveTrainer, Plan, fit
 from loku_exp.unlearning import _stream
 from tests.helpers import random_sequence, tiny_model, tiny_records
 
@@ -64,7 +66,7 @@ def trained(tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model
         model.gradient_checkpointing_enable({"use_reentrant": False})
     history = fit(
         model,
-        Stream(SETS, plan.num_items, seed=0, items_per_update=per_update),
+        Stream(SETS, plan.num_items, 0, per_update, bucket=plan.bucket(recipe)),
         Objective(loss, ("forget", "retain"), plain=plain),
         recipe,
         plan,
@@ -118,6 +120,107 @@ def test_update_reduction_does_not_depend_on_the_split(tmp_path):
     assert (official - whole).abs().max() > 1e-4  # the official reduction does depend on it
 
 
+def test_bucketing_changes_no_number_at_micro_batch_one(tmp_path):
+    same = {"micro_batch_size": 1, "epochs": 1}
+    expected = weights(trained(tmp_path, **same)[1])
+    assert torch.equal(weights(trained(tmp_path, bucket=2, **same)[1]), expected)
+
+
+def test_bucketing_inside_an_update_changes_no_token_mean(tmp_path):
+    same = {"reduction": "update", "epochs": 2}
+    expected = weights(trained(tmp_path, **same)[1])
+    actual = weights(trained(tmp_path, bucket=1, **same)[1])
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-5)
+    several = weights(trained(tmp_path, bucket=2, **same)[1])
+    assert (several - expected).abs().max() > 1e-4  # other examples share an update
+
+
+def test_bucket_of_a_plan_counts_examples_of_an_update():
+    plan = Plan.of(OFFICIAL, 400)
+    assert plan.bucket(OFFICIAL) is None
+    ours = OFFICIAL.model_copy(update={"bucket": 3})
+    assert plan.bucket(ours) == Bucket(3, 32, 2)
+
+
+@pytest.mark.parametrize("loss", [ihl, gd])
+def test_two_forwards_equal_one(loss):
+    """Forget and retain through the model together, by plain logits of the joint batch."""
+    forget, retain = SETS["forget"][:3], SETS["retain"][4:7]
+    model, batch = tiny_model(), {"forget": pad(forget), "retain": pad(retain)}
+    model.lm_head.weight.requires_grad_(False)
+    Objective(loss, LOSS)(model, batch).total.backward()
+    twice = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    both = pad(forget + retain)
+    logits = model(input_ids=both["input_ids"], attention_mask=both["attention_mask"]).logits
+    rows, columns = both["predicting"]
+    of, labels = logits[rows, columns], both["labels"][rows, columns + 1]
+    terms = [inverted_hinge, cross_entropy] if loss is ihl else [cross_entropy, cross_entropy]
+    first, second = (
+        term.value(of[part], labels[part])
+        for term, part in zip(terms, (rows < 3, rows >= 3), strict=True)
+    )
+    ((1 if loss is ihl else -1) * first.mean() + second.mean()).backward()
+    assert len(twice) > 20
+    for name, gradient in twice.items():
+        once = dict(model.named_parameters())[name].grad
+        torch.testing.assert_close(gradient, once, rtol=1e-4, atol=1e-7)
+
+
+class Waits(TorchDispatchMode):
+    """Lists the operations that make the host wait for an accelerator."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in self.NAMES or masked:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_micro_batch_never_waits_for_the_device(tmp_path):
+    """Waits cost an accelerator its queue. An update may ask once, a micro-batch never."""
+    model, batch = tiny_model(), collate([Stream(SETS, 2, 0)[k] for k in range(2)])
+    trainer = ObjectiveTrainer(
+        Objective(ihl, LOSS), model=model, args=TrainingArguments(str(tmp_path), use_cpu=True)
+    )
+    model.lm_head.weight.requires_grad_(False)
+    with Waits() as waits:
+        for _ in range(3):
+            trainer.compute_loss(model, batch).backward()
+            trainer.floating_point_ops(batch)
+    assert waits.seen == []
+    with Waits() as waits:
+        trainer.callback_handler.on_pre_optimizer_step(trainer.args, trainer.state, trainer.control)
+    assert len(waits.seen) <= 2, waits.seen
+    with Waits() as waits:
+        _labelled_by_mask(batch)
+    assert waits.seen, "the list sees nothing"
+
+
+def _labelled_by_mask(batch: Batch) -> None:
+    labels = batch["forget"]["labels"]
+    assert labels[labels != -100].numel()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
+    def infinite(forget, retain):
+        terms = ihl(forget, retain)
+        return type(terms)(terms.forget / 0, terms.retain)
+
+    model = tiny_model()
+    before = weights(model).clone()
+    with pytest.raises(TrainingError, match=r"the loss is inf at update 1;"):
+        trained(tmp_path, loss=infinite, model=model)
+    assert torch.equal(weights(model), before)
+
+
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     expected = weights(trained(tmp_path)[1])
     actual = weights(trained(tmp_path, gradient_checkpointing=True)[1])
@@ -132,7 +235,6 @@ def test_plain_head_trains_the_same(tmp_path):
 
 def test_one_update_equals_adamw_by_hand(tmp_path):
     """The first moving update, written out with torch.optim.AdamW on the mean of micro-batch losses."""
-    from loku_exp.data.batches import collate
     from loku_exp.losses.scores import Scores
 
     recipe = {"epochs": 1, "batch_size": 4, "warmup_epochs": 0, "schedule": "constant"}

@@ -1,6 +1,7 @@
 """From records to padded batches: one shuffled stream of forget examples, each with a retain example."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypedDict
 
@@ -18,12 +19,15 @@ class Padded(TypedDict):
         input_ids: (B, T) int64.
         attention_mask: (B, T) int64, 1 on real tokens.
         labels: (B, T) int64, unshifted, -100 outside the loss.
+        predicting: (2, n) int64, rows and columns of the positions that predict a label, in order. Found
+            where the batch is made: on an accelerator their number is a wait for the device.
         denominator: () float, what a sum over labelled tokens is divided by to give the mean.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    predicting: Tensor
     denominator: Tensor
 
 
@@ -48,12 +52,14 @@ def pad(sequences: list[Sequence], denominator: float | None = None) -> Padded:
         input_ids[row, :size] = torch.tensor(sequence.ids)
         attention_mask[row, :size] = 1
         labels[row, :size] = torch.tensor(sequence.labels)
+    predicting = torch.nonzero(labels[:, 1:] != IGNORED).T.contiguous()
     if denominator is None:
-        denominator = float((labels[:, 1:] != IGNORED).sum())
+        denominator = float(predicting.shape[1])
     return Padded(
         input_ids=input_ids,
         attention_mask=attention_mask,
         labels=labels,
+        predicting=predicting,
         denominator=torch.tensor(denominator),
     )
 
@@ -64,8 +70,24 @@ def to_device(batch: Padded, device: torch.device | str) -> Padded:
         input_ids=batch["input_ids"].to(device),
         attention_mask=batch["attention_mask"].to(device),
         labels=batch["labels"].to(device),
+        predicting=batch["predicting"].to(device),
         denominator=batch["denominator"].to(device),
     )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """How examples are sorted by length before they are cut into micro-batches, so that these pad less.
+
+    Attributes:
+        updates: whose examples are sorted together; 1: an update keeps its examples.
+        items_per_update: items of an update.
+        micro_batch_size: items of a micro-batch; divides `items_per_update`.
+    """
+
+    updates: int
+    items_per_update: int
+    micro_batch_size: int
 
 
 class Stream(Dataset):
@@ -82,6 +104,7 @@ class Stream(Dataset):
             items, split into `micro_batch_size`s) instead of each micro-batch.
         drawn_per_update: with `items_per_update`, how many examples of each further set an update
             takes, spread evenly over its items; None: one an item.
+        bucket: sorts examples by length; None: they stay as drawn.
     """
 
     def __init__(
@@ -91,6 +114,7 @@ class Stream(Dataset):
         seed: int,
         items_per_update: int | None = None,
         drawn_per_update: int | None = None,
+        bucket: Bucket | None = None,
     ):
         generator = torch.Generator().manual_seed(seed)
         self.sequences = sequences
@@ -106,6 +130,9 @@ class Stream(Dataset):
                 self.order[name] = [
                     draws[end - size : end] for end, size in zip(ends, sizes, strict=True)
                 ]
+        if bucket is not None:
+            lengths = {name: [len(row.ids) for row in rows] for name, rows in sequences.items()}
+            self.order = _bucketed(self.order, lengths, bucket, generator)
         self.mean_labels = {
             name: _mean_labels(
                 [sum(rows[i].num_labels for i in item) for item in self.order[name]],
@@ -140,6 +167,44 @@ def _sizes(num_items: int, per_update: int | None, drawn: int | None) -> list[in
     ends = [(i + 1) * drawn // per_update for i in range(per_update)]
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     return sizes * (num_items // per_update)
+
+
+def _bucketed(
+    order: dict[str, list[list[int]]],
+    lengths: dict[str, list[int]],
+    bucket: Bucket,
+    generator: torch.Generator,
+) -> dict[str, list[list[int]]]:
+    """Return the order with the examples of each window sorted by length.
+
+    Every window keeps its examples and every item its number of them. A window of several updates has
+    its micro-batches shuffled, the same way in every set, so that no update is all short or all long.
+    Where nothing can be saved, micro-batches of one item or a window of one, the order stays as it is.
+
+    Args:
+        order: by set, the rows each item takes.
+        lengths: by set, in tokens.
+        bucket: the windows and their micro-batches.
+        generator: of the shuffles.
+    """
+    size, window = bucket.micro_batch_size, bucket.updates * bucket.items_per_update
+    if size in (1, window):
+        return order
+    sorted_order: dict[str, list[list[int]]] = {name: [] for name in order}
+    num_items = len(next(iter(order.values())))
+    for start in range(0, num_items, window):
+        stop = min(start + window, num_items)
+        count = (stop - start) // size
+        shuffled = list(range(count))
+        if bucket.updates > 1:
+            shuffled = torch.randperm(count, generator=generator).tolist()
+        for name, items in order.items():
+            rows = [row for item in items[start:stop] for row in item]
+            rows.sort(key=lengths[name].__getitem__)
+            cuts = [k * len(rows) // count for k in range(count + 1)]
+            taken = iter([row for k in shuffled for row in rows[cuts[k] : cuts[k + 1]]])
+            sorted_order[name] += [[next(taken) for _ in item] for item in items[start:stop]]
+    return sorted_order
 
 
 def _epochs(size: int, num_items: int, generator: torch.Generator) -> Iterator[int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loku_exp.flops import svd_flops
 from loku_exp.inits.layers import Factors, Layer, MeasureFisher
-from loku_exp.knobs import Count, Positive, Seed
+from loku_exp.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum
 NEGLIGIBLE = 1e-6  # rows below this share of the largest row weight stay in the base
@@ -31,6 +31,7 @@ def fila(
     num_retain: Count | None = None,
     fisher_seed: Seed = 0,
     svd: Literal["randomized", "exact"] = "randomized",
+    fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
     """Yield the weighted low-rank part of each layer.
 
@@ -44,6 +45,8 @@ def fila(
         num_retain: retain examples to measure on; None: as many as forget examples.
         fisher_seed: which retain examples.
         svd: ``randomized`` (seeded) or ``exact``.
+        fisher_pass: ``hooks`` (all layers at once), ``sweep`` (block by block, in far less memory), or
+            ``auto``: the first where it fits. The same numbers.
 
     Deviations from the released code: per-example squares by default; an accurate, seeded low-rank
     step; rows without importance stay in the base instead of being divided by 1e-5.
@@ -54,6 +57,7 @@ def fila(
         relative=epsilon_mode == "relative",
         num_retain=num_retain,
         seed=fisher_seed,
+        fisher_pass=fisher_pass,
     )
     for layer in layers:
         d = importance.row_weights[layer.name].to(layer.weight.device)
@@ -64,7 +68,11 @@ def fila(
 
 
 def fila_official(
-    layers: Iterable[Layer], fisher: MeasureFisher, *, fisher_seed: Seed = 0
+    layers: Iterable[Layer],
+    fisher: MeasureFisher,
+    *,
+    fisher_seed: Seed = 0,
+    fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
     """Yield FILA's factors exactly as the released code computes them.
 
@@ -78,6 +86,7 @@ def fila_official(
         relative=False,
         num_retain=None,
         seed=fisher_seed,
+        fisher_pass=fisher_pass,
     )
     for layer in layers:
         d = importance.row_weights[layer.name].to(layer.weight.device)

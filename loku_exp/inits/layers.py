@@ -51,4 +51,5 @@ class Importance:
 
 
 MeasureFisher = Callable[..., Importance]
-"""``fisher(group_size=, epsilon=, relative=, num_retain=, seed=)``; runs the data, or reads a cache."""
+"""``fisher(group_size=, epsilon=, relative=, num_retain=, seed=, fisher_pass=)``; runs the data, or
+reads a cache."""

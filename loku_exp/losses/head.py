@@ -15,7 +15,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from loku_exp.data.batches import Padded
-from loku_exp.data.records import IGNORED
 from loku_exp.errors import ModelError
 from loku_exp.losses.terms import ClosedForm, Term
 
@@ -24,7 +23,7 @@ CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
 
 def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:
     """Return rows and columns, (n,) each, of the positions that predict a label."""
-    rows, columns = torch.nonzero(batch["labels"][:, 1:] != IGNORED, as_tuple=True)
+    rows, columns = batch["predicting"]
     return rows, columns
 
 

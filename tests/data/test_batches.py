@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from loku_exp.data.batches import Stream, collate, pad
+from loku_exp.data.batches import Bucket, Stream, collate, pad
 from loku_exp.data.records import IGNORED, Sequence
 
 
@@ -104,3 +104,62 @@ def test_retain_mean_of_an_update_does_not_depend_on_the_split():
             total += float(labels[labels != IGNORED].sum() / batch["denominator"]) / (6 // size)
         means.add(round(total, 4))
     assert len(means) == 1
+
+
+def bucketed(bucket: Bucket | None, drawn: int | None = None, num_items: int = 48, size: int = 8):
+    rows = {
+        "forget": [sequence(100 * i, 3 + 7 * i % 23) for i in range(16)],
+        "retain": [sequence(100 * i, 4 + 5 * i % 19) for i in range(30)],
+    }
+    per_update = size if drawn else None
+    return Stream(rows, num_items, 3, per_update, drawn, bucket)
+
+
+def window_of(stream: Stream, name: str, start: int, stop: int) -> list[int]:
+    return [row for item in stream.order[name][start:stop] for row in item]
+
+
+def padded_tokens(stream: Stream, micro: int) -> int:
+    batches = [collate([stream[k + j] for j in range(micro)]) for k in range(0, len(stream), micro)]
+    return sum(batch[name]["input_ids"].numel() for batch in batches for name in batch)
+
+
+@pytest.mark.parametrize(
+    "updates", [1, 2, 4]
+)  # the last window is short where 6 updates are not 4 + 4
+@pytest.mark.parametrize("drawn", [None, 13])
+def test_bucketing_keeps_the_examples_of_every_window(updates, drawn):
+    plain, sorted_ = bucketed(None, drawn), bucketed(Bucket(updates, 8, 2), drawn)
+    for name in plain.order:
+        assert [len(i) for i in sorted_.order[name]] == [len(i) for i in plain.order[name]]
+        for start in range(0, 48, 8 * updates):
+            window = (name, start, start + 8 * updates)
+            assert Counter(window_of(sorted_, *window)) == Counter(window_of(plain, *window))
+    assert padded_tokens(sorted_, 2) < 0.95 * padded_tokens(plain, 2)
+    assert sorted_.order == bucketed(Bucket(updates, 8, 2), drawn).order
+
+
+def test_an_update_sorts_its_examples_and_several_mix_short_and_long():
+    one = bucketed(Bucket(1, 8, 2))
+    lengths = [len(row.ids) for row in one.sequences["forget"]]
+    of_update = [lengths[row] for row in window_of(one, "forget", 8, 16)]
+    assert of_update == sorted(of_update)
+    several = bucketed(Bucket(6, 8, 2))
+    pairs = [window_of(several, "forget", k, k + 2) for k in range(0, 48, 2)]
+    assert sorted(max(lengths[r] for r in pair) for pair in pairs) == sorted(
+        sorted(lengths * 3)[1::2]  # 48 items are the 16 rows thrice, cut in pairs by length
+    )
+    means = [
+        sum(lengths[r] for r in window_of(several, "forget", k, k + 8)) for k in range(0, 48, 8)
+    ]
+    assert means != sorted(means)
+
+
+@pytest.mark.parametrize("bucket", [Bucket(1, 8, 8), Bucket(1, 8, 1), Bucket(3, 8, 1)])
+def test_bucketing_leaves_alone_what_cannot_pad_less(bucket):
+    assert bucketed(bucket).order == bucketed(None).order
+
+
+def test_positions_that_predict_a_label_are_found_with_the_batch():
+    batch = pad([Sequence((7, 8, 9), (IGNORED, 8, 9)), Sequence((3, 4), (3, 4))])
+    assert batch["predicting"].tolist() == [[0, 0, 1], [0, 1, 0]]

@@ -1,0 +1,43 @@
+"""The GPU benchmark where there is no GPU: a clear line, and its whole code on tiny shapes."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+
+def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="needs a CUDA device"):
+        gpu.main(["--to", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_shape_is_named(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--dry-run", "gpt2"])
+    assert "no such shape: gpt2" in capsys.readouterr().err
+
+
+def test_dry_run_checks_and_times_every_part(tmp_path):
+    gpu.main(["--dry-run", "--to", str(tmp_path), "gpt_neo_1_3b"])
+    content = json.loads((tmp_path / "gpu_dry_run.json").read_text())
+    assert content["dry_run"]
+    (parts,) = content["shapes"].values()
+    assert not [name for name, part in parts.items() if "left_out" in part]
+    assert len(parts) == 10
+    assert all(error < gpu.TOLERANCE for error in parts["check"].values())
+    assert parts["step_micro_batch_2"]["drawn_two_forwards"]["real_tokens_per_second"] > 0
+
+
+def test_nothing_wrong_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "errors_of", lambda *_: {"step gradient": 0.5, "Fisher, hooks": 1e-6})
+    with pytest.raises(SystemExit, match=r"not timed: {'step gradient': 0.5}"):
+        gpu.main(["--dry-run", "--to", str(tmp_path), "phi"])
+
+
+def test_a_part_after_the_deadline_is_left_out_by_name():
+    part = gpu.run_part(lambda: {}, torch.device("cpu"), deadline=0.0)
+    assert part == {"left_out": "the 600 s were spent"}
