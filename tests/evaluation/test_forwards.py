@@ -22,7 +22,6 @@ from loku_exp.materials import load_materials
 from tests.evaluation.memorising import random_text, untrained
 from tests.evaluation.test_lm import TOKENIZER
 
-
 SETS = (("forget", 0, 5), ("retain", 10, 5), ("authors", 20, 3), ("facts", 30, 3))
 
 
