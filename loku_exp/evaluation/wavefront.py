@@ -7,9 +7,10 @@ teacher-forced pass gave it. So no row is ever padded or shifted, positions and 
 (which counts cache columns) stay right, and a chunk takes at most T - min(t) - 1 calls of the model,
 whatever the number of rows.
 
-Rows are sorted by t and cut into blocks that begin within `SPAN` positions; a block of R rows of D texts
-that begin at t keeps ``R * (T - t) + D * t`` columns of ``2 * layers * kv_heads * head_dim`` numbers. A
-chunk takes as many blocks as the bytes allowed hold.
+Rows are sorted by t and cut into blocks. Few blocks mean few operations, many mean that rows share all
+they can: a block ends where its rows would keep `SPREAD_BYTES` a layer that they could share. A block of
+R rows of D texts that begin at t keeps ``R * (T - t) + D * t`` columns, each of ``2 * layers * kv_heads *
+head_dim`` numbers. A chunk takes as many blocks as the bytes allowed hold.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from loku_exp.evaluation.shared_prefix import (
 from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
 
 DECODE_BYTES = 4_000_000_000
-SPAN = 16  # positions at which the rows of a block may begin
+SPREAD_BYTES = 8_000_000  # near the time that a block's operations take on a CPU
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
 """From ids and argmax to the prefix lengths to decode."""
 
@@ -74,10 +75,11 @@ def greedy_continuations(
     rows.sort(key=lambda row: (row.prefix, row.text))
     width = batch["input_ids"].shape[1]
     layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
-    columns = cache_bytes // (sum(k.nbytes + v.nbytes for k, v in layers) // (len(texts) * width))
+    column_bytes = sum(k.nbytes + v.nbytes for k, v in layers) // (len(texts) * width)
+    columns = cache_bytes // column_bytes
     decoded: list[list[list[int]]] = [[] for _ in texts]
     with tqdm(total=len(rows), desc="decoding", unit="prefix", leave=False, disable=None) as bar:
-        for chunk in _chunks(rows, width, columns):
+        for chunk in _chunks(rows, width, columns, SPREAD_BYTES * len(layers) // column_bytes):
             answers = _decode(model, chunk, layers, width)
             chunk_rows = [row for block in chunk for row in block]
             for row, tokens in zip(chunk_rows, answers, strict=True):
@@ -113,19 +115,21 @@ def _logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([logprobs.double(), logits.argmax(-1, keepdim=True).double()], dim=1)
 
 
-def _chunks(rows: list[_Row], width: int, columns: int) -> list[list[list[_Row]]]:
+def _chunks(rows: list[_Row], width: int, columns: int, spread: int) -> list[list[list[_Row]]]:
     """Return chunks of blocks of rows; `rows` is sorted by prefix.
 
     Args:
         rows: what to decode.
         width: positions that rows may reach.
         columns: of key-value cache that a chunk may take; one row fits in any case.
+        spread: columns that the rows of a block may keep and could share.
     """
     largest = max(1, columns // width)
     blocks: list[list[_Row]] = []
     for row in rows:
         block = blocks[-1] if blocks else []
-        if not block or row.prefix >= block[0].prefix + SPAN or len(block) == largest:
+        kept = len(block) * (row.prefix - block[0].prefix) if block else 0
+        if not block or kept > spread or len(block) == largest:
             blocks.append(block := [])
         block.append(row)
     chunks: list[list[list[_Row]]] = []

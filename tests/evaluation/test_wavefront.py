@@ -42,6 +42,12 @@ STATES = ["random", "half", "whole"]
 HUGE = 10**12
 
 
+@pytest.fixture(autouse=True)
+def blocks_of_few_rows(monkeypatch):
+    """Blocks as large models have them: a column of the tiny ones takes 128 or 256 bytes a layer."""
+    monkeypatch.setattr(wavefront, "SPREAD_BYTES", 10_000)
+
+
 @cache
 def knowing(kind, state):
     """A model in float64, so that no order of summation flips a choice."""
