@@ -1,44 +1,34 @@
 """Greedy continuations of many prefixes of a text at once, aligned by absolute position.
 
 One teacher-forced pass gives the key-value cache of every prefix. A prefix of length t that must be
-decoded becomes a row that continues it (`loku_exp.evaluation.shared_prefix`). All rows of a chunk move
-along one position at a time; row t joins when the front reaches position t with the token the
-teacher-forced pass gave it. So no row is ever padded or shifted, positions and GPT-Neo's local window
-(which counts cache columns) stay right, and a chunk takes at most T - min(t) - 1 calls of the model,
-whatever the number of rows.
+decoded becomes a row: a copy of its text's cache, of which positions before t are valid. All rows of
+a chunk move along one position at a time; row t joins when the front reaches position t with the token
+the teacher-forced pass gave it. So no row is ever padded or shifted, positions and GPT-Neo's local
+window (which counts cache columns) stay right, and a chunk takes at most T - min(t) - 1 calls of the
+model, whatever the number of rows.
 
-Rows are sorted by t and cut into blocks. Few blocks mean few operations, many mean that rows share all
-they can: a block ends where its rows would keep `SPREAD_BYTES` a layer that they could share. A block of
-R rows of D texts that begin at t keeps ``R * (T - t) + D * t`` columns, each of ``2 * layers * kv_heads *
-head_dim`` numbers. A chunk takes as many blocks as the bytes allowed hold.
+Memory of a chunk: ``rows * T * 2 * layers * kv_heads * head_dim * bytes per number``; rows per chunk
+follow from the bytes allowed. Rows are sorted by t, so that late ones share short chunks.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.evaluation.extraction import Greedy
-from loku_exp.evaluation.shared_prefix import (
-    Block,
-    Front,
-    KeyValues,
-    SharedLayer,
-    UnsupportedAttention,
-    attending,
-    supported,
-)
 from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
 
 DECODE_BYTES = 4_000_000_000
-SPREAD_BYTES = 8_000_000  # near the time that a block's operations take on a CPU
+KeyValues = tuple[Any, Any]
+"""Keys and values of one layer, (texts, heads, T, head_dim) each."""
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
 """From ids and argmax to the prefix lengths to decode."""
 
@@ -75,17 +65,15 @@ def greedy_continuations(
     rows.sort(key=lambda row: (row.prefix, row.text))
     width = batch["input_ids"].shape[1]
     layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
-    column_bytes = sum(k.nbytes + v.nbytes for k, v in layers) // (len(texts) * width)
-    columns = cache_bytes // column_bytes
+    size = max(1, cache_bytes // (sum(k.nbytes + v.nbytes for k, v in layers) // len(texts)))
     decoded: list[list[list[int]]] = [[] for _ in texts]
     with tqdm(total=len(rows), desc="decoding", unit="prefix", leave=False, disable=None) as bar:
-        for chunk in _chunks(rows, width, columns, SPREAD_BYTES * len(layers) // column_bytes):
-            answers = _decode(model, chunk, layers, width)
-            chunk_rows = [row for block in chunk for row in block]
-            for row, tokens in zip(chunk_rows, answers, strict=True):
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            for row, tokens in zip(chunk, _decode(model, chunk, layers, width), strict=True):
                 length = len(texts[row.text])
                 decoded[row.text].append([row.prefix, *tokens[: length - row.prefix]])
-            bar.update(len(chunk_rows))
+            bar.update(len(chunk))
     return [Greedy(*results) for results in zip(logprobs, argmax, decoded, strict=True)]
 
 
@@ -115,71 +103,17 @@ def _logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([logprobs.double(), logits.argmax(-1, keepdim=True).double()], dim=1)
 
 
-def _chunks(rows: list[_Row], width: int, columns: int, spread: int) -> list[list[list[_Row]]]:
-    """Return chunks of blocks of rows; `rows` is sorted by prefix.
-
-    Args:
-        rows: what to decode.
-        width: positions that rows may reach.
-        columns: of key-value cache that a chunk may take; one row fits in any case.
-        spread: columns that the rows of a block may keep and could share.
-    """
-    largest = max(1, columns // width)
-    blocks: list[list[_Row]] = []
-    for row in rows:
-        block = blocks[-1] if blocks else []
-        kept = len(block) * (row.prefix - block[0].prefix) if block else 0
-        if not block or kept > spread or len(block) == largest:
-            blocks.append(block := [])
-        block.append(row)
-    chunks: list[list[list[_Row]]] = []
-    room = 0
-    for block in blocks:
-        first, texts = block[0].prefix, {row.text for row in block}
-        needed = len(block) * (width - first) + len(texts) * first
-        if not chunks or needed > room:
-            chunks.append([])
-            room = columns
-        chunks[-1].append(block)
-        room -= needed
-    return chunks
-
-
-def _decode(
-    model: Any, chunk: list[list[_Row]], cache: list[KeyValues], width: int
-) -> list[list[int]]:
-    """Return for each row of a chunk the tokens from its prefix to `width`."""
-    front = Front()
-    if supported(model):
-        try:
-            with attending(model, front):
-                return _advance(model, chunk, cache, width, front, whole_rows=False)
-        except UnsupportedAttention:
-            front = Front()
-    return _advance(model, chunk, cache, width, front, whole_rows=True)
-
-
-def _advance(
-    model: Any,
-    chunk: list[list[_Row]],
-    cache: list[KeyValues],
-    width: int,
-    front: Front,
-    whole_rows: bool,
-) -> list[list[int]]:
-    rows = [row for block in chunk for row in block]
-    starts = [0, *accumulate(len(block) for block in chunk)]
-    blocks = [
-        Block(start, [row.text for row in block], [row.prefix for row in block], model.device)
-        for start, block in zip(starts, chunk, strict=False)
-    ]
+def _decode(model: Any, rows: list[_Row], cache: list[KeyValues], width: int) -> list[list[int]]:
+    """Return for each row the tokens from its prefix to `width`; rows are sorted by prefix."""
+    texts = torch.tensor([row.text for row in rows], device=model.device)
+    front = _Front()
     aligned = DynamicCache()
-    aligned.layers = [SharedLayer(layer, blocks, width, front, whole_rows) for layer in cache]
+    aligned.layers = [_AlignedLayer(layer, texts, front) for layer in cache]
     tokens = torch.zeros(len(rows), width, dtype=torch.int64, device=model.device)
     prefixes = [row.prefix for row in rows]
-    tokens[torch.arange(len(rows)), prefixes] = torch.tensor(
-        [row.token for row in rows], device=model.device
-    )
+    places = torch.arange(len(rows), device=model.device)
+    firsts = torch.tensor([row.token for row in rows], device=model.device)
+    tokens[places, torch.tensor(prefixes, device=model.device)] = firsts
     for position in range(prefixes[0], width - 1):
         while front.rows < len(rows) and prefixes[front.rows] <= position:
             front.rows += 1
@@ -191,3 +125,37 @@ def _advance(
         ).logits
         tokens[: front.rows, position + 1] = logits[:, -1].argmax(-1)
     return [row[prefix:] for row, prefix in zip(tokens.tolist(), prefixes, strict=True)]
+
+
+@dataclass
+class _Front:
+    """How far a chunk is: its first `rows` rows are at `position`."""
+
+    rows: int = 0
+    position: int = 0
+
+
+class _AlignedLayer(DynamicLayer):
+    """A layer's cache of a chunk of rows, written in place at the front's position."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, of_texts: KeyValues, texts: Tensor, front: _Front):
+        super().__init__()
+        self.front = front
+        self.keys, self.values = (part.index_select(0, texts) for part in of_texts)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write one position of the active rows; return all positions up to it."""
+        rows, position = self.front.rows, self.front.position
+        self.keys[:rows, :, position] = key_states[:, :, 0]
+        self.values[:rows, :, position] = value_states[:, :, 0]
+        return self.keys[:rows, :, : position + 1], self.values[:rows, :, : position + 1]
+
+    def get_seq_length(self) -> int:
+        """Return how many positions lie before the front."""
+        return self.front.position

@@ -1,31 +1,22 @@
 """Continuations decoded together equal those of every prefix decoded alone."""
 
 import copy
-import functools
 from functools import cache
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-)
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from loku_exp.evaluation import shared_prefix, wavefront
+from loku_exp.evaluation import wavefront
 from loku_exp.evaluation.extraction import (
     continuations,
     extraction_likelihood,
     memorisation_accuracy,
     wanted,
 )
-from loku_exp.evaluation.shared_prefix import SharedLayer
 from loku_exp.evaluation.wavefront import greedy_continuations
 from tests.evaluation.memorising import (
-    VOCABULARY,
     accuracy,
     decode_all,
     ended,
@@ -40,12 +31,6 @@ TEXTS = [random_text(length, seed) for seed, length in LENGTHS.items()]
 KINDS = ["gpt_neo", "llama", "phi"]
 STATES = ["random", "half", "whole"]
 HUGE = 10**12
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_few_rows(monkeypatch):
-    """Blocks as large models have them: a column of the tiny ones takes 128 or 256 bytes a layer."""
-    monkeypatch.setattr(wavefront, "SPREAD_BYTES", 10_000)
 
 
 @cache
@@ -154,41 +139,15 @@ def test_chunks_change_nothing(kind, cache_bytes):
     assert [g.argmax for g in chunked] == [g.argmax for g in whole]
 
 
-@pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
-def test_the_cache_of_a_chunk_stays_within_its_bytes(kind, monkeypatch):
-    """Of the tiny models a column takes 2 layers x 2 x 2 heads x 4 (GPT-Neo 8) numbers x 8 bytes."""
-    column = 2 * 2 * 2 * {"llama": 4, "gpt_neo": 8}[kind] * 8
-    held, largest = [], []
-    advance = wavefront._advance
-
-    def watched(model, chunk, cache, width, *rest, **named):
-        layers = []
-        init = SharedLayer.__init__
-
-        def keep(self, *arguments):
-            init(self, *arguments)
-            layers.append(self)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(SharedLayer, "__init__", keep)
-            answer = advance(model, chunk, cache, width, *rest, **named)
-        tensors = [t for x in layers for _, *parts in x.blocks for part in parts for t in part]
-        held.append(sum(tensor.nbytes for tensor in tensors))
-        largest.append(sum(len(block) for block in chunk))
-        return answer
-
-    monkeypatch.setattr(wavefront, "_advance", watched)
-    model = knowing(kind, "random")
-    texts = TEXTS[3:]
-    for columns in (7 * 25 + 3, 1):
-        held.clear()
-        largest.clear()
-        greedy_continuations(model, texts, everything, column * columns)
-        assert sum(largest) == sum(len(ids) - 1 for ids in texts)
-        if columns > 1:
-            assert 0.5 * column * columns < max(held) <= column * columns
-        else:
-            assert set(largest) == {1}  # a row is decoded whatever it takes
+def test_the_cache_of_a_chunk_stays_within_its_bytes(calls):
+    """A row of the tiny Llama takes 2 layers x 2 x 2 heads x 4 numbers x 8 bytes x 40 positions."""
+    model = copy.deepcopy(knowing("llama", "random"))
+    shapes = calls(model)
+    row = 2 * 2 * 2 * 4 * 8 * 40
+    for rows in (8, 20):
+        shapes.clear()
+        greedy_continuations(model, TEXTS, everything, row * rows + row // 2)
+        assert max(size for size, _ in shapes[1:]) == rows
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,69 +173,6 @@ def test_a_chunk_takes_at_most_a_call_a_position(kind, calls):
     shapes.clear()
     greedy_continuations(model, TEXTS, lambda ids, argmax: [], HUGE)
     assert len(shapes) == 1
-
-
-@pytest.mark.parametrize("state", ["random", "half"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_models_whose_attention_cannot_be_reached_are_handed_whole_rows(kind, state, monkeypatch):
-    monkeypatch.setattr(wavefront, "supported", lambda model: False)
-    monkeypatch.setattr(SharedLayer, "attend", None)
-    answers = greedy_continuations(knowing(kind, state), TEXTS, smallest(1), HUGE)
-    for ids, greedy, said in zip(TEXTS, answers, brute_force(kind, state), strict=True):
-        assert continuations(ids, greedy) == said
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_attention_to_a_shared_prefix_equals_the_models_own(kind, monkeypatch):
-    """Every logit of every step, in float64: nothing but the order of summation differs."""
-    logits = {}
-    for way in ("shared", "whole"):
-        model, logits[way] = copy.deepcopy(knowing(kind, "half")), []
-        model.register_forward_hook(lambda m, a, out, way=way: logits[way].append(out.logits))
-        if way == "whole":
-            monkeypatch.setattr(wavefront, "supported", lambda model: False)
-        greedy_continuations(model, TEXTS[4:], everything, 100_000)
-    assert len(logits["shared"]) == len(logits["whole"]) > 30
-    for one, two in zip(logits["shared"], logits["whole"], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
-
-
-def test_attention_that_asks_for_more_is_left_to_the_model(monkeypatch):
-    model = copy.deepcopy(knowing("llama", "half"))
-    model.config._attn_implementation = before = (
-        "eager"  # takes the argument and does nothing with it
-    )
-    for layer in model.model.layers:
-        forward = functools.partial(layer.self_attn.forward, softcap=30.0)
-        monkeypatch.setattr(layer.self_attn, "forward", forward)
-    monkeypatch.setattr(SharedLayer, "attend", None)
-    answers = greedy_continuations(model, TEXTS, smallest(1), HUGE)
-    for ids, greedy, said in zip(TEXTS, answers, brute_force("llama", "half"), strict=True):
-        assert continuations(ids, greedy) == said
-    assert model.config._attn_implementation == before
-
-
-def test_attention_that_is_not_reached_is_an_error(monkeypatch):
-    monkeypatch.setattr(shared_prefix, "_neo_layers", lambda model: [])
-    model = copy.deepcopy(knowing("gpt_neo", "half"))
-    model._supports_attention_backend = True
-    with pytest.raises(RuntimeError, match="did not read the shared prefix"):
-        greedy_continuations(model, TEXTS, smallest(1), HUGE)
-
-
-def test_a_sliding_window_of_the_interface():
-    """Mistral's window reaches attention as an argument."""
-    torch.manual_seed(1)
-    config = MistralConfig(
-        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=32, num_key_value_heads=2, max_position_embeddings=64, sliding_window=7,
-        initializer_range=0.4, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    model = MistralForCausalLM(config).eval().double()
-    for ids, greedy in zip(
-        TEXTS[:2], greedy_continuations(model, TEXTS[:2], smallest(1), HUGE), strict=True
-    ):
-        assert continuations(ids, greedy) == decode_all(model, ids)
 
 
 def test_a_memorised_text_takes_one_forward(calls):
