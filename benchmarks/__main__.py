@@ -1,7 +1,7 @@
 """Run all benchmarks, print the table, write it as JSON, and fail where a limit is missed by 30 %.
 
 Usage:
-    python -m benchmarks [losses] [step] [fisher] [extraction] [commands]
+    python -m benchmarks [losses] [step] [fisher] [extraction] [evaluation] [commands]
 """
 
 import importlib
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from loku_exp.runs import provenance
 
-ALL = ("losses", "step", "fisher", "extraction", "commands")
+ALL = ("losses", "step", "fisher", "extraction", "evaluation", "commands")
 
 
 def main() -> None:

@@ -1,39 +1,54 @@
-"""EL and MA of 32 x 200 tokens beside one generation per prefix, and the stop rule beside an epoch.
+"""EL and MA of 32 x 200 tokens beside slower ways to the same values, and the stop rule beside an epoch.
 
 Published way (joeljang/knowledge-unlearning, ``models/Neo_Model.py``): for every prefix length from 199 to
-1 one ``generate`` of the whole batch, for EL; one more token at every prefix, for MA. Texts are made with
-the model itself: each token is its argmax with a given probability, else a random one, so that
-memorisation accuracy is that probability whatever the weights are.
+1 one ``generate`` of the whole batch, for EL; one more token at every prefix, for MA. Plain fast way: only
+prefixes whose next token is wrong, sorted by length, decoded in left-padded batches on the cache of one
+teacher-forced pass, with transformers' own growing cache.
+
+Texts are made with the model itself: each token is its argmax with a given probability, else a random
+one, so that memorisation accuracy is that probability whatever the weights are.
 """
 
 import time
+from statistics import fmean
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, interleaved
 from loku_exp.adapters import Adapter, attach
 from loku_exp.compose import compose_config
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
-from loku_exp.evaluation.extraction import Greedy, continuations, wanted
+from loku_exp.evaluation.extraction import (
+    Greedy,
+    continuations,
+    extraction_likelihood,
+    memorisation_accuracy,
+    wanted,
+)
 from loku_exp.evaluation.forgotten import Thresholds, check
-from loku_exp.evaluation.wavefront import greedy_continuations
+from loku_exp.evaluation.wavefront import greedy_continuations, teacher_forced
 from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.objectives import ihl
 from loku_exp.training import Objective
 
 B, T, N = 32, 200, 10
-SAMPLED = 12  # prefix lengths the published way is timed at, of T - 1
-FULL_SIZE_ROWS = 271  # rows of GPT-Neo 125M in fp32 that 4 GB of cache hold
+SAMPLED = 8  # prefix lengths the published way is timed at, of T - 1
+FULL_SIZE_ROWS = 271  # whole rows of GPT-Neo 125M in fp32 that 4 GB of cache hold
+SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 512}
+LAYERS = [[["global", "local"], 1]]
+LIMITS = {0.8: (30, 10), 0.5: (0, 5), 0.3: (0, 0)}  # calls, time
 Texts = list[tuple[int, ...]]
 
 
 def rows() -> list[Row]:
-    small = build("scratch_neo", vocab_size=4096)
-    found = [_against_generation(small, ma) for ma in (0.8, 0.5, 0.3)]
-    return [row for pair in found for row in pair] + _against_an_epoch()
+    small = build("scratch_neo", attention_types=LAYERS, **SMALL)
+    found = []
+    for ma in LIMITS:
+        found += _against_generation(small, ma)
+    return [*found, *_stop_rule()]
 
 
 def build(name: str, **fields: Any) -> Any:
@@ -48,13 +63,13 @@ def build(name: str, **fields: Any) -> Any:
 
 
 @torch.no_grad()
-def texts_of(model: Any, count: int, ma: float) -> Texts:
+def texts_of(model: Any, count: int, ma: float, length: int = T) -> Texts:
     """Return texts of which the model guesses each next token right with probability `ma`."""
     generator = torch.Generator().manual_seed(1)
     vocabulary = model.config.vocab_size
     ids = torch.randint(vocabulary, (count, 1), generator=generator)
     cache, new = None, ids
-    for _ in range(T - 1):
+    for _ in range(length - 1):
         out = model(input_ids=new, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         other = torch.randint(vocabulary, (count, 1), generator=generator)
@@ -65,74 +80,151 @@ def texts_of(model: Any, count: int, ma: float) -> Texts:
 
 
 def _against_generation(model: Any, ma: float) -> list[Row]:
-    """Compare calls and time; equal continuations are checked on the sampled prefixes."""
+    """Compare calls and time with the published way, and at the lowest MA with the plain fast way."""
     texts = texts_of(model, B, ma)
-    width = model.config.num_layers * 2 * model.config.hidden_size * 4
+    column = model.config.num_layers * 2 * model.config.hidden_size * 4
     calls: list[int] = []
+    answers: dict[str, list[Greedy]] = {}
+
+    def ours() -> None:
+        calls.clear()
+        answers["ours"] = greedy_continuations(model, texts, _wanted, FULL_SIZE_ROWS * T * column)
+
+    def plain() -> None:
+        answers["plain"] = left_padded(model, texts)
+
+    ways = {"ours": ours} | ({"plain": plain} if ma == min(LIMITS) else {})
     handle = model.register_forward_hook(lambda *_: calls.append(1))
-    start = time.perf_counter()
-    answers = greedy_continuations(
-        model, texts, lambda ids, guess: wanted(ids, guess, N), FULL_SIZE_ROWS * T * width
-    )
-    ours = time.perf_counter() - start
+    ours()
     num_calls = len(calls)
     handle.remove()
-    known = [continuations(ids, answer) for ids, answer in zip(texts, answers, strict=True)]
+    seconds = interleaved(ways, repeats=1)
+    known = [continuations(ids, answer) for ids, answer in zip(texts, answers["ours"], strict=True)]
     published = _one_generation_per_prefix(model, texts, known)
     published_calls = sum(T - t for t in range(1, T)) + T - 1
-    limits = {0.8: (30, 10), 0.5: (0, 5), 0.3: (0, 0)}[ma]
-    hit = sum(_hits(ids, answer) for ids, answer in zip(texts, answers, strict=True)) / B
-    detail = f"MA {hit:.2f}, {B} x {T} tokens, 4 layers x 256, {FULL_SIZE_ROWS} rows a chunk"
-    return [
-        _at_least(
+    detail = f"MA {_values(texts, answers['ours'])[0]:.2f}, {B} x {T} tokens, 2 layers x 64"
+    least_calls, least_time = LIMITS[ma]
+    found = [
+        Row(
             f"EL + MA at {ma}: calls of the model saved",
             published_calls / num_calls,
-            limits[0],
+            least_calls,
+            "x",
             f"{detail}: {num_calls} calls, one generation per prefix {published_calls}",
+            at_least=True,
         ),
-        _at_least(
+        Row(
             f"EL + MA at {ma}: time saved",
-            published / ours,
-            limits[1],
-            f"{detail}: {ours:.1f} s, published {published:.0f} s from {SAMPLED} of {T - 1} prefix lengths",
+            published / seconds["ours"],
+            least_time,
+            "x",
+            f"{detail}: {seconds['ours']:.1f} s, published {published:.0f} s, from {SAMPLED} of {T - 1} "
+            "prefix lengths",
+            at_least=True,
         ),
     ]
+    if "plain" in ways:
+        pairs = zip(_values(texts, answers["ours"]), _values(texts, answers["plain"]), strict=True)
+        if max(abs(one - two) for one, two in pairs) > 1e-3:
+            raise AssertionError("the plain fast way gives other values")
+        found.append(
+            Row(
+                f"EL + MA at {ma}: time saved against left-padded batches",
+                seconds["plain"] / seconds["ours"],
+                1.5,
+                "x",
+                f"{detail}: {seconds['ours']:.1f} s, left-padded {seconds['plain']:.1f} s in chunks of "
+                f"{FULL_SIZE_ROWS} rows",
+                at_least=True,
+            )
+        )
+    return found
 
 
-def _hits(ids: tuple[int, ...], answer: Greedy) -> float:
-    right = [guess == token for guess, token in zip(answer.argmax, ids[1:], strict=True)]
-    return sum(right) / len(right)
+def _wanted(ids: tuple[int, ...], guess: list[int]) -> list[int]:
+    return wanted(ids, guess, N)
+
+
+def _values(texts: Texts, answers: list[Greedy]) -> tuple[float, float]:
+    """Return mean MA and EL."""
+    pairs = list(zip(texts, answers, strict=True))
+    return (
+        fmean(memorisation_accuracy(ids, answer.argmax) for ids, answer in pairs),
+        fmean(extraction_likelihood(ids, continuations(ids, answer), N) for ids, answer in pairs),
+    )
+
+
+@torch.no_grad()
+def left_padded(model: Any, texts: Texts) -> list[Greedy]:
+    """Decode wrong prefixes in left-padded batches, sorted by length, with a growing cache."""
+    cache = DynamicCache()
+    logprobs, argmax = teacher_forced(model, pad([Sequence(ids, ids) for ids in texts]), cache)
+    rows = sorted((t, k) for k, ids in enumerate(texts) for t in _wanted(ids, argmax[k]))
+    decoded: list[list[list[int]]] = [[] for _ in texts]
+    for start in range(0, len(rows), FULL_SIZE_ROWS):
+        chunk = rows[start : start + FULL_SIZE_ROWS]
+        longest, steps = chunk[-1][0], T - chunk[0][0]
+        mask = torch.tensor([[0] * (longest - t) + [1] * t for t, _ in chunk])
+        past = DynamicCache()
+        for number, layer in enumerate(cache.layers):
+            parts = []
+            for part in (layer.keys, layer.values):
+                _, heads, _, size = part.shape
+                moved = part.new_zeros(len(chunk), heads, longest, size)
+                for row, (t, text) in enumerate(chunk):
+                    moved[row, :, longest - t :] = part[text, :, :t]
+                parts.append(moved)
+            past.update(*parts, number)
+        new = torch.tensor([[argmax[text][t - 1]] for t, text in chunk])
+        said = [new]
+        positions = torch.tensor([[t] for t, _ in chunk])
+        for step in range(steps - 1):
+            mask = torch.cat([mask, mask.new_ones(len(chunk), 1)], 1)
+            out = model(
+                input_ids=new,
+                attention_mask=mask,
+                position_ids=positions + step,
+                past_key_values=past,
+                use_cache=True,
+            )
+            new = out.logits[:, -1:].argmax(-1)
+            said.append(new)
+        for (t, text), tokens in zip(chunk, torch.cat(said, 1).tolist(), strict=True):
+            decoded[text].append([t, *tokens[: T - t]])
+    return [Greedy(*parts) for parts in zip(logprobs, argmax, decoded, strict=True)]
 
 
 def _one_generation_per_prefix(model: Any, texts: Texts, known: list[dict[int, Any]]) -> float:
-    """Return the seconds of one generation per prefix, from some prefix lengths evenly spaced."""
+    """Return the seconds of one generation per prefix, from some prefix lengths evenly spaced.
+
+    A tie of two tokens may fall the other way in another batch shape, so one in a hundred continuations
+    may differ.
+    """
     ids = torch.tensor(texts)
-    seconds = 0.0
+    seconds, different = 0.0, 0
     sampled = [1 + round(k * (T - 2) / (SAMPLED - 1)) for k in range(SAMPLED)]
     for t in sampled:
         start = time.perf_counter()
         options = {"do_sample": False, "eos_token_id": [], "pad_token_id": 0}
-        whole = model.generate(
-            ids[:, :t],
-            attention_mask=torch.ones(B, t, dtype=torch.int64),
-            generation_config=GenerationConfig(max_length=T, **options),
-        )
-        model.generate(
-            ids[:, :t],
-            attention_mask=torch.ones(B, t, dtype=torch.int64),
-            generation_config=GenerationConfig(max_new_tokens=1, **options),
-        )
+        mask = torch.ones(B, t, dtype=torch.int64)
+        for length in ({"max_length": T}, {"max_new_tokens": 1}):
+            config = GenerationConfig(**length, **options)
+            said = model.generate(ids[:, :t], attention_mask=mask, generation_config=config)
+            if "max_length" in length:
+                whole = said
         seconds += time.perf_counter() - start
         for row, continuation in enumerate(whole[:, t:].tolist()):
-            if t in known[row] and tuple(continuation) != known[row][t]:
-                raise AssertionError(f"text {row} continues differently after {t} tokens")
+            different += t in known[row] and tuple(continuation) != known[row][t]
+    if different > SAMPLED * B // 100:
+        raise AssertionError(f"{different} continuations of {SAMPLED * B} differ")
     return seconds * (T - 1) / SAMPLED
 
 
-def _against_an_epoch() -> list[Row]:
-    """Time a check whose answer is MA, and one update, on the 125M shape at an eighth of the sets."""
-    model = build("gpt_neo_125m", weights=None)
-    texts = texts_of(model, B // 8, 0.3)
+def _stop_rule() -> list[Row]:
+    """Time a check whose answer is MA beside an update of the 125M shape, and a whole check of a toy."""
+    model = build("gpt_neo_125m")
+    generator = torch.Generator().manual_seed(0)
+    texts = [tuple(torch.randint(50_257, (T,), generator=generator).tolist())]
     targets = ["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"]
     adapter = Adapter(rank=8, alpha=16, dropout=0.0, targets=targets)
     layers = adapter.layers(model, 0)
@@ -146,37 +238,25 @@ def _against_an_epoch() -> list[Row]:
         objective(adapted, {"forget": batch, "retain": batch}).total.backward()
         optimizer.step()
 
-    def by_ma() -> None:
-        assert check(adapted, texts, Thresholds(N, 0.05, 0.25)).decided_by == "ma"
+    def by_ma() -> None:  # all texts are read before the answer, as at the last of the checks
+        assert check(adapted, texts, Thresholds(N, 0.05, 0.0)).decided_by == "ma"
 
-    seconds = {}
-    for name, way in {"epoch": epoch, "check": by_ma}.items():
-        way()
-        start = time.perf_counter()
-        way()
-        seconds[name] = time.perf_counter() - start
-    start = time.perf_counter()
-    assert check(adapted, texts, Thresholds(N, 1.1, 1.1)).decided_by == "both"
-    both = time.perf_counter() - start
-    detail = f"GPT-Neo-125M shape, {B // 8} + {B // 8} texts of {T} tokens, MA .3"
+    seconds = interleaved({"epoch": epoch, "check": by_ma}, repeats=2)
+    toy = build("toy_neo", vocab_size=512)
+    toy_texts = texts_of(toy, 8, 0.3, length=64)
+
+    def whole() -> None:
+        assert check(toy, toy_texts, Thresholds(3, 1.1, 1.1)).decided_by == "both"
+
+    toy_seconds = interleaved({"check": whole}, repeats=1)["check"]
     return [
         Row(
             "stop rule, MA not yet below",
             seconds["check"] / seconds["epoch"],
             0.2,
             "of an epoch",
-            f"{detail}: {seconds['check']:.2f} s, epoch {seconds['epoch']:.2f} s",
+            f"GPT-Neo-125M shape, 1 + 1 of 32 + 32 texts of {T} tokens: {seconds['check']:.2f} s, epoch "
+            f"{seconds['epoch']:.2f} s",
         ),
-        Row(
-            "stop rule, MA below: EL decoded to the end",
-            both / seconds["epoch"],
-            float("inf"),
-            "epochs, once a successful run",
-            f"{detail}: {both:.1f} s",
-        ),
+        Row("stop rule of the toy, EL decoded", toy_seconds, 2, "s", "8 x 64 tokens, MA .3"),
     ]
-
-
-def _at_least(name: str, value: float, limit: float, detail: str) -> Row:
-    """Return a row whose value must not be smaller than its limit; 0: no limit is named."""
-    return Row(name, value, limit, "x", detail, at_least=True)

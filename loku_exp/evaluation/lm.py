@@ -16,12 +16,12 @@ from lm_eval.models.huggingface import HFLM
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from loku_exp.data.batches import pad, to_device
 from loku_exp.data.records import IGNORED, Sequence
-from loku_exp.evaluation.extraction import Greedy, wanted
+from loku_exp.evaluation.answer_tree import Tree, hidden_states, obeys, plant, predictions
+from loku_exp.evaluation.extraction import Greedy, hits, wanted
 from loku_exp.evaluation.responses import Responses, TokenScores
 from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations
-from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
+from loku_exp.losses.head import apply_term
 
 
 class UnlearnLM(HFLM):
@@ -60,6 +60,7 @@ class UnlearnLM(HFLM):
         self.decode_bytes = decode_bytes
         self.stop_at_eos = stop_at_eos
         self.responses = responses or Responses()
+        self._obeys, self._widest_read = True, 0
 
     # -- request types of this package: arguments are (text for people, ids..., options...) ----------
 
@@ -76,9 +77,14 @@ class UnlearnLM(HFLM):
         """Say what follows every prefix of a text; arguments: (text, ids, n[, shown]).
 
         n is the smallest n-gram that continuations are needed for; 0: none, only the argmax. `shown`
-        is a prefix length whose continuation is needed in any case.
+        is a prefix length whose continuation is needed in any case. A text that was read for this is
+        scored as well, so a perplexity over it costs nothing.
         """
         answers = self.responses.answer("greedy_suffixes", requests, self._greedy_suffixes)
+        for request, answer in zip(requests, answers, strict=True):
+            ids, (logprobs, argmax, _) = request.args[1], answer
+            scores = TokenScores(logprobs, hits(ids, argmax))
+            self.responses.remember("token_scores", (Sequence(ids, ids),), scores)
         return [Greedy(*answer) for answer in answers]
 
     # -- stock request types, remembered likewise ------------------------------------------------
@@ -141,20 +147,30 @@ class UnlearnLM(HFLM):
     def _score(self, sequences: list[Sequence]) -> list[TokenScores]:
         """Score the labelled tokens of texts that fit, or are one token longer than, the context."""
         results: list[TokenScores | None] = [None] * len(sequences)
-        for indices in self._batches([len(sequence.ids) for sequence in sequences], "scoring"):
-            batch = to_device(pad([sequences[i] for i in indices]), self.device)
-            rows, columns = label_positions(batch)
-            batch["input_ids"] = batch["input_ids"][:, : self.max_length]
-            batch["attention_mask"] = batch["attention_mask"][:, : self.max_length]
-            hidden = hidden_before_head(self.model, batch)[rows, columns]
-            labels = batch["labels"][rows, columns + 1]
+        trees = plant(sequences, self.max_length, share=True)
+        masked = self._reads_trees(trees)
+        if not masked:
+            trees = plant(sequences, self.max_length, share=False)
+        for indices in self._batches([tree.width for tree in trees], "scoring"):
+            batch = [trees[i] for i in indices]
+            places, counts = predictions(batch, sequences)
+            rows, columns, labels = places.to(self.device).T
+            hidden = hidden_states(self.model, batch, masked)[rows, columns]
             scores = apply_term(
                 _logprob_and_greedy, hidden, labels, self.model.get_output_embeddings()
             ).cpu()
-            for row, index in enumerate(indices):
-                logprobs, greedy = scores[rows.cpu() == row].T.tolist()
+            texts = [index for tree in batch for index, _ in tree.texts]
+            for index, part in zip(texts, scores.split(counts), strict=True):
+                logprobs, greedy = part.T.tolist()
                 results[index] = TokenScores(logprobs, [value > 0 for value in greedy])
         return results  # type: ignore[return-value]
+
+    def _reads_trees(self, trees: list[Tree]) -> bool:
+        """Return whether the model reads these trees rightly; asked again where they are wider."""
+        widest = max((tree.width for tree in trees if len(tree.branches) > 1), default=0)
+        if widest > self._widest_read and self._obeys:
+            self._widest_read, self._obeys = widest, obeys(self.model, widest)
+        return self._obeys and widest > 0
 
     @torch.no_grad()
     def _generate_ids(self, requests: list[Instance]) -> list[list[int]]:

@@ -8,15 +8,12 @@ over all tokens, so that it does not depend on the batch size.
 import math
 from typing import Any
 
-import datasets
-from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
-
 from loku_exp.data.records import Record
+from loku_exp.evaluation.choices import OwnTask, Request
 from loku_exp.evaluation.responses import TokenScores
 
 
-class PerplexityTask(ConfigurableTask):
+class PerplexityTask(OwnTask):
     """exp(sum of negative log-probabilities / predicted tokens) over some texts.
 
     Args:
@@ -24,34 +21,14 @@ class PerplexityTask(ConfigurableTask):
         rows: fully labelled.
     """
 
-    VERSION = 1
-
     def __init__(self, name: str, rows: list[Record]):
         self.rows = {record.row: record for record in rows}
-        super().__init__(
-            config={
-                "task": name,
-                "output_type": "generate_until",
-                "test_split": "test",
-                "doc_to_text": "text",
-                "doc_to_target": "text",
-                "process_results": lambda *_: {},  # keeps lm-eval from looking metrics up on the hub
-                "metric_list": [
-                    {"metric": "ppl", "aggregation": perplexity, "higher_is_better": False},
-                    {"metric": "n", "aggregation": len, "higher_is_better": True},
-                ],
-            }
-        )
+        documents = {row: (f"row {row}", "") for row in self.rows}
+        super().__init__(name, documents, {"ppl": perplexity}, lower_is_better=("ppl",))
 
-    def download(self, *_: Any, **__: Any) -> None:
-        """Make the documents from the records."""
-        documents = [{"row": row, "text": f"row {row}"} for row in self.rows]
-        self.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
-
-    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+    def requests(self, row: int) -> list[Request]:
         """Ask for the log-probability of every token."""
-        arguments = (ctx, self.rows[doc["row"]].answer)
-        return [Instance("token_scores", doc, arguments, idx=0, metadata=kwargs["metadata"])]
+        return [("token_scores", (f"row {row}", self.rows[row].answer))]
 
     def process_results(self, doc: dict[str, Any], results: list[TokenScores]) -> dict[str, Any]:
         """Return loss and number of tokens of one text."""

@@ -62,6 +62,10 @@ class Responses:
             self.answers |= dict(zip(missing, answers, strict=True))
         return [self.answers[key] for key in keys]
 
+    def remember(self, kind: str, content: tuple[Any, ...], answer: Any) -> None:
+        """Keep an answer that was found on the way; `content` is a request's, without its text."""
+        self.answers.setdefault(_key_of(kind, content), answer)
+
     def save(self) -> None:
         """Write all answers to the file, whole."""
         if self.file is not None:
@@ -111,5 +115,8 @@ class Replay(LM):
 
 
 def _key(kind: str, request: Instance) -> str:
-    content = request.args[1:] if kind in OWN_REQUESTS else request.args
+    return _key_of(kind, request.args[1:] if kind in OWN_REQUESTS else request.args)
+
+
+def _key_of(kind: str, content: tuple[Any, ...]) -> str:
     return hashlib.sha256(f"{kind}{content!r}".encode()).hexdigest()[:24]

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-import datasets
-from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
 from transformers import PreTrainedTokenizerBase
 
 from loku_exp.cache import digest
 from loku_exp.data.records import IGNORED, Record, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.ability import ability as abilities_of
+from loku_exp.evaluation.choices import OwnTask, Request
 from loku_exp.evaluation.extraction import (
     Greedy,
     continuations,
@@ -147,7 +145,7 @@ def suite(
     return Suite(records, settings, abilities, protocol)
 
 
-class ExtractionTask(ConfigurableTask):
+class ExtractionTask(OwnTask):
     """One evaluation set.
 
     Args:
@@ -157,8 +155,6 @@ class ExtractionTask(ConfigurableTask):
         full: whether to decode continuations, which EL and examples need.
     """
 
-    VERSION = 1
-
     def __init__(self, name: str, rows: list[Record], settings: Settings, full: bool):
         self.rows = {record.row: record for record in rows}
         self.settings = settings
@@ -166,44 +162,20 @@ class ExtractionTask(ConfigurableTask):
         suffix = settings.suffix
         metrics = ["ma", "loss", f"exact{suffix}", f"exact{settings.length - suffix}"]
         metrics += [f"el{n}" for n in settings.n] if full else []
-        super().__init__(
-            config={
-                "task": name,
-                "output_type": "generate_until",
-                "test_split": "test",
-                "doc_to_text": "text",
-                "doc_to_target": "text",
-                "process_results": lambda *_: {},  # keeps lm-eval from looking metrics up on the hub
-                "metric_list": [
-                    {"metric": metric, "aggregation": fmean, "higher_is_better": False}
-                    for metric in metrics
-                ]
-                + [{"metric": "n", "aggregation": len, "higher_is_better": False}],
-            }
-        )
+        documents = {row: (f"row {row}", "") for row in self.rows}
+        super().__init__(name, documents, dict.fromkeys(metrics, fmean), lower_is_better=metrics)
 
-    def download(self, *_: Any, **__: Any) -> None:
-        """Make the documents from the records."""
-        documents = [{"row": row, "text": f"row {row}"} for row in self.rows]
-        self.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
-
-    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+    def requests(self, row: int) -> list[Request]:
         """Ask for the continuations of all prefixes, and for the last quarter from the one before."""
-        record = self.rows[doc["row"]]
+        ids, suffix = self.rows[row].prompt, self.settings.suffix
         n = self.settings.n[0] if self.full else 0
-        shown = len(record.prompt) - self.settings.suffix
-        arguments: list[tuple[str, tuple[Any, ...]]] = [
-            ("greedy_suffixes", (ctx, record.prompt, n, shown))
-        ]
-        if len(record.prompt) == self.settings.length:
-            suffix = self.settings.suffix
-            ids = record.prompt[-2 * suffix :]
-            labels = (IGNORED,) * suffix + ids[suffix:]
-            arguments.append(("token_scores", (ctx, Sequence(ids, labels))))
-        return [
-            Instance(kind, doc, argument, idx=index, metadata=kwargs["metadata"])
-            for index, (kind, argument) in enumerate(arguments)
-        ]
+        shown = len(ids) - suffix
+        asked: list[Request] = [("greedy_suffixes", (f"row {row}", ids, n, shown))]
+        if len(ids) == self.settings.length:
+            last = ids[-2 * suffix :]
+            labels = (IGNORED,) * suffix + last[suffix:]
+            asked.append(("token_scores", (f"row {row}", Sequence(last, labels))))
+        return asked
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """Turn the answers about one text into its metrics."""

@@ -10,15 +10,13 @@ from functools import cache
 from statistics import fmean
 from typing import Any, Literal
 
-import datasets
 from lm_eval.api.group import Group
-from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Record, Records
 from loku_exp.evaluation import metrics
+from loku_exp.evaluation.choices import OwnTask, Request
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.responses import TokenScores
 from loku_exp.knobs import Count, Rows
@@ -126,7 +124,7 @@ def suite(
     return Suite(records, decode, None if rows == "all" else int(rows), truth_ratio, max_tokens)
 
 
-class TofuTask(ConfigurableTask):
+class TofuTask(OwnTask):
     """One evaluation set.
 
     Args:
@@ -136,8 +134,6 @@ class TofuTask(ConfigurableTask):
         reference: log R of the reference by row id, for forget quality.
         generate: whether to generate and score with ROUGE.
     """
-
-    VERSION = 1
 
     def __init__(
         self,
@@ -151,48 +147,23 @@ class TofuTask(ConfigurableTask):
         self.suite = suite
         self.reference = reference
         self.generate = generate
-        aggregations: dict[str, Any] = {"prob": fmean, "truth_ratio": fmean, "n": len}
+        aggregations: dict[str, Any] = {"prob": fmean, "truth_ratio": fmean}
         if generate:
             aggregations["rouge"] = fmean
         if reference is not None:
             aggregations |= _comparisons(reference)
-        super().__init__(
-            config={
-                "task": name,
-                "output_type": "generate_until",
-                "test_split": "test",
-                "doc_to_text": "question",
-                "doc_to_target": "reference",
-                "process_results": _unused,  # keeps lm-eval from looking the metrics up on the hub
-                "metric_list": [
-                    {"metric": metric, "aggregation": aggregation, "higher_is_better": True}
-                    for metric, aggregation in aggregations.items()
-                ],
-            }
-        )
+        documents = {row: (record.question, record.reference) for row, record in self.rows.items()}
+        super().__init__(name, documents, aggregations)
 
-    def download(self, *_: Any, **__: Any) -> None:
-        """Make the documents from the records."""
-        documents = [
-            {"row": row, "question": record.question, "reference": record.reference}
-            for row, record in self.rows.items()
-        ]
-        self.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
-
-    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+    def requests(self, row: int) -> list[Request]:
         """Ask for the scores of all answers, and for one generation."""
-        record = self.rows[doc["row"]]
+        record = self.rows[row]
         texts = [record.answer, *record.alternatives["paraphrase"], *record.alternatives["wrong"]]
-        arguments: list[tuple[str, tuple[Any, ...]]] = [
-            ("token_scores", (record.question, text)) for text in texts
-        ]
+        asked: list[Request] = [("token_scores", (record.question, text)) for text in texts]
         if self.generate:
             prompt = (record.question, record.prompt, self.suite.max_tokens)
-            arguments.append(("generate_ids", prompt))
-        return [
-            Instance(kind, doc, argument, idx=index, metadata=kwargs["metadata"])
-            for index, (kind, argument) in enumerate(arguments)
-        ]
+            asked.append(("generate_ids", prompt))
+        return asked
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """Turn the answers about one document into its metrics."""
@@ -272,7 +243,3 @@ def _comparisons(reference: LogRatios) -> dict[str, Callable[[list[tuple[int, fl
         "ks": lambda values: metrics.forget_quality(*pairs(values))[1],
         "shift": lambda values: metrics.forget_shift(*pairs(values)),
     }
-
-
-def _unused(*_: Any) -> dict[str, Any]:
-    return {}

@@ -7,6 +7,7 @@ hidden row i is formed in the forward pass and merely scaled in the backward pas
 head each chunk is recomputed in the backward pass. Neither holds an (N, V) tensor.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,12 +28,12 @@ def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:
     return rows, columns
 
 
-def hidden_before_head(model: nn.Module, batch: Padded, **options: Any) -> Tensor:
+def hidden_before_head(model: nn.Module, batch: Mapping[str, object], **options: Any) -> Tensor:
     """Return what the output head would be given, (B, T, d); the head is shown an empty slice.
 
     Args:
         model: a causal language model of transformers, or a wrapper around one.
-        batch: its keys are those of `Padded`.
+        batch: with the ``input_ids`` and ``attention_mask`` of `Padded`.
         options: further arguments of the forward pass, e.g. a key-value cache to fill.
     """
     kept: list[Tensor] = []
