@@ -11,42 +11,64 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from loku_exp.compose import conf_dir, read_command_line, register_resolvers, rehearse
+from loku_exp.compose import (
+    CommandLine,
+    compose_all,
+    conf_dir,
+    read_command_line,
+    register_resolvers,
+)
 from loku_exp.config import parse
 from loku_exp.console import start_logging
-from loku_exp.errors import ConfigError, UserError
+from loku_exp.errors import UserError
+from loku_exp.lifetime import end_in_order, end_with_starter
 from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Check the command line, then run its job, or its jobs one after another."""
+    """Check the command line, then run its job, or the jobs of its sweep."""
     register_resolvers()
     start_logging()
+    end_in_order()
+    end_with_starter()
     sys.path.insert(0, "")  # the user's own package, beside the command
     try:
-        sys.argv[1:] = checked(sys.argv[1:])
-    except ConfigError as error:
+        line, jobs, configs = checked(sys.argv[1:])
+        if line is not None:
+            if line.multirun or configs[0].launcher.kind != "in_process":
+                _sweep(jobs, configs, line.config_dir)
+                return
+            sys.argv[1:] = line.arguments
+    except UserError as error:
         _fail(error)
+    except KeyboardInterrupt:
+        _interrupted()
     _hydra_main()
 
 
-def checked(arguments: list[str]) -> list[str]:
-    """Return the arguments for Hydra, after a rehearsal of every job.
+def checked(arguments: list[str]) -> tuple[CommandLine | None, list[list[str]], list[Config]]:
+    """Return what is asked for, and the overrides and the configuration of every job.
+
+    Nothing of it where Hydra is to answer, e.g. ``--help``.
 
     Raises:
         ConfigError: with every problem of every job.
     """
     line = read_command_line(arguments)
-    if line is None:
-        return arguments
-    found: dict[str, None] = {}
-    for overrides in line.jobs():
-        found |= dict.fromkeys(rehearse(overrides, line.config_dir))
-    if found:
-        raise ConfigError(list(found))
-    return line.arguments
+    jobs = line.jobs() if line else []
+    return line, jobs, compose_all(jobs, line.config_dir if line else None)
+
+
+def _sweep(jobs: list[list[str]], configs: list[Config], config_dir: str | None) -> None:
+    for config in configs:
+        _prepare_environment(config)
+    from loku_exp.run import run
+    from loku_exp.sweep import sweep
+
+    if any(job.error for job in sweep(jobs, configs, config_dir, run)):
+        raise SystemExit(1)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -60,8 +82,7 @@ def _hydra_main(composed: DictConfig) -> None:
     except UserError as error:
         _fail(error)
     except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on from the newest snapshot")
-        raise SystemExit(130) from None
+        _interrupted()
 
 
 def _prepare_environment(config: Config) -> None:
@@ -85,7 +106,12 @@ def _prepare_environment(config: Config) -> None:
 def _fail(error: UserError) -> None:
     for problem in str(error).splitlines():
         print(f"error: {problem}", file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(error.exit_code)
+
+
+def _interrupted() -> None:
+    log.error("interrupted; the same command goes on from the newest snapshot")
+    raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

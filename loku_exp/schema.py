@@ -157,6 +157,16 @@ class ReferenceConfig(Section):
     seed: Seed
 
 
+class LauncherConfig(Section):
+    """Where the runs of a sweep are worked on; each kind has some of the keys."""
+
+    kind: Literal["in_process", "processes", "gpus", "slurm"]
+    jobs: Count | None = None  # at the same time
+    devices: list[int | str] | None = None  # null: those that are visible
+    cluster: Literal["slurm", "local"] = "slurm"
+    parameters: dict[str, Any] = {}  # submitit's, null left out
+
+
 class Config(Section):
     """A whole run."""
 
@@ -176,6 +186,9 @@ class Config(Section):
     force: bool
     device: str
     threads: Count
+    launcher: LauncherConfig
+    on_error: Literal["continue", "stop"]
+    pairs: list[dict[str, Any]]
 
     def own_functions(self) -> list[str]:
         """Return the dotted names of all functions this configuration names."""

@@ -193,8 +193,10 @@ def _staging(folder: Path) -> Iterator[Path]:
     """Give the Trainer a folder to write in; what an interrupted run left there is dropped."""
     staging = folder / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
-    yield staging
-    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _name(step: int) -> str:
