@@ -7,6 +7,7 @@ a second or two, and leave nothing behind.
 import logging
 import os
 import sys
+from typing import NoReturn
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -42,9 +43,9 @@ def main() -> None:
                 return
             sys.argv[1:] = line.arguments
     except UserError as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
-        _interrupted()
+        interrupted()
     _hydra_main()
 
 
@@ -63,7 +64,7 @@ def checked(arguments: list[str]) -> tuple[CommandLine | None, list[list[str]], 
 
 def _sweep(jobs: list[list[str]], configs: list[Config], config_dir: str | None) -> None:
     for config in configs:
-        _prepare_environment(config)
+        prepare_environment(config)
     from loku_exp.run import run
     from loku_exp.sweep import sweep
 
@@ -74,18 +75,18 @@ def _sweep(jobs: list[list[str]], configs: list[Config], config_dir: str | None)
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _hydra_main(composed: DictConfig) -> None:
     config = parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
-    _prepare_environment(config)
+    prepare_environment(config)
     from loku_exp.run import run
 
     try:
         run(config)
     except UserError as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
-        _interrupted()
+        interrupted()
 
 
-def _prepare_environment(config: Config) -> None:
+def prepare_environment(config: Config) -> None:
     """Set what must be set before torch and the hub libraries are imported."""
     from loku_exp.hub import use_cached_files_if_unreachable
 
@@ -103,13 +104,15 @@ def _prepare_environment(config: Config) -> None:
     use_cached_files_if_unreachable(paths)
 
 
-def _fail(error: UserError) -> None:
+def fail(error: UserError) -> NoReturn:
+    """Print every problem on a line of its own and end with the error's exit code."""
     for problem in str(error).splitlines():
         print(f"error: {problem}", file=sys.stderr)
     raise SystemExit(error.exit_code)
 
 
-def _interrupted() -> None:
+def interrupted() -> NoReturn:
+    """End as a shell expects of Ctrl-C, saying how to go on."""
     log.error("interrupted; the same command goes on from the newest snapshot")
     raise SystemExit(130) from None
 

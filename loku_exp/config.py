@@ -5,6 +5,7 @@ Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or ra
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 from pydantic import ValidationError
@@ -92,6 +93,11 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config)
     problems += _reference_problems(config)
+    if config.launcher.kind == "slurm" and importlib.util.find_spec("submitit") is None:
+        problems.append(
+            "launcher=slurm needs the package submitit: pip install 'loku_exp[slurm]'; without a "
+            "cluster use launcher=processes or launcher=gpus"
+        )
     if config.model.weights == "pretrained" and not config.model.path:
         problems.append("model.path is not set; give a hub id or a folder: model.path=...")
     if config.model.weights == "random" and not config.model.architecture:

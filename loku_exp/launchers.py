@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from loku_exp.errors import ConfigError, HeldError, UserError
 from loku_exp.lifetime import PARENT
 from loku_exp.schema import Config
@@ -118,6 +116,8 @@ def launcher_of(config: Config, run: Callable[[Config], Path]) -> Launcher:
 
 def visible_devices() -> list[str]:
     """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device.strip() for device in named.split(",") if device.strip()]
@@ -148,6 +148,8 @@ class InProcess:
             ended = _Ended(Ending(error="; ".join(shown.splitlines())))
         else:
             return _Ended(Ending())
+        import torch
+
         gc.collect()  # what a traceback held: after a failure for lack of memory the next run needs it
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
