@@ -28,10 +28,16 @@ def parse(overrides: Overrides) -> list[Override]:
     Raises:
         ConfigError: one of them cannot be read.
     """
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
+    parser = OverridesParser.create()
+    parsed, problems = [], []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            problems.append(f"{text}: {str(error).splitlines()[0]}")
+    if problems:
+        raise ConfigError(problems)
+    return parsed
 
 
 def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Overrides]:
