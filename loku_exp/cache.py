@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write from C++ or Rust raise their own types and keep no number.
-NO_ROOM_TEXTS = (*map(os.strerror, NO_ROOM), "PytorchStreamWriter failed writing")
+NO_ROOM_TEXTS = (*map(os.strerror, NO_ROOM), "iostream error", "inline_container.cc")
 
 
 def digest(content: Any, length: int = 16) -> str:

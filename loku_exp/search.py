@@ -3,10 +3,10 @@
 Usage:
     python -m loku_exp.search --trials 20 'training.learning_rate=tag(log,interval(1e-4,1e-2))' loss=gd,ihl
 
-Values are written as for a sweep, and as intervals: ``interval(0,1)``, ``tag(log,interval(1e-4,1e-2))``,
-``range(4,33,4)``. A trial is a run like any other. It is judged by the selection half of the evaluated
-authors (or rows) alone; the other half is shown for the best trial only. A collapsed run, or one that
-failed, is a failed trial. The same command goes on where it was interrupted.
+Values are written as for a sweep, and as intervals: ``interval(0,1)``, ``tag(log,interval(1e-4,1e-2))``;
+whole numbers as ``range(4,33,4)``. A trial is a run like any other. It is judged by the selection half of
+the evaluated authors (or rows) alone; the other half is shown for the best trial only. A collapsed run, or
+one that failed, is a failed trial. The same command goes on where it was interrupted.
 """
 
 import argparse
@@ -71,8 +71,8 @@ def search(arguments: argparse.Namespace) -> None:
     space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
         raise ConfigError("nothing to search over; give a key several values: lora.rank=4,8,16")
-    corners = [fixed + _overrides({k: _ends(d)[end] for k, d in space.items()}) for end in (0, -1)]
-    config = compose_all(corners, arguments.config_dir)[0]
+    samples = [[*fixed, *_overrides(sample)] for sample in _samples(space)]
+    config = compose_all(samples, arguments.config_dir)[0]
     from loku_exp.objective import Objective
 
     objective = Objective(
@@ -123,7 +123,8 @@ def _go_on(
         batch = [(trial.number, trial.params) for trial in begun[: len(launcher.slots)]]
         while len(batch) < min(len(launcher.slots), arguments.trials - ended):
             # A sampler a trial, so that a search that was interrupted asks for the same trials.
-            study.sampler = _sampler(derive(arguments.seed, "search", str(len(study.trials))))
+            seed = derive(arguments.seed, "search", str(len(study.trials)))
+            study.sampler = optuna.samplers.TPESampler(seed=seed)
             asked = study.ask(space)
             batch.append((asked.number, asked.params))
         if not batch:
@@ -164,12 +165,13 @@ def _judge(study: "optuna.Study", number: int, job: "Job", objective: "Objective
     problem, value, above = job.error, None, None
     if problem is None:
         problem, value, above = judged(read_examples(job.folder), objective)
-    if problem is not None:
+    if problem is not None or above is None:
         log.warning("trial %d failed: %s", number + 1, problem)
         trial.set_user_attr("failure", problem)
         study.tell(number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
         return
     trial.set_user_attr(BOUND, above)
+    trial.set_constraint(BOUND, above)
     study.tell(number, value, skip_if_finished=True)
     log.info("trial %d: %s %.4f, limit %+.4f", number + 1, objective.maximise, value, above)
 
@@ -227,32 +229,31 @@ def report(study: "optuna.Study", objective: "Objective", file: Path) -> None:
     write_text(file, json.dumps(content, indent=1) + "\n")
 
 
-def _sampler(seed: int) -> Any:
-    import optuna
-
-    return optuna.samplers.TPESampler(
-        seed=seed, constraints_func=lambda trial: (trial.user_attrs[BOUND],)
-    )
-
-
 def _distribution(override: Override) -> Any:
     from optuna import distributions
 
     value: Any = override.value()
     if isinstance(value, IntervalSweep):
-        start, end, log_scale = value.start, value.end, "log" in value.tags
-        if isinstance(start, int) and isinstance(end, int):
-            return distributions.IntDistribution(start, end, log=log_scale)
-        return distributions.FloatDistribution(float(start or 0), float(end or 0), log=log_scale)
+        start, end = float(value.start or 0), float(value.end or 0)
+        return distributions.FloatDistribution(start, end, log="log" in value.tags)
     if isinstance(value, RangeSweep) and isinstance(value.step, int):
         start, stop, step = int(value.start or 0), int(value.stop or 0), value.step
         return distributions.IntDistribution(start, stop - 1, step=step)
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
-def _ends(distribution: Any) -> list[Any]:
-    choices = getattr(distribution, "choices", None)
-    return list(choices) if choices else [distribution.low, distribution.high]
+def _samples(space: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return settings that show what may be wrong with a space: all choices, both ends, one between."""
+    values = {}
+    for key, distribution in space.items():
+        if hasattr(distribution, "choices"):
+            values[key] = list(distribution.choices)
+        else:
+            low, high = distribution.low, distribution.high
+            between = [] if isinstance(low, int) else [low + 0.618 * (high - low)]
+            values[key] = [low, high, *between]
+    most = max(map(len, values.values()))
+    return [{key: v[min(k, len(v) - 1)] for key, v in values.items()} for k in range(most)]
 
 
 def _overrides(params: dict[str, Any]) -> list[str]:

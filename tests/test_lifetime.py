@@ -22,7 +22,12 @@ if __name__ == "__main__":
     jobs = [pool.submit(time.sleep, 60) for _ in range(2)]
     time.sleep(0.5)
     Path(sys.argv[1]).write_text(" ".join(str(pid) for pid in pool._processes))
-    time.sleep(60)
+    try:
+        time.sleep(60)
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
 """
 
 STARTER = """

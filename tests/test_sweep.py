@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
+from benchmarks.toy_sweep import check
 from loku_exp import runs, sweep_table
 from loku_exp import sweep as sweeps
 from loku_exp.compose import compose_config
@@ -368,3 +369,9 @@ def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
     (folder / "done.json").write_text("{}")
     with pytest.raises(HeldError, match="has just finished"), runs.claimed(folder):
         pass
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_gives_what_an_undisturbed_one_gives(tmp_path):
+    overrides = ["experiment=quick", "evaluation.curve=none", "lora.rank=4,8", "init=vanilla,fila"]
+    check(overrides, 4, tmp_path)
