@@ -75,13 +75,13 @@ def _kill_midway(command: list[str], output: Path, num_done: int) -> None:
 
 
 def _compare(one: Path, two: Path) -> None:
-    """Check that two folders hold the same run, times and memory apart."""
+    """Check that two folders hold the same run; times, memory and commit apart."""
     for name in EXACT:
         if (one / name).is_file() or (two / name).is_file():
             assert (one / name).read_bytes() == (two / name).read_bytes(), f"{two / name} differs"
     records = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
     for record in records:
-        del record["cost"], record["run"]["started"]
+        del record["cost"], record["run"]["started"], record["run"]["commit"]
     assert records[0] == records[1], f"{two}/metrics.json differs"
 
 
