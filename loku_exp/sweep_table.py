@@ -16,6 +16,7 @@ SHOWN = (
     "forget_quality",
     "forget_shift",
     "model_utility",
+    "model_utility_retain",
     "forget_el10",
     "forget_ma",
     "sibling_ma",

@@ -62,6 +62,9 @@ def metrics_of(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
         nine = [f"{s}_{m}" for s in metrics.UTILITY_SETS for m in metrics.UTILITY_METRICS]
         if values.keys() >= set(nine):
             values["model_utility"] = metrics.model_utility([values[name] for name in nine])
+            values["model_utility_retain"] = metrics.model_utility(
+                [values[f"retain_{metric}"] for metric in metrics.UTILITY_METRICS]
+            )
         ratios = _log_ratios(examples, role)
         if role != "reference" and ratios and ratios.keys() == reference.keys():
             ours, theirs = list(ratios.values()), [reference[row] for row in ratios]

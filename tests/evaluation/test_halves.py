@@ -78,6 +78,7 @@ def test_metrics_are_those_of_the_formulas():
     found = metrics_of(examples)["unlearned"]
     assert found["forget_prob"] == pytest.approx(fmean([0, 0.1, 0.2, 0.3]))
     assert found["model_utility"] == pytest.approx(9 / (3 * (2 + 4 + 1)))
+    assert found["model_utility_retain"] == pytest.approx(3 / (2 + 4 + 1))
     test = stats.ks_2samp(ours, theirs)
     assert (found["forget_quality"], found["forget_ks"]) == (test.pvalue, test.statistic)
     assert found["forget_shift"] == pytest.approx((0.4 + 0.9) / 2 - 0.1)
