@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from loku_exp.cache import write_file
 from loku_exp.errors import ModelError
 from loku_exp.inits.layers import Factors, Layer
 from loku_exp.models import linear_layers
@@ -138,9 +139,8 @@ def save_factors(factors: dict[str, Factors], report: dict[str, Any], file: Path
     for name, layer_factors in factors.items():
         tensors[f"{name}.a"] = layer_factors.a.cpu().contiguous()
         tensors[f"{name}.b"] = layer_factors.b.cpu().contiguous()
-    aside = file.with_suffix(".partial")
-    save_file(tensors, aside, metadata={"report": json.dumps(report)})
-    aside.replace(file)
+    metadata = {"report": json.dumps(report)}
+    write_file(file, lambda aside: save_file(tensors, aside, metadata=metadata))
 
 
 def load_factors(file: Path) -> tuple[dict[str, Factors], dict[str, Any]]:

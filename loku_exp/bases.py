@@ -6,7 +6,6 @@ answered when it was evaluated. So a sweep pays for both once.
 
 import logging
 import multiprocessing
-import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ import torch
 from transformers import PreTrainedModel
 
 from loku_exp import identity, models, parallel
-from loku_exp.cache import Cache, digest
+from loku_exp.cache import Cache, digest, is_whole
 from loku_exp.console import start_logging
 from loku_exp.data.corpus import Role
 from loku_exp.errors import TrainingError
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.responses import Responses
 from loku_exp.finetuning import BASE_FORMAT, finetune, training_recipe
+from loku_exp.lifetime import end_with_parent
 from loku_exp.materials import Materials, language_model, load_materials
 from loku_exp.schema import Config
 from loku_exp.seeds import derive
@@ -55,15 +55,18 @@ def make_bases(config: Config, materials: Materials, cache: Cache) -> dict[Role,
     Two that are not cached yet are made side by side in two processes of `config.threads` threads each,
     unless they would share an accelerator.
     """
-    roles: list[Role] = ["target"]
-    if config.reference.source in ("train", "path") and not _is_random(config):
-        roles.append("reference")
+    roles = _roles(config)
     missing = [role for role in roles if not _is_made(role, config, materials, cache)]
     on_cpu = models.resolve_device(config.device).type == "cpu"
     if (missing and parallel.size() > 1) or (len(missing) > 1 and on_cpu):
         log.info("making target and reference, side by side")
         _make_side_by_side(missing, config)
     return {role: make_base(role, config, materials, cache) for role in roles}
+
+
+def entries(config: Config, materials: Materials, cache: Cache) -> list[Path]:
+    """Return the cache entries of the bases a run trains here: their weights, and their answers."""
+    return [entry for role in _roles(config) for entry in _entries(role, config, materials, cache)]
 
 
 def make_base(
@@ -151,10 +154,9 @@ def cached_responses(base: Base, config: Config, materials: Materials, cache: Ca
 
 
 def _make_side_by_side(roles: list[Role], config: Config) -> None:
-    """Make each base in a process of its own; an interrupt ends them without a traceback each."""
-    ignore_interrupts = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    """Make each base in a process of its own; they end with this one, however it ends."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(roles), context, *ignore_interrupts) as pool:
+    with ProcessPoolExecutor(len(roles), context, end_with_parent) as pool:
         try:
             jobs = [
                 pool.submit(_make_in_own_process, role, config, position)
@@ -205,13 +207,25 @@ def _evaluation_recipe(base: Base, config: Config, materials: Materials) -> dict
 
 def _is_made(role: Role, config: Config, materials: Materials, cache: Cache) -> bool:
     """Return whether a base needs no training here, or is cached with its evaluation."""
+    return all(is_whole(entry) for entry in _entries(role, config, materials, cache))
+
+
+def _entries(role: Role, config: Config, materials: Materials, cache: Cache) -> list[Path]:
+    """Return the cache entries of a base that is trained here."""
     if _is_random(config) or _given_path(role, config) is not None:
-        return True
+        return []
     recipe = training_recipe(role, config, materials)
     base = Base(role, "", digest(recipe), None)
-    return cache.has("models", recipe) and cache.has(
-        "evaluations", _evaluation_recipe(base, config, materials)
-    )
+    return [
+        cache.path("models", recipe),
+        cache.path("evaluations", _evaluation_recipe(base, config, materials)),
+    ]
+
+
+def _roles(config: Config) -> list[Role]:
+    """Return which models a run starts from."""
+    has_reference = config.reference.source in ("train", "path") and not _is_random(config)
+    return ["target", "reference"] if has_reference else ["target"]
 
 
 def _given_path(role: Role, config: Config) -> str | None:

@@ -5,6 +5,7 @@ killed process never leaves one that looks finished; a lock per entry lets paral
 each other instead of building twice.
 """
 
+import errno
 import functools
 import hashlib
 import json
@@ -12,14 +13,20 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from loku_exp.errors import StorageError
+
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Libraries that write from C++ or Rust raise their own types and keep no number.
+NO_ROOM_TEXTS = (*map(os.strerror, NO_ROOM), "iostream error", "inline_container.cc")
 
 
 def digest(content: Any, length: int = 16) -> str:
@@ -87,29 +94,80 @@ class Cache:
 
 
 def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, Any]) -> None:
-    """Build a folder aside, with a manifest of its files, and rename it whole."""
+    """Build a folder aside, with a manifest of its files, and rename it whole.
+
+    Callers hold a lock, so a folder aside that is there already was left by a killed process.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     aside.mkdir()
     try:
-        build(aside)
-        sizes = {
-            str(file.relative_to(aside)): file.stat().st_size
-            for file in sorted(aside.rglob("*"))
-            if file.is_file()
-        }
-        manifest = {"recipe": recipe, "files": sizes}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        os.replace(aside, path)
+        with writing(path):
+            build(aside)
+            sizes = {
+                str(file.relative_to(aside)): file.stat().st_size
+                for file in sorted(aside.rglob("*"))
+                if file.is_file()
+            }
+            manifest = {"recipe": recipe, "files": sizes}
+            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    """Write a file whole or not at all.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    write_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have a file written aside and rename it: whole or not at all.
+
+    Args:
+        path: of the file.
+        write: writes its content to the path it is given, which has the same suffix.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with writing(path):
+            write(aside)
+            os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file or folder that was being written where there was no room for it.
+
+    Raises:
+        StorageError: the disk is full, or a quota or a limit of file sizes is reached.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:  # whatever a library makes of it
+        number = getattr(error, "errno", None)
+        if number not in NO_ROOM and not any(text in str(error) for text in NO_ROOM_TEXTS):
+            raise
+        raise StorageError(
+            f"{path} cannot be written ({str(error).splitlines()[0]}); make room, or name another "
+            "folder (output_dir, cache_dir). Nothing half-written is left; the same command goes on"
+        ) from error
 
 
 def is_whole(path: Path) -> bool:

@@ -11,20 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from loku_exp import grid
 from loku_exp.config import parse
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Config
 from loku_exp.signatures import nearest
 
 Overrides = list[str]
+# Hydra's own machinery for sweeps, which is not used here, and what to write instead.
+INSTEAD = {
+    "hydra/launcher": "launcher=processes | gpus | slurm",
+    "hydra.launcher": "launcher=processes | gpus | slurm, and launcher.<key>=...",
+    "hydra/sweeper": "python -m loku_exp.search for a search",
+    "hydra.sweeper": "key=a,b for values, pairs=[...] for what goes together",
+    "hydra.sweep": "output_dir=...",
+    "hydra.run": "output_dir=...",
+}
 
 
 def conf_dir() -> Path:
@@ -57,14 +65,38 @@ def compose_config(overrides: Overrides, config_dir: str | None = None) -> Confi
     Raises:
         ConfigError: with every problem of the command line and of the configuration.
     """
-    problems = rehearse(overrides, config_dir)
-    if problems:
-        raise ConfigError(problems)
-    return parse(_container(overrides, config_dir))
+    (config,) = compose_all([overrides], config_dir)
+    return config
+
+
+def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Config]:
+    """Compose and parse the configurations of several jobs.
+
+    Raises:
+        ConfigError: with every problem of every job; an override that many jobs share is refused once.
+    """
+    configs, found = [], dict[str, None]()
+    refused: Overrides = []
+    for job in jobs:
+        config, problems = _rehearse(
+            [override for override in job if override not in refused], config_dir, refused
+        )
+        found |= dict.fromkeys(problems)
+        configs += [config] if config else []
+    if found:
+        raise ConfigError(list(found))
+    return configs
 
 
 def rehearse(overrides: Overrides, config_dir: str | None = None) -> list[str]:
     """Return all problems of one job's overrides; an empty list means it can start."""
+    return _rehearse(overrides, config_dir, [])[1]
+
+
+def _rehearse(
+    overrides: Overrides, config_dir: str | None, refused: Overrides
+) -> tuple[Config | None, list[str]]:
+    """Return one job's configuration and its problems; overrides that Hydra refuses go to `refused`."""
     problems: list[str] = []
     good: Overrides = []
     try:
@@ -77,12 +109,13 @@ def rehearse(overrides: Overrides, config_dir: str | None = None) -> list[str]:
                 good.append(override)
             except (HydraException, OmegaConfBaseException) as error:
                 problems.append(_explain(override, error, good, config_dir))
+                refused.append(override)
         container = _container(good, config_dir)
     try:
-        parse(container)
+        return parse(container), problems
     except ConfigError as error:
-        problems += [_with_choices(problem, config_dir) for problem in error.problems]
-    return problems
+        found = [_with_choices(problem, config_dir) for problem in error.problems]
+        return None, problems + found
 
 
 @dataclass(frozen=True)
@@ -110,16 +143,29 @@ class CommandLine:
         """Return the overrides of each job.
 
         Raises:
-            ConfigError: an override cannot be read.
+            ConfigError: an override cannot be read, or belongs to Hydra's own sweeps.
         """
         if not self.multirun:
+            if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
+                raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
             return [self.overrides]
-        try:
-            parsed = OverridesParser.create().parse_overrides(self.overrides)
-        except HydraException as error:
-            raise ConfigError(str(error)) from error
-        jobs: list[Overrides] = BasicSweeper.split_arguments(parsed, None)[0]
-        return jobs
+        parsed = grid.parse(self.overrides)
+        _check_own_sweeps([override.get_key_element() for override in parsed])
+        fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+        for override in parsed:
+            if override.get_key_element() == "experiment" and override.is_sweep_override():
+                self._check_no_grid(list(override.sweep_string_iterator()))
+        params, pairs = _preset_grid(fixed, self.config_dir)
+        return grid.expand(self.overrides, params, pairs)
+
+    def _check_no_grid(self, presets: list[str]) -> None:
+        """Check that presets that are swept over span no sweeps themselves."""
+        for preset in presets:
+            if any(_preset_grid([f"experiment={preset}"], self.config_dir)):
+                raise ConfigError(
+                    f"experiment={preset}: it has a grid of its own, so it cannot be one value of a sweep; "
+                    "give each such preset its own command"
+                )
 
 
 def read_command_line(arguments: list[str]) -> CommandLine | None:
@@ -132,15 +178,40 @@ def read_command_line(arguments: list[str]) -> CommandLine | None:
     return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)
 
 
+def _check_own_sweeps(keys: list[str]) -> None:
+    problems = [
+        f"{key}: sweeps are run by loku_exp itself, not by Hydra's plugins; use {instead}"
+        for key in keys
+        for prefix, instead in INSTEAD.items()
+        if f"{key.lstrip('+~')}.".startswith(f"{prefix}.") and "sweeper.params" not in key
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _preset_grid(overrides: Overrides, config_dir: str | None) -> tuple[dict[str, Any], Any]:
+    """Return grid and pairs that presets bring; none where composing fails, which a rehearsal explains."""
+    try:
+        composed = _compose(overrides, config_dir, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        return {}, []
+    params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
+    pairs = composed.pairs
+    return dict(params), OmegaConf.to_container(pairs) if OmegaConf.is_config(pairs) else pairs
+
+
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
+    container: Any = OmegaConf.to_container(_compose(overrides, config_dir), resolve=True)
+    return container
+
+
+def _compose(overrides: Overrides, config_dir: str | None, **options: Any) -> Any:
     register_resolvers()
     GlobalHydra.instance().clear()
     Plugins.instance()
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="loku_exp"):
-        composed = compose("config", overrides=[*search, *overrides])
-    container: Any = OmegaConf.to_container(composed, resolve=True)
-    return container
+        return compose("config", overrides=[*search, *overrides], **options)
 
 
 def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:

@@ -4,6 +4,7 @@ Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or ra
 `ConfigError` that lists everything wrong with it. Nothing heavy is imported here.
 """
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -102,6 +103,11 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
         problems.append(
             "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"
+        )
+    if config.launcher.kind == "slurm" and importlib.util.find_spec("submitit") is None:
+        problems.append(
+            "launcher=slurm needs the package submitit: pip install 'loku_exp[slurm]'; without a "
+            "cluster use launcher=processes or launcher=gpus"
         )
     if config.model.weights == "pretrained" and not config.model.path:
         problems.append("model.path is not set; give a hub id or a folder: model.path=...")

@@ -42,6 +42,14 @@ class Stopwatch:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: ``14 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
 @contextmanager
 def log_file(file: Path) -> Iterator[None]:
     """Write everything to a file as well: libraries' messages, and the traceback of a failure."""

@@ -4,6 +4,8 @@
 class UserError(ValueError):
     """Something to mend outside the program: the message names it, the rule, and the fix."""
 
+    exit_code = 1
+
 
 class ConfigError(UserError):
     """A configuration that cannot run: a list of problems, each with name, value, rule and fix."""
@@ -23,3 +25,13 @@ class ModelError(UserError):
 
 class TrainingError(UserError):
     """A training that cannot go on, e.g. a loss that is not finite; earlier snapshots are kept."""
+
+
+class HeldError(UserError):
+    """Another process works on the same run; a sweep waits for it."""
+
+    exit_code = 75  # "temporary failure", as of sysexits.h
+
+
+class StorageError(UserError):
+    """A file that cannot be written because there is no room; what was there before is untouched."""

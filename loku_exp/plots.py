@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from loku_exp.cache import write_file
 from loku_exp.record_schema import CurvePoint, Record
 from loku_exp.table import title
 
@@ -32,7 +33,7 @@ def curve(record: Record, file: Path) -> None:
     panels = _extraction if "forget_ma" in points[0].metrics else _questions
     figure = panels(record, points, reference)
     figure.suptitle(title(record), fontsize=10)
-    figure.savefig(file, dpi=150)
+    write_file(file, lambda aside: figure.savefig(aside, dpi=150))
     plt.close(figure)
 
 

@@ -1,13 +1,26 @@
 """What can be wrong with a run beyond its configuration, found before its folder is made."""
 
-from loku_exp import identity, models, parallel
+from loku_exp import assessment, identity, method, models, parallel
+from loku_exp.adapters import Adapter
 from loku_exp.config import TARGET_IS_BASE
 from loku_exp.data.corpus import Role
 from loku_exp.errors import ConfigError, TrainingError
+from loku_exp.evaluation.harness import Evaluation
 from loku_exp.hub import is_local
 from loku_exp.materials import Materials
 from loku_exp.schema import Config, OptimizationConfig
 from loku_exp.training import Plan
+
+
+def prepare(config: Config, materials: Materials) -> tuple[Adapter | None, Evaluation | None]:
+    """Check everything, and return what that reads: the adapter's shape, a published reference.
+
+    Raises:
+        UserError: something does not fit.
+    """
+    check(config, materials)
+    adapter = method.plan_adapter(config, materials)
+    return adapter, assessment.read_published(config, materials)
 
 
 def check(config: Config, materials: Materials) -> None:

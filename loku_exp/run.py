@@ -34,9 +34,7 @@ def run(config: Config) -> Path:
     # What the run reads, and everything that can be wrong with it.
     runs.check_places(config)
     materials = load_materials(config, cache)
-    preflight.check(config, materials)
-    adapter = method.plan_adapter(config, materials)
-    published = assessment.read_published(config, materials)
+    adapter, published = preflight.prepare(config, materials)
     run_id = runs.run_id(config, materials)
     folder = runs.run_folder(config, run_id)
     if runs.is_done(folder):

@@ -16,14 +16,16 @@ from omegaconf import OmegaConf
 
 from loku_exp import __version__, identity, parallel
 from loku_exp.cache import digest, write_text
-from loku_exp.errors import UserError
+from loku_exp.errors import HeldError, UserError
 from loku_exp.events import Begun, Finished, tell
 from loku_exp.materials import Materials
 from loku_exp.results import DONE
 from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
+LOCK = ".lock"
 NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "parallel", "tracking"}
+NOT_IDENTITY |= {"launcher", "on_error", "pairs"}  # of a sweep, not of its runs
 RUN_FORMAT = 2  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 
@@ -73,7 +75,7 @@ def run_id(config: Config, materials: Materials) -> str:
 
 
 def run_folder(config: Config, run: str) -> Path:
-    """Return the run's folder, made where it is not there; with ``force`` a new one beside it."""
+    """Return the run's folder, which may not be there yet; with ``force`` a new one beside it."""
     rank = f"r{config.lora.rank}" if config.lora.enabled else "full"
     parts = [config.model.name, config.dataset.label]
     if config.unlearn:
@@ -86,7 +88,6 @@ def run_folder(config: Config, run: str) -> Path:
     while config.force and (folder / DONE).exists():
         count += 1
         folder = folder.with_name(f"{name}-r{count}")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -143,20 +144,34 @@ def _processor() -> str:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process.
+    """Make a run's folder, and hold it for this process.
 
     Raises:
-        UserError: another process works in it.
+        HeldError: another process works in it, or has finished it a moment ago.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=1)  # longer than `is_held` holds it
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"another process is working on this run in {folder}") from None
+        raise HeldError(f"another process is working on this run in {folder}") from None
     try:
+        if is_done(folder):
+            raise HeldError(f"another process has just finished this run; it is in {folder}")
         yield
     finally:
         lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process works on a run; without a claim of one's own."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def begin(folder: Path, config: Config) -> None:

@@ -172,6 +172,16 @@ class TrackingConfig(Section):
     finish_timeout: Positive | None = None  # seconds
 
 
+class LauncherConfig(Section):
+    """Where the runs of a sweep are worked on; each kind has some of the keys."""
+
+    kind: Literal["in_process", "processes", "gpus", "slurm"]
+    jobs: Count | None = None  # at the same time
+    devices: list[int | str] | None = None  # null: those that are visible
+    cluster: Literal["slurm", "local"] = "slurm"
+    parameters: dict[str, Any] = {}  # submitit's, null left out
+
+
 class Config(Section):
     """A whole run."""
 
@@ -193,6 +203,9 @@ class Config(Section):
     device: str
     threads: Count
     parallel: Literal["ddp", "fsdp2"]  # what several processes do; one process needs neither
+    launcher: LauncherConfig
+    on_error: Literal["continue", "stop"]
+    pairs: list[dict[str, Any]]
 
     def own_functions(self) -> list[str]:
         """Return the dotted names of all functions this configuration names."""

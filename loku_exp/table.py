@@ -48,7 +48,7 @@ def header_and_rows(record: Record) -> tuple[list[str], list[list[str]]]:
     header = ["", *present, *(["to the reference"] if compares else [])]
     rows = []
     for name, label in labels({name for metrics in values.values() for name in metrics}).items():
-        row = [label, *(_number(name, values[role].get(name)) for role in present)]
+        row = [label, *(number(name, values[role].get(name)) for role in present)]
         if compares:
             row.append("" if name in COMPARED else _arrow(values, name))
         rows.append(row)
@@ -158,7 +158,8 @@ def _arrow(values: dict[str, dict[str, float]], name: str) -> str:
     return "=" if abs(gap) < 0.005 else f"{'↑' if gap > 0 else '↓'} {abs(gap):.2f}"
 
 
-def _number(name: str, value: float | None) -> str:
+def number(name: str, value: float | None) -> str:
+    """Return a metric's value as tables show it; nothing where it is absent."""
     if value is None:
         return ""
     if name == "forget_quality":

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from loku_exp import parallel
+from loku_exp.cache import writing
 from loku_exp.data.batches import Batch, Bucket, Stream, collate
 from loku_exp.errors import TrainingError
 from loku_exp.flops import StepFlops
@@ -229,7 +230,7 @@ def fit(
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    with own_forward(model):
+    with own_forward(model), writing(folder):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     model.eval()
     return _updates(trainer.state.log_history, trainer.state.total_flos)

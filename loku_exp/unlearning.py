@@ -235,10 +235,16 @@ def _is_checkpointed(model: nn.Module, stream: Stream, recipe: TrainingConfig, p
 def _staging(folder: Path) -> Iterator[Path]:
     """Give the Trainer a folder to write in; what an interrupted run left there is dropped."""
     staging = folder / ".staging"
-    with parallel.first_alone() as first:
-        if first:
-            shutil.rmtree(staging, ignore_errors=True)
-    yield staging
+    _clear(staging)
+    try:
+        yield staging
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)  # the other processes may be gone: no waiting
+        raise
+    _clear(staging)
+
+
+def _clear(staging: Path) -> None:
     with parallel.first_alone() as first:
         if first:
             shutil.rmtree(staging, ignore_errors=True)

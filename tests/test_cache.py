@@ -1,13 +1,25 @@
 """Cache entries are whole or absent, checked when used, and built once."""
 
 import json
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from loku_exp.cache import MANIFEST, Cache, digest, folder_digest, is_whole, write_text
+from loku_exp.cache import (
+    MANIFEST,
+    Cache,
+    digest,
+    folder_digest,
+    is_whole,
+    write_file,
+    write_text,
+)
+from loku_exp.errors import StorageError
 
 
 def fill(folder):
@@ -98,3 +110,55 @@ def test_text_is_written_whole(tmp_path):
     write_text(tmp_path / "file", "two")
     assert (tmp_path / "file").read_text() == "two"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def full_disk():
+    """Let no file grow over 50 kB, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+MANY = torch.zeros(100_000)
+WRITERS = {
+    "text": lambda path: path.write_text("x" * 100_000),
+    "torch": lambda path: torch.save(MANY, path),
+    "safetensors": lambda path: save_file({"x": MANY}, path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_without_room_the_file_is_named_and_the_old_one_stays(tmp_path, full_disk, name):
+    file = tmp_path / "result.json"
+    file.write_text("old")
+    with pytest.raises(StorageError, match=r"result\.json cannot be written \(.*make room"):
+        write_file(file, WRITERS[name])
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_without_room_there_is_no_entry(tmp_path, full_disk):
+    def build(folder):
+        (folder / "small").write_text("x")
+        (folder / "weights").write_bytes(b"x" * 100_000)
+
+    cache = Cache(tmp_path)
+    with pytest.raises(StorageError, match="cannot be written"):
+        cache.entry("models", {"seed": 1}, build)
+    assert not cache.has("models", {"seed": 1})
+    assert not [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
+
+
+def test_other_errors_of_a_writer_stay_what_they_are(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_file(tmp_path / "x", lambda path: 1 / 0)
+
+
+def test_what_a_killed_process_left_aside_is_dropped(tmp_path):
+    cache = Cache(tmp_path)
+    left = cache.path("models", {}).with_name(f".{cache.path('models', {}).name}-dead")
+    left.mkdir(parents=True)
+    cache.entry("models", {}, fill)
+    assert not left.exists()

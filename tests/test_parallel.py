@@ -132,7 +132,7 @@ def test_an_update_of_the_whole_set_is_split_as_the_processes_need():
 
 
 def test_no_sweep_under_torchrun(two):
-    with pytest.raises(ConfigError, match="start torchrun once a job, without -m"):
+    with pytest.raises(ConfigError, match="start torchrun once a run, without -m"):
         checked(["-m", "loss=ihl,gd"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from loku_exp import method, results
 from loku_exp.compose import compose_config
-from loku_exp.errors import ConfigError, TrainingError, UserError
+from loku_exp.errors import ConfigError, StorageError, TrainingError, UserError
+from loku_exp.evaluation.halves import metrics_of
 from loku_exp.run import run
 from loku_exp.unlearning import Snapshots
 
@@ -318,9 +320,42 @@ def test_a_damaged_record_is_named_not_overwritten(start):
 def test_two_processes_do_not_share_a_folder(start, tmp_path):
     from loku_exp.runs import claimed
 
-    folder = start()
+    folder = tmp_path / "run"
     with claimed(folder), pytest.raises(UserError, match="another process"), claimed(folder):
         pass
+
+
+def test_a_run_that_finds_no_room_names_the_place_and_leaves_no_half(start, tmp_path):
+    whole = start("evaluation.curve=none", output=tmp_path / "whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"init\.safetensors cannot be written .*make room"):
+            start("evaluation.curve=none", output=tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (folder,) = (tmp_path / "full").iterdir()
+    left = {file.name for file in folder.iterdir()}
+    assert left <= {"run.log", "config.yaml", "commit", ".lock"}
+    assert start("evaluation.curve=none", output=tmp_path / "full") == folder
+    same_numbers(whole, folder)
+
+
+def test_the_rows_of_a_run_give_its_metrics_again(start):
+    folder = start("evaluation.curve=none")
+    rows = [json.loads(line) for line in (folder / "examples.jsonl").read_text().splitlines()]
+    record = results.read(folder)
+    for role, values in metrics_of(rows).items():
+        expected = record.models[role].metrics
+        again = {name: values[name] for name in expected if name in values}
+        assert again == pytest.approx({name: expected[name] for name in again}, abs=1e-12)
+        assert {
+            "forget_prob",
+            "retain_rouge",
+            "authors_truth_ratio",
+            "model_utility",
+        } <= again.keys()
+    assert "forget_quality" in metrics_of(rows)["unlearned"]
 
 
 @pytest.mark.slow

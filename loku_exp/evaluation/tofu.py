@@ -193,6 +193,7 @@ class TofuTask(OwnTask):
             example |= {"question": record.question, "reference": record.reference}
             example["generation"] = self.suite.decode(results[-1])
             values["rouge"] = rouge_recall(record.reference, example["generation"])
+        example |= values
         if self.reference is not None:
             values |= dict.fromkeys(_comparisons(self.reference), (record.row, log_r))
         return values | {"n": example}  # aggregated to a count; the samples keep the example

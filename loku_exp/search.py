@@ -1,0 +1,285 @@
+"""Search for the best setting: utility among the runs that forget enough, chosen on half of the rows.
+
+Usage:
+    python -m loku_exp.search --trials 20 'training.learning_rate=tag(log,interval(1e-4,1e-2))' loss=gd,ihl
+
+Values are written as for a sweep, and as intervals: ``interval(0,1)``, ``tag(log,interval(1e-4,1e-2))``;
+whole numbers as ``range(4,33,4)``. A trial is a run like any other. It is judged by the selection half of
+the evaluated authors (or rows) alone; the other half is shown for the best trial only. A collapsed run, or
+one that failed, is a failed trial. The same command goes on where it was interrupted.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from loku_exp import grid
+from loku_exp.cache import digest, write_text
+from loku_exp.compose import compose_all, register_resolvers
+from loku_exp.console import start_logging
+from loku_exp.errors import ConfigError, UserError
+from loku_exp.lifetime import end_in_order
+from loku_exp.schema import Config
+from loku_exp.seeds import derive
+
+if TYPE_CHECKING:
+    import optuna
+
+    from loku_exp.launchers import Job, Launcher
+    from loku_exp.objective import Objective
+
+log = logging.getLogger(__name__)
+BOUND = "distance above the limit"  # at most 0 where a run forgets enough
+
+
+def main() -> None:
+    """Run the command line."""
+    from loku_exp.__main__ import fail, interrupted
+
+    register_resolvers()
+    start_logging()
+    end_in_order()
+    sys.path.insert(0, "")
+    try:
+        search(_arguments().parse_intermixed_args())
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        interrupted()
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Search, then show the best trial on the half of the rows it was not chosen by.
+
+    Raises:
+        UserError: something to mend; before the first trial wherever possible.
+    """
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise ConfigError(
+            "a search needs the package optuna: pip install 'loku_exp[search]'"
+        ) from error
+    parsed = grid.parse(arguments.overrides)
+    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
+    if not space:
+        raise ConfigError("nothing to search over; give a key several values: lora.rank=4,8,16")
+    samples = [[*fixed, *_overrides(sample)] for sample in _samples(space)]
+    config = compose_all(samples, arguments.config_dir)[0]
+    from loku_exp.objective import Objective
+
+    objective = Objective(
+        arguments.maximise,
+        arguments.constrain,
+        arguments.at_most,
+        arguments.margin,
+        arguments.split_seed,
+    )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = Path(config.output_dir).expanduser()
+    place.mkdir(parents=True, exist_ok=True)
+    described = {key: repr(distribution) for key, distribution in space.items()}
+    name = "search-" + digest([sorted(fixed), described, vars(objective), arguments.seed], 12)
+    backend = JournalFileBackend(str(place / f"{name}.journal"))
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+    )
+    _go_on(study, space, fixed, config, objective, arguments)
+    report(study, objective, place / f"{name}.json")
+
+
+def _go_on(
+    study: "optuna.Study",
+    space: dict[str, Any],
+    fixed: list[str],
+    config: Config,
+    objective: "Objective",
+    arguments: argparse.Namespace,
+) -> None:
+    """Run trials, interrupted ones first, until there are as many as asked for."""
+    import optuna
+
+    from loku_exp.__main__ import prepare_environment
+
+    prepare_environment(config)
+    from loku_exp.launchers import launcher_of
+    from loku_exp.run import run
+
+    launcher = launcher_of(config, run)
+    state = optuna.trial.TrialState
+    while True:
+        begun = study.get_trials(deepcopy=False, states=(state.RUNNING,))
+        ended = len(study.trials) - len(begun)
+        batch = [(trial.number, trial.params) for trial in begun[: len(launcher.slots)]]
+        while len(batch) < min(len(launcher.slots), arguments.trials - ended):
+            # A sampler a trial, so that a search that was interrupted asks for the same trials.
+            seed = derive(arguments.seed, "search", str(len(study.trials)))
+            study.sampler = optuna.samplers.TPESampler(seed=seed)
+            asked = study.ask(space)
+            batch.append((asked.number, asked.params))
+        if not batch:
+            return
+        log.info("trials %s of %d", ", ".join(str(n + 1) for n, _ in batch), arguments.trials)
+        for number, job in _work(batch, fixed, arguments.config_dir, launcher).items():
+            _judge(study, number, job, objective)
+
+
+def _work(
+    batch: list[tuple[int, dict[str, Any]]],
+    fixed: list[str],
+    config_dir: str | None,
+    launcher: "Launcher",
+) -> dict[int, "Job"]:
+    """Run the trials of a batch that are no finished runs yet; return their runs by number."""
+    from loku_exp.sweep import SKIPPED, plan, work_on
+
+    jobs = {}
+    for number, params in batch:
+        overrides = [*fixed, *_overrides(params)]
+        (jobs[number],) = plan([overrides], compose_all([overrides], config_dir), config_dir)
+        jobs[number].label = " ".join(_overrides(params))
+    todo = {job.folder: job for job in jobs.values() if job.state != SKIPPED}
+    for job in work_on(list(todo.values()), launcher):
+        log.info("%s: %s", job.state, job.label)
+    return {number: todo.get(job.folder, job) for number, job in jobs.items()}
+
+
+def _judge(study: "optuna.Study", number: int, job: "Job", objective: "Objective") -> None:
+    """Tell the study what a run is worth; a failed or collapsed one is no value, good or bad."""
+    import optuna
+
+    from loku_exp.objective import judged, read_examples
+
+    trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
+    trial.set_user_attr("folder", str(job.folder))
+    problem, value, above = job.error, None, None
+    if problem is None:
+        problem, value, above = judged(read_examples(job.folder), objective)
+    if problem is not None or above is None:
+        log.warning("trial %d failed: %s", number + 1, problem)
+        trial.set_user_attr("failure", problem)
+        study.tell(number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        return
+    trial.set_user_attr(BOUND, above)
+    trial.set_constraint(BOUND, above)
+    study.tell(number, value, skip_if_finished=True)
+    log.info("trial %d: %s %.4f, limit %+.4f", number + 1, objective.maximise, value, above)
+
+
+def report(study: "optuna.Study", objective: "Objective", file: Path) -> None:
+    """Print the trials, and the best one's metrics on both halves; write them to a file.
+
+    Raises:
+        UserError: no trial forgets enough.
+    """
+    import optuna
+    from rich.console import Console
+    from rich.table import Table
+
+    from loku_exp.evaluation.halves import metrics_of, split
+    from loku_exp.objective import read_examples
+    from loku_exp.sweep_table import SHOWN
+    from loku_exp.table import labels, number
+
+    failed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    feasible = [trial for trial in done if trial.user_attrs[BOUND] <= 0]
+    counts = f"{len(study.trials)} trials, {len(failed)} failed, {len(feasible)} forget enough"
+    if not feasible:
+        raise UserError(
+            f"{counts}: no {objective.constrain} is within its limit; widen the search, or raise "
+            "--margin or --at-most"
+        )
+    best = max(feasible, key=lambda trial: trial.value or 0.0)
+    halves = split(read_examples(Path(best.user_attrs["folder"])), objective.split_seed)
+    selection, reported = (metrics_of(half) for half in halves)
+    roles = [role for role in ("target", "unlearned", "reference") if role in reported]
+    table = Table(title=" ".join(_overrides(best.params)), title_justify="left")
+    table.add_column("")
+    for name in ("unlearned, selection half", *(f"{role}, reported half" for role in roles)):
+        table.add_column(name, justify="right")
+    for name, label in labels(set(reported["unlearned"]) & {*SHOWN, objective.constrain}).items():
+        values = [selection["unlearned"].get(name), *(reported[role].get(name) for role in roles)]
+        table.add_row(label, *(number(name, value) for value in values))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{counts}; trial {best.number + 1} has the largest {objective.maximise}. Report the reported "
+        f"half: it took no part in the choice. files: {best.user_attrs['folder']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    content = {
+        "objective": vars(objective),
+        "trials": {"all": len(study.trials), "failed": len(failed), "feasible": len(feasible)},
+        "best": {"params": best.params, "folder": best.user_attrs["folder"]},
+        "selection": selection,
+        "reported": reported,
+    }
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def _distribution(override: Override) -> Any:
+    from optuna import distributions
+
+    value: Any = override.value()
+    if isinstance(value, IntervalSweep):
+        start, end = float(value.start or 0), float(value.end or 0)
+        return distributions.FloatDistribution(start, end, log="log" in value.tags)
+    if isinstance(value, RangeSweep) and isinstance(value.step, int):
+        start, stop, step = int(value.start or 0), int(value.stop or 0), value.step
+        return distributions.IntDistribution(start, stop - 1, step=step)
+    return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def _samples(space: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return settings that show what may be wrong with a space: all choices, both ends, one between."""
+    values = {}
+    for key, distribution in space.items():
+        if hasattr(distribution, "choices"):
+            values[key] = list(distribution.choices)
+        else:
+            low, high = distribution.low, distribution.high
+            between = [] if isinstance(low, int) else [low + 0.618 * (high - low)]
+            values[key] = [low, high, *between]
+    most = max(map(len, values.values()))
+    return [{key: v[min(k, len(v) - 1)] for key, v in values.items()} for k in range(most)]
+
+
+def _overrides(params: dict[str, Any]) -> list[str]:
+    return [
+        f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in params.items()
+    ]
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loku_exp.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("overrides", nargs="*", help="as for python -m loku_exp; several values are searched over")
+    add("--trials", type=int, required=True, help="runs in all, those of earlier calls included")
+    add("--maximise", default="model_utility", help="metric of the selection half")
+    add("--constrain", default="forget_prob", help="metric that must be within the limit there")
+    add("--at-most", type=float, help="the limit (default: the reference's value plus --margin)")
+    add("--margin", type=float, default=0.05)
+    add("--seed", type=int, default=0, help="of the sampler")
+    add("--split-seed", type=int, default=0, help="of the two halves")
+    add("--config-dir", "-cd", help="a folder of your own yaml")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
