@@ -64,7 +64,7 @@ def tiny_records() -> Records:
 
 
 def tdec_folder(place: Path, rows: int = 6) -> Path:
-    """A folder laid out like TDEC's, with invented texts; sets 2_0 and 4_0 are nested in 128_0 and 32_0."""
+    """A folder laid out like TDEC's, with invented texts; set 2_0 is nested in 4_0, 32_* and 128_0."""
     rng = random.Random(0)
     words = [
         "amber",
@@ -89,7 +89,9 @@ def tdec_folder(place: Path, rows: int = 6) -> Path:
     (place / "forget_sets").mkdir(parents=True)
     for size, count in ((2, 2), (4, 4), (32, rows - 2), (128, rows)):
         lines = ["doc_id,corpus,text", *(f'{i},invented,"{texts[i]}"' for i in range(count))]
-        (place / f"forget_sets/lm_extraction_{size}_0.csv").write_text("\n".join(lines) + "\n")
+        for number in range(3 if size == 32 else 1):
+            file = place / f"forget_sets/lm_extraction_{size}_{number}.csv"
+            file.write_text("\n".join(lines) + "\n")
     (place / "validation_data").mkdir()
     for name, header in (("pile", "doc_id,text,corpus"), ("wikitext", ",text")):
         tail = ",invented" if name == "pile" else ""

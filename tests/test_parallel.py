@@ -23,8 +23,8 @@ from loku_exp.training import Plan, _arguments
 from tests.helpers import tiny_model
 
 QUICK = ["experiment=quick", "evaluation.curve=none", "device=cpu"]
-QUESTIONS = [*QUICK, "training.micro_batch_size=2"]  # 8 examples an update: four micro-batches
-FULL = [*QUESTIONS, "lora=none", "training.reduction=update"]
+FULL = [*QUICK, "training.micro_batch_size=2"]  # 8 examples an update: four micro-batches
+FULL += ["lora=none", "training.reduction=update"]
 EXTRACTION = [
     "model=toy_neo",
     "dataset=toy_tdec",
@@ -64,7 +64,7 @@ def torchrun(*overrides: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [QUESTIONS, FULL, EXTRACTION], ids=["lora", "full", "tdec"])
+@pytest.mark.parametrize("overrides", [FULL, EXTRACTION], ids=["full", "tdec"])
 def test_two_processes_give_the_parameters_of_one(tmp_path, shared_cache, overrides):
     cache = f"cache_dir={shared_cache}"
     one = run(compose_config([*overrides, cache, f"output_dir={tmp_path}/one"]))

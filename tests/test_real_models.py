@@ -74,7 +74,7 @@ def overrides(name: str, base: Path, data: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "init"), [*((name, "fila") for name in SMALL), ("phi", "fila_official")]
+    ("name", "init"), [("phi", "fila_official"), ("llama2", "fila"), ("gpt_neo_125m", "fila")]
 )
 def test_whole_run_from_a_hub_folder(loku_data, tmp_path, name, init):
     base = hub_folder(tmp_path / "base", name, loku_data)

@@ -359,17 +359,15 @@ def test_the_rows_of_a_run_give_its_metrics_again(start):
 
 
 @pytest.mark.slow
-def test_same_command_in_fresh_processes_gives_the_same_numbers(tmp_path):
-    folders = []
-    for seed in ("1", "2"):
-        place = tmp_path / seed
-        arguments, environment = command(
-            cache=place / "cache", output=place / "out", PYTHONHASHSEED=seed
-        )
-        subprocess.run(arguments, env=environment, check=True, capture_output=True)
-        folders += list((place / "out").iterdir())
-    assert folders[0].name == folders[1].name
-    same_numbers(*folders)
+def test_a_fresh_process_with_an_empty_cache_gives_the_same_numbers(start, tmp_path):
+    arguments, environment = command(
+        cache=tmp_path / "cache", output=tmp_path / "fresh", PYTHONHASHSEED="1"
+    )
+    subprocess.run(arguments, env=environment, check=True, capture_output=True)
+    (fresh,) = (tmp_path / "fresh").iterdir()
+    here = start()
+    assert fresh.name == here.name
+    same_numbers(fresh, here)
 
 
 @pytest.mark.slow

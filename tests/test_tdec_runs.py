@@ -302,6 +302,7 @@ FROM_SCRATCH = [
     f"model.vocabulary={TOKENS}",
     "model.finetuning.epochs=1",
     "dataset.repeats=1",
+    "training.batch_size=4",
 ]
 
 

@@ -117,9 +117,8 @@ def test_fila_official_is_the_released_procedure():
     a, b = released(matrix.weight, d, matrix.rank, SCALING, matrix.seed)
     torch.testing.assert_close(factors.a, a, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(factors.b, b, rtol=1e-4, atol=1e-5)
-    assert calls == [
-        {"group_size": 4, "epsilon": 1e-5, "relative": False, "num_retain": None, "seed": 0}
-    ]
+    knobs = {"group_size": 4, "epsilon": 1e-5, "relative": False, "num_retain": None, "seed": 0}
+    assert calls == [knobs | {"fisher_pass": "auto"}]
 
 
 @pytest.mark.parametrize(("estimator", "group_size"), [("per_example", 1), ("batch_mean", 4)])
@@ -127,10 +126,9 @@ def test_knobs_reach_the_measurement(estimator, group_size):
     calls = []
     fisher = importance_of(torch.ones(24), calls)
     knobs = {"epsilon": 0.5, "epsilon_mode": "relative", "num_retain": 7, "fisher_seed": 3}
-    list(fila([layer()], fisher, estimator=estimator, **knobs))
-    assert calls == [
-        {"group_size": group_size, "epsilon": 0.5, "relative": True, "num_retain": 7, "seed": 3}
-    ]
+    list(fila([layer()], fisher, estimator=estimator, fisher_pass="sweep", **knobs))
+    measured = {"group_size": group_size, "epsilon": 0.5, "relative": True, "num_retain": 7}
+    assert calls == [measured | {"seed": 3, "fisher_pass": "sweep"}]
 
 
 def test_vanilla_is_peft_default_and_seeded():
