@@ -9,10 +9,11 @@ from loku_exp.data.corpus import Role
 from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy
 from loku_exp.materials import Materials
+from loku_exp.plan import Plan
 from loku_exp.progress import Progress
 from loku_exp.schema import Config, ModelConfig, OptimizationConfig
 from loku_exp.seeds import derive
-from loku_exp.training import Objective, Plan, fit
+from loku_exp.training import Objective, fit
 
 BASE_FORMAT = 2  # raise by hand whenever an unchanged recipe gives other weights or answers
 

@@ -8,8 +8,8 @@ from loku_exp.errors import ConfigError, TrainingError
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.hub import is_local
 from loku_exp.materials import Materials
+from loku_exp.plan import Plan
 from loku_exp.schema import Config, OptimizationConfig
-from loku_exp.training import Plan
 
 
 def prepare(config: Config, materials: Materials) -> tuple[Adapter | None, Evaluation | None]:

@@ -30,7 +30,7 @@ from loku_exp.seeds import derive
 if TYPE_CHECKING:
     import optuna
 
-    from loku_exp.launchers import Job, Launcher
+    from loku_exp.jobs import Job, Launcher
     from loku_exp.objective import Objective
 
 log = logging.getLogger(__name__)

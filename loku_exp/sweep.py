@@ -19,7 +19,8 @@ from loku_exp.cache import Cache, digest, is_whole
 from loku_exp.console import duration
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.grid import label
-from loku_exp.launchers import Ending, Job, Launcher, Work, launcher_of
+from loku_exp.jobs import Ending, Job, Launcher, Work
+from loku_exp.launchers import launcher_of
 from loku_exp.materials import Materials, load_materials
 from loku_exp.schema import Config
 

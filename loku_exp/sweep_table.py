@@ -5,7 +5,7 @@ from rich.table import Table
 
 from loku_exp import results, runs
 from loku_exp.console import duration
-from loku_exp.launchers import Job
+from loku_exp.jobs import Job
 from loku_exp.record_schema import Record
 from loku_exp.table import labels, number
 

@@ -5,9 +5,7 @@ saved and loaded. Everything it writes lies in the run's folder.
 """
 
 import logging
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +29,17 @@ from loku_exp.forgetting import UntilForgotten
 from loku_exp.inits.layers import Factors
 from loku_exp.losses.scores import LossTerms
 from loku_exp.parallel import fsdp2
+from loku_exp.plan import Plan
 from loku_exp.progress import Progress, Told
 from loku_exp.schema import TrainingConfig
 from loku_exp.seeds import derive
+from loku_exp.snapshots import Snapshots, name_of, staging_in, step_of
 from loku_exp.trainer_guards import EveryMatrixLearns
-from loku_exp.training import Objective, Plan, fit, read_history
+from loku_exp.training import Objective, fit, read_history
 
 log = logging.getLogger(__name__)
 Until = Callable[[int], UntilForgotten]
 Initialise = Callable[[], tuple[dict[str, Factors], dict[str, Any]]]
-ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def unlearn(
     steps = plan.snapshot_steps(recipe.snapshot_epochs)
     snapshots = folder / "snapshots"
     newest = max(snapshots.glob("step-*"), default=None)
-    ended = stop is not None and newest is not None and stop.resume(_step(newest))
+    ended = stop is not None and newest is not None and stop.resume(step_of(newest))
     if ended and newest is not None:
         load_trained(trained, newest)
         history = read_history(newest)
@@ -134,7 +133,7 @@ def unlearn(
             log.info("going on from %s", newest.name)
         callbacks: list[TrainerCallback] = [EveryMatrixLearns(), Snapshots(steps, snapshots)]
         callbacks += [*([stop] if stop else []), Progress("unlearning"), Told()]
-        with _staging(folder) as staging:
+        with staging_in(folder) as staging:
             history = fit(
                 trained,
                 stream,
@@ -155,8 +154,8 @@ def unlearn(
                 sharding=fsdp2(trained, checkpointed) if sharded else None,
             )
     made = [
-        Snapshot(step, step / plan.updates_per_epoch, snapshots / _name(step))
-        for step in sorted(_step(place) for place in snapshots.glob("step-*"))
+        Snapshot(step, step / plan.updates_per_epoch, snapshots / name_of(step))
+        for step in sorted(step_of(place) for place in snapshots.glob("step-*"))
     ]
     outcome = stop.report() if stop else None
     return Unlearned(trained, factors, report, made, history, plan, outcome)
@@ -229,69 +228,3 @@ def _is_checkpointed(model: nn.Module, stream: Stream, recipe: TrainingConfig, p
         memory.gibibytes(memory.free_memory(device)),
     )
     return True
-
-
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """Give the Trainer a folder to write in; what an interrupted run left there is dropped."""
-    staging = folder / ".staging"
-    _clear(staging)
-    try:
-        yield staging
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)  # the other processes may be gone: no waiting
-        raise
-    _clear(staging)
-
-
-def _clear(staging: Path) -> None:
-    with parallel.first_alone() as first:
-        if first:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:05d}"
-
-
-def _step(snapshot: Path) -> int:
-    return int(snapshot.name.removeprefix("step-"))
-
-
-class Snapshots(TrainerCallback):
-    """Keeps a whole snapshot after given steps; the newest can be resumed from.
-
-    The Trainer writes a checkpoint aside; the rename makes it a snapshot. So a kill at any moment
-    leaves whole snapshots only. What only resuming needs is kept in the newest.
-
-    Args:
-        steps: when.
-        folder: where.
-    """
-
-    def __init__(self, steps: list[int], folder: Path):
-        self.steps = set(steps)
-        self.folder = folder
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Ask the Trainer for a checkpoint."""
-        control.should_save = control.should_save or state.global_step in self.steps
-        return control
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Turn the checkpoint into a snapshot and strip the one before."""
-        with parallel.first_alone() as first:
-            if first:
-                self._keep(args, state)
-
-    def _keep(self, args: Any, state: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for unused in ("training_args.bin", "README.md"):
-            (checkpoint / unused).unlink(missing_ok=True)
-        self.folder.mkdir(exist_ok=True)
-        older = sorted(self.folder.glob("step-*"))
-        checkpoint.rename(self.folder / _name(state.global_step))
-        for snapshot in older:
-            for pattern in ONLY_TO_RESUME:
-                for file in snapshot.glob(pattern):
-                    file.unlink()

@@ -227,7 +227,9 @@ def test_nothing_of_the_model_or_the_generator_is_changed():
 
 def test_the_trainer_adds_up_its_micro_batches(tmp_path):
     from loku_exp.compose import compose_config
-    from loku_exp.training import Plan, collate, fit
+    from loku_exp.data.batches import collate
+    from loku_exp.plan import Plan
+    from loku_exp.training import fit
 
     sets = {
         "forget": [random_sequence(6 + i, 2, 61, i) for i in range(4)],

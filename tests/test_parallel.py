@@ -18,8 +18,9 @@ from loku_exp.adapters import Adapter, attach
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, TrainingError
 from loku_exp.inits.layers import Factors
+from loku_exp.plan import Plan
 from loku_exp.run import run
-from loku_exp.training import Plan, _arguments
+from loku_exp.training import _arguments
 from tests.helpers import tiny_model
 
 QUICK = ["experiment=quick", "evaluation.curve=none", "device=cpu"]

@@ -20,7 +20,7 @@ from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, StorageError, TrainingError, UserError
 from loku_exp.evaluation.halves import metrics_of
 from loku_exp.run import run
-from loku_exp.unlearning import Snapshots
+from loku_exp.snapshots import Snapshots
 
 QUICK = ["experiment=quick"]
 FILES = ["config.yaml", "metrics.json", "examples.jsonl", "results.md", "curve.png", "run.log"]

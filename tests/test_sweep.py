@@ -14,18 +14,11 @@ from filelock import FileLock
 from benchmarks.toy_sweep import check
 from loku_exp import runs, sweep_table
 from loku_exp import sweep as sweeps
+from loku_exp.cluster import Cluster
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, HeldError, TrainingError
-from loku_exp.launchers import (
-    Cluster,
-    Ending,
-    InProcess,
-    Job,
-    Processes,
-    ending_of,
-    launcher_of,
-    visible_devices,
-)
+from loku_exp.jobs import Ending, Job, ending_of
+from loku_exp.launchers import InProcess, Processes, launcher_of, visible_devices
 from loku_exp.sweep import plan, sweep, work_on
 
 FINISH = "from pathlib import Path; Path({folder!r}, 'done.json').write_text('{{}}')"

@@ -21,7 +21,7 @@ from loku_exp.evaluation.dialogue import DIALOGUES
 from loku_exp.evaluation.stock import STOCK_FILES
 from loku_exp.models import train_tokenizer
 from loku_exp.run import run
-from loku_exp.unlearning import Snapshots
+from loku_exp.snapshots import Snapshots
 from tests.data.tdec_folder import words, write_arrays, write_csv, write_folder, write_set
 from tests.test_real_models import hub_folder
 

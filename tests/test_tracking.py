@@ -16,11 +16,11 @@ from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.events import Begun, Updated, tell
 from loku_exp.run import run
+from loku_exp.snapshots import Snapshots
 from loku_exp.tracking import tracked
 from loku_exp.tracking import wandb as tracking
 from loku_exp.tracking.tracker import samples
 from loku_exp.tracking.wandb import run_id
-from loku_exp.unlearning import Snapshots
 from tests.wandb_log import read
 
 QUICK = ["experiment=quick"]

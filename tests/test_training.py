@@ -12,9 +12,10 @@ from loku_exp.data.batches import Batch, Bucket, Stream, collate, pad
 from loku_exp.errors import TrainingError
 from loku_exp.losses.objectives import gd, ihl
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
+from loku_exp.plan import Plan
 from loku_exp.progress import Progress
 from loku_exp.trainer_guards import on_device_of_model
-from loku_exp.training import Objective, ObjectiveTrainer, Plan, fit
+from loku_exp.training import Objective, ObjectiveTrainer, fit
 from loku_exp.unlearning import _stream
 from tests.helpers import random_sequence, tiny_model, tiny_records
 
