@@ -1,10 +1,11 @@
 """A sweep that is killed twice ends with the numbers of an undisturbed one: 24 toy runs, two at a time.
 
 Usage:
-    python -m benchmarks.toy_sweep
+    python -m benchmarks.toy_sweep [DIR]
 
 Runs the sweep once undisturbed and once killed (SIGKILL) after a quarter and after half of its runs, each
-time while a run has a snapshot; then compares every run, times apart, byte by byte.
+time while a run has a snapshot; then compares every run, times apart, byte by byte. DIR keeps both sweeps
+(``DIR/whole``, ``DIR/killed``); without it they are dropped.
 """
 
 import json
@@ -25,9 +26,9 @@ EXACT = ("examples.jsonl", "results.md", "init.safetensors", "adapter/adapter_mo
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as place:
-        overrides = [*GRID, *TWO_AT_A_TIME]
-        seconds, resumed = check(overrides, NUM_RUNS, Path(place))
+    with tempfile.TemporaryDirectory() as aside:
+        place = Path(sys.argv[1] if sys.argv[1:] else aside)
+        seconds, resumed = check([*GRID, *TWO_AT_A_TIME], NUM_RUNS, place)
     print(
         f"{NUM_RUNS} runs: {seconds / 60:.1f} min undisturbed; killed twice, {resumed} runs gone on with "
         "from a snapshot, every run equal byte for byte"

@@ -1,5 +1,6 @@
 """The README's examples run, its commands compose, and the tables it shows are the committed ones."""
 
+import importlib
 import os
 import re
 import shlex
@@ -22,6 +23,14 @@ COMMANDS = [
     for line in README.splitlines()
     if line.startswith("python -m loku_exp ")
 ]
+
+OTHERS = [
+    line.split("#")[0].strip()
+    for line in README.splitlines()
+    if re.match(r"python -m loku_exp\.(report|export|score_log) ", line)
+]
+
+GROUPS = ["model", "dataset", "loss", "init", "lora", "launcher", "tracking", "experiment"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,22 @@ def test_command_is_valid(line, tmp_path):
         assert problems == []
 
 
-@pytest.mark.parametrize("group", ["model", "dataset", "loss", "init", "lora", "experiment"])
+@pytest.mark.parametrize("line", OTHERS)
+def test_other_command_is_valid(line, tmp_path, monkeypatch, capsys):
+    """Each is understood; it ends because the folders it names stand for the reader's."""
+    module, *arguments = shlex.split(line)[2:]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    name = f"{module}.__main__" if module.endswith("report") else module
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main()
+    assert ended.value.code == 1  # wrong usage ends with 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "group", ["model", "dataset", "loss", "init", "lora", "experiment", "launcher", "tracking"]
+)
 def test_every_option_is_named(group):
     for file in (conf_dir() / group).glob("*.yaml"):
         assert f"`{file.stem}`" in README, file.name
