@@ -86,9 +86,7 @@ def test_other_command_is_valid(line, tmp_path, monkeypatch, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "group", ["model", "dataset", "loss", "init", "lora", "experiment", "launcher", "tracking"]
-)
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_option_is_named(group):
     for file in (conf_dir() / group).glob("*.yaml"):
         assert f"`{file.stem}`" in README, file.name
