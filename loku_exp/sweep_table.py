@@ -61,16 +61,27 @@ def rows(jobs: list[Job], records: list[Record | None]) -> tuple[list[str], list
     """
     metrics = [_metrics(record) for record in records]
     known = labels({name for values in metrics for name in values} & set(SHOWN))
-    header = ["run", "state", *known.values(), "time", "folder"]
+    stops = [_stop(record) for record in records]
+    epochs = ["epochs, to forget"] if any(stops) else []
+    header = ["run", "state", *epochs, *known.values(), "time", "folder"]
     table = []
-    for job, record, values in zip(jobs, records, metrics, strict=True):
+    for job, record, values, stop in zip(jobs, records, metrics, stops, strict=True):
         state = job.state
         if record is not None and "COLLAPSED" in str(record.verdict):
             state += ", COLLAPSED"
         time = duration(sum(record.cost["seconds"].values())) if record else ""
-        shown = [number(name, values.get(name)) for name in known]
+        shown = [stop] if epochs else []
+        shown += [number(name, values.get(name)) for name in known]
         table.append([job.label, state, *shown, time, job.folder.name])
     return header, table
+
+
+def _stop(record: Record | None) -> str:
+    """Return how many epochs a stop rule needed; empty where there is none."""
+    if record is None or "success" not in record.training:
+        return ""
+    training = record.training
+    return str(training["epochs_to_forget"] if training["success"] else f"> {training['epochs']:g}")
 
 
 def _metrics(record: Record | None) -> dict[str, float]:

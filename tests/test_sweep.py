@@ -334,9 +334,10 @@ def test_sweep_settings_do_not_change_a_runs_folder(tiny):
 
 
 def test_the_table_shows_state_metrics_and_collapse(job):
-    def record(verdict, **metrics):
+    def record(verdict, training=None, **metrics):
         return SimpleNamespace(
             verdict=verdict,
+            training=training or {},
             cost={"seconds": {"bases": 100.0, "unlearning": 30.0}},
             models={"target": SimpleNamespace(metrics={}), "unlearned": SimpleNamespace(metrics=metrics)},
         )  # fmt: skip
@@ -350,6 +351,12 @@ def test_the_table_shows_state_metrics_and_collapse(job):
         ["b", "failed", "", "", "b"],
         ["c", "was finished, COLLAPSED", "", "2 min", "c"],
     ]
+    stopped = {"success": True, "epochs_to_forget": 7, "epochs": 7.0}
+    not_stopped = {"success": False, "epochs_to_forget": None, "epochs": 20.0}
+    records = [record("fine", training=stopped), None, record("fine", training=not_stopped)]
+    header, rows = sweep_table.rows(jobs, records)
+    assert header == ["run", "state", "epochs, to forget", "time", "folder"]
+    assert [row[2] for row in rows] == ["7", "", "> 20"]
 
 
 def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
