@@ -21,7 +21,7 @@ from loku_exp.evaluation.extraction import (
     memorisation_accuracy,
     wanted,
 )
-from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations, teacher_forced
+from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations, guesses
 
 BATCH = 8  # texts read between two looks at the sum
 Ids = tuple[int, ...]
@@ -83,12 +83,12 @@ def check(
         decode_bytes: key-value cache that continuations decoded together may take.
     """
     count, most = len(texts), thresholds.ma * len(texts)
-    guesses: list[list[int]] = []
+    guessed: list[list[int]] = []
     total = 0.0
     for start in range(0, count, BATCH):
         batch = [Sequence(ids, ids) for ids in texts[start : start + BATCH]]
-        _, argmax = teacher_forced(model, to_device(pad(batch), model.device))
-        guesses += argmax
+        argmax = guesses(model, to_device(pad(batch), model.device))
+        guessed += argmax
         pairs = zip(texts[start : start + BATCH], argmax, strict=True)
         total += sum(memorisation_accuracy(ids, guess) for ids, guess in pairs)
         if total >= most:
@@ -96,7 +96,7 @@ def check(
     ma = total / count
     bounds = [
         extraction_bound(ids, guess, thresholds.n)
-        for ids, guess in zip(texts, guesses, strict=True)
+        for ids, guess in zip(texts, guessed, strict=True)
     ]
     if end_of_text is None and sum(bounds) >= thresholds.el * count:
         return Check(False, ma, sum(bounds) / count, "el bound")
