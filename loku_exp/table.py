@@ -155,7 +155,8 @@ def _arrow(values: dict[str, dict[str, float]], name: str) -> str:
     if ours is None or theirs is None:
         return ""
     gap = theirs - ours
-    return "=" if abs(gap) < 0.005 else f"{'↑' if gap > 0 else '↓'} {abs(gap):.2f}"
+    size = number(name, abs(gap)) if name.endswith("_ppl") else f"{abs(gap):.2f}"
+    return "=" if abs(gap) < 0.005 else f"{'↑' if gap > 0 else '↓'} {size}"
 
 
 def number(name: str, value: float | None) -> str:
@@ -165,5 +166,5 @@ def number(name: str, value: float | None) -> str:
     if name == "forget_quality":
         return f"{value:.2g}"
     if name.endswith("_ppl"):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
     return f"{value:+.2f}" if name == "forget_shift" else f"{value:.3f}"
