@@ -303,6 +303,7 @@ FROM_SCRATCH = [
     "model.finetuning.epochs=1",
     "dataset.repeats=1",
     "training.batch_size=4",
+    "training.micro_batch_size=4",
 ]
 
 
