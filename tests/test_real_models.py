@@ -151,7 +151,7 @@ def test_published_log_of_another_template_is_refused(loku_data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["phi"])
+@pytest.mark.parametrize("name", ["llama2"])
 def test_target_and_reference_are_fine_tuned_from_a_folder(loku_data, tmp_path, name):
     """The official fine-tuning, cut to its first updates."""
     base = hub_folder(tmp_path / "base", name, loku_data)
