@@ -166,6 +166,7 @@ def target_function(model: nn.Module) -> Callable[[], AbstractContextManager[Non
 
     @contextmanager
     def context() -> Iterator[None]:
+        """Compute the target's function inside."""
         trained = {parameter: parameter.data for parameter in initial}
         training = [module for module in model.modules() if module.training]
         try:

@@ -1,12 +1,18 @@
 """Small models and texts shared by tests."""
 
 import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+import pytest
 import torch
 from torch import nn
 
 from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.snapshots import Snapshots
 
 
 def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) -> Sequence:
@@ -98,3 +104,50 @@ def tdec_folder(place: Path, rows: int = 6) -> Path:
         lines = [header, *(f'{i},"{text()}"{tail}' for i in range(12))]
         (place / f"validation_data/{name}.csv").write_text("\n".join(lines) + "\n")
     return place
+
+
+TINY_TDEC = [
+    "model=toy_neo",
+    "dataset=toy_tdec",
+    "dataset.length=32",
+    "dataset.num_forget=4",
+    "dataset.num_siblings=4",
+    "dataset.num_retain=24",
+    "dataset.num_unseen=8",
+    "model.architecture.hidden_size=64",
+    "model.finetuning.epochs=10",
+    "target.min_known=0",
+    "training.epochs=3",
+    "training.stop.n=2",
+    "evaluation.n=[2,10]",
+    "training.retain_batch_size=4",
+]
+
+
+@contextmanager
+def killed_at_its_first_snapshot() -> Iterator[None]:
+    """A run inside is interrupted as soon as it has a snapshot, and must be."""
+    on_save = Snapshots.on_save
+
+    def killed(self, args, state, control, **rest):
+        on_save(self, args, state, control, **rest)
+        raise KeyboardInterrupt
+
+    with patch.object(Snapshots, "on_save", killed), pytest.raises(KeyboardInterrupt):
+        yield
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for a condition."""
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that only waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+
+from tests.helpers import alive, until
 
 POOL = """
 import multiprocessing, sys, time
@@ -52,23 +52,9 @@ def test_children_end_with_their_parent_however_it_ends(tmp_path, code, number):
     parent = subprocess.Popen(
         [sys.executable, str(script), str(pids)], env=environment, stderr=subprocess.DEVNULL
     )
-    _until(lambda: pids.is_file() and pids.read_text())
+    until(lambda: pids.is_file() and pids.read_text())
     children = [int(pid) for pid in pids.read_text().split()]
-    assert all(map(_alive, children))
+    assert all(map(alive, children))
     parent.send_signal(number)
     parent.wait(30)
-    _until(lambda: not any(map(_alive, children)))
-
-
-def _until(condition, seconds=60):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline
-        time.sleep(0.05)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: not any(map(alive, children)))

@@ -21,31 +21,13 @@ from loku_exp.inits.layers import Factors
 from loku_exp.plan import Plan
 from loku_exp.run import run
 from loku_exp.training import _arguments
-from tests.helpers import tiny_model
+from tests.helpers import TINY_TDEC, tiny_model
 
 QUICK = ["experiment=quick", "evaluation.curve=none", "device=cpu"]
 FULL = [*QUICK, "training.micro_batch_size=2"]  # 8 examples an update: four micro-batches
 FULL += ["lora=none", "training.reduction=update"]
-EXTRACTION = [
-    "model=toy_neo",
-    "dataset=toy_tdec",
-    "dataset.length=32",
-    "dataset.num_forget=4",
-    "dataset.num_siblings=4",
-    "dataset.num_retain=24",
-    "dataset.num_unseen=8",
-    "model.architecture.hidden_size=64",
-    "model.finetuning.epochs=10",
-    "target.min_known=0",
-    "training.epochs=3",
-    "training.stop.n=2",
-    "training.stop.el=0.99",
-    "training.stop.ma=0.99",
-    "evaluation.n=[2,10]",
-    "training.retain_batch_size=4",
-    "training.micro_batch_size=1",
-    "device=cpu",
-]
+EXTRACTION = [*TINY_TDEC, "training.stop.el=0.99", "training.stop.ma=0.99"]
+EXTRACTION += ["training.micro_batch_size=1", "device=cpu"]
 
 FACTORS = Factors("transformer.h.0.mlp.c_fc", torch.zeros(2, 16), torch.zeros(64, 2))
 

@@ -20,7 +20,7 @@ from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, StorageError, TrainingError, UserError
 from loku_exp.evaluation.halves import metrics_of
 from loku_exp.run import run
-from loku_exp.snapshots import Snapshots
+from tests.helpers import killed_at_its_first_snapshot
 
 QUICK = ["experiment=quick"]
 FILES = ["config.yaml", "metrics.json", "examples.jsonl", "results.md", "curve.png", "run.log"]
@@ -123,18 +123,10 @@ def test_force_runs_again_beside_it(start):
 
 
 @pytest.mark.parametrize("init", ["vanilla", "fila"])
-def test_resumed_equals_uninterrupted(start, tmp_path, monkeypatch, init):
+def test_resumed_equals_uninterrupted(start, tmp_path, init):
     whole = start(f"init={init}", output=tmp_path / "whole")
-    on_save = Snapshots.on_save
-
-    def killed(self, args, state, control, **rest):
-        on_save(self, args, state, control, **rest)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Snapshots, "on_save", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at_its_first_snapshot():
         start(f"init={init}", output=tmp_path / "killed")
-    monkeypatch.undo()
     (folder,) = (tmp_path / "killed").iterdir()
     assert sorted(path.name for path in folder.glob("snapshots/*")) == ["step-00005"]
     assert not (folder / "done.json").exists()

@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +19,7 @@ from loku_exp.errors import ConfigError, HeldError, TrainingError
 from loku_exp.jobs import Ending, Job, ending_of
 from loku_exp.launchers import InProcess, Processes, launcher_of, visible_devices
 from loku_exp.sweep import plan, sweep, work_on
+from tests.helpers import alive, until
 
 FINISH = "from pathlib import Path; Path({folder!r}, 'done.json').write_text('{{}}')"
 WAIT = "import time; time.sleep(60)"
@@ -98,24 +98,10 @@ def test_closing_a_sweep_ends_its_processes(job, tmp_path):
     work = work_on(jobs, two())
     assert next(work).label == "good"
     pid_file = tmp_path / "long/pid"
-    _until(lambda: pid_file.is_file() and pid_file.read_text())
+    until(lambda: pid_file.is_file() and pid_file.read_text())
     work.close()
-    assert not _alive(int(pid_file.read_text()))
+    assert not alive(int(pid_file.read_text()))
     assert jobs[1].state == "interrupted"
-
-
-def _until(condition, seconds=30):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline
-        time.sleep(0.05)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_each_run_sees_its_own_gpu(job, tmp_path):

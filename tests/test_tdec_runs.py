@@ -21,27 +21,12 @@ from loku_exp.evaluation.dialogue import DIALOGUES
 from loku_exp.evaluation.stock import STOCK_FILES
 from loku_exp.models import train_tokenizer
 from loku_exp.run import run
-from loku_exp.snapshots import Snapshots
 from tests.data.tdec_folder import words, write_arrays, write_csv, write_folder, write_set
+from tests.helpers import TINY_TDEC, killed_at_its_first_snapshot
 from tests.test_real_models import hub_folder
 
 SETS = ("forget", "sibling", "retain", "unseen")
-TOY = [
-    "model=toy_neo",
-    "dataset=toy_tdec",
-    "dataset.length=32",
-    "dataset.num_forget=4",
-    "dataset.num_siblings=4",
-    "dataset.num_retain=24",
-    "dataset.num_unseen=8",
-    "model.architecture.hidden_size=64",
-    "model.finetuning.epochs=10",
-    "target.min_known=0",
-    "training.epochs=3",
-    "training.stop.n=2",
-    "evaluation.n=[2,10]",
-    "training.retain_batch_size=4",
-]
+TOY = TINY_TDEC
 FORGOTTEN_AT_ONCE = ["training.stop.el=0.99", "training.stop.ma=0.99"]
 NEVER_FORGOTTEN = ["training.stop.el=1e-9", "training.stop.ma=1e-9"]
 
@@ -187,7 +172,7 @@ def test_a_run_killed_before_its_end_gives_the_same_numbers(toy):
     assert (folder / "checks.json").read_text() == checks
 
 
-def test_a_run_killed_after_an_epoch_gives_the_same_numbers(toy, monkeypatch, tmp_path):
+def test_a_run_killed_after_an_epoch_gives_the_same_numbers(toy, tmp_path):
     place, _ = toy
     overrides = [*TOY, *NEVER_FORGOTTEN, f"cache_dir={place / 'cache'}"]
 
@@ -198,16 +183,8 @@ def test_a_run_killed_after_an_epoch_gives_the_same_numbers(toy, monkeypatch, tm
     record = results.read(whole)
     assert (record.training["success"], record.training["epochs_to_forget"]) == (False, None)
     assert "NOT forgotten within 3 epochs" in record.verdict
-    on_save = Snapshots.on_save
-
-    def killed(self, args, state, control, **rest):
-        on_save(self, args, state, control, **rest)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Snapshots, "on_save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            begin("killed")
+    with killed_at_its_first_snapshot():
+        begin("killed")
     (folder,) = (tmp_path / "killed").iterdir()
     assert [path.name for path in folder.glob("snapshots/*")] == ["step-00001"]
     assert begin("killed") == folder

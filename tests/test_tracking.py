@@ -16,11 +16,11 @@ from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.events import Begun, Updated, tell
 from loku_exp.run import run
-from loku_exp.snapshots import Snapshots
 from loku_exp.tracking import tracked
 from loku_exp.tracking import wandb as tracking
 from loku_exp.tracking.tracker import samples
 from loku_exp.tracking.wandb import run_id
+from tests.helpers import killed_at_its_first_snapshot
 from tests.wandb_log import read
 
 QUICK = ["experiment=quick"]
@@ -108,17 +108,9 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch):
     assert (folder / "wandb").stat().st_mtime_ns == folder_of_run
 
 
-def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path, monkeypatch):
-    on_save = Snapshots.on_save
-
-    def killed(self, args, state, control, **rest):
-        on_save(self, args, state, control, **rest)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Snapshots, "on_save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            start(*OFFLINE, "seed=1", "evaluation.curve=none")
+def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path):
+    with killed_at_its_first_snapshot():
+        start(*OFFLINE, "seed=1", "evaluation.curve=none")
     (folder,) = (tmp_path / "out").iterdir()
     first = read(folder)
     assert first["exit"] == 1

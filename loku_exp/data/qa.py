@@ -96,6 +96,7 @@ def encode(
     prompt_ids = tuple(tokenize(prompt))
 
     def labelled(answer: str) -> Sequence:
+        """Return question and answer, the answer labelled."""
         ids = (*tokenize(prompt + template.answer_tag + answer), eos)
         if len(ids) > max_length:
             raise DataError(
