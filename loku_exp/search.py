@@ -10,16 +10,13 @@ one that failed, is a failed trial. The same command goes on where it was interr
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-
 from loku_exp import grid
-from loku_exp.cache import digest, write_text
+from loku_exp.cache import digest
 from loku_exp.compose import compose_all, register_resolvers
 from loku_exp.console import start_logging
 from loku_exp.errors import ConfigError, UserError
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from loku_exp.objective import Objective
 
 log = logging.getLogger(__name__)
-BOUND = "distance above the limit"  # at most 0 where a run forgets enough
 
 
 def main() -> None:
@@ -66,14 +62,17 @@ def search(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "a search needs the package optuna: pip install 'loku_exp[search]'"
         ) from error
+    from loku_exp.search_space import distribution, overrides_of, samples
+
     parsed = grid.parse(arguments.overrides)
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-    space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
+    space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
         raise ConfigError("nothing to search over; give a key several values: lora.rank=4,8,16")
-    samples = [[*fixed, *_overrides(sample)] for sample in _samples(space)]
-    config = compose_all(samples, arguments.config_dir)[0]
+    tried = [[*fixed, *overrides_of(sample)] for sample in samples(space)]
+    config = compose_all(tried, arguments.config_dir)[0]
     from loku_exp.objective import Objective
+    from loku_exp.search_result import report
 
     objective = Objective(
         arguments.maximise,
@@ -141,13 +140,14 @@ def _work(
     launcher: "Launcher",
 ) -> dict[int, "Job"]:
     """Run the trials of a batch that are no finished runs yet; return their runs by number."""
+    from loku_exp.search_space import overrides_of
     from loku_exp.sweep import SKIPPED, plan, work_on
 
     jobs = {}
     for number, params in batch:
-        overrides = [*fixed, *_overrides(params)]
+        overrides = [*fixed, *overrides_of(params)]
         (jobs[number],) = plan([overrides], compose_all([overrides], config_dir), config_dir)
-        jobs[number].label = " ".join(_overrides(params))
+        jobs[number].label = " ".join(overrides_of(params))
     todo = {job.folder: job for job in jobs.values() if job.state != SKIPPED}
     for job in work_on(list(todo.values()), launcher):
         log.info("%s: %s", job.state, job.label)
@@ -159,6 +159,7 @@ def _judge(study: "optuna.Study", number: int, job: "Job", objective: "Objective
     import optuna
 
     from loku_exp.objective import judged, read_examples
+    from loku_exp.search_result import BOUND
 
     trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
     trial.set_user_attr("folder", str(job.folder))
@@ -174,92 +175,6 @@ def _judge(study: "optuna.Study", number: int, job: "Job", objective: "Objective
     trial.set_constraint(BOUND, above)
     study.tell(number, value, skip_if_finished=True)
     log.info("trial %d: %s %.4f, limit %+.4f", number + 1, objective.maximise, value, above)
-
-
-def report(study: "optuna.Study", objective: "Objective", file: Path) -> None:
-    """Print the trials, and the best one's metrics on both halves; write them to a file.
-
-    Raises:
-        UserError: no trial forgets enough.
-    """
-    import optuna
-    from rich.console import Console
-    from rich.table import Table
-
-    from loku_exp.evaluation.halves import metrics_of, split
-    from loku_exp.objective import read_examples
-    from loku_exp.sweep_table import SHOWN
-    from loku_exp.table import labels, number
-
-    failed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
-    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    feasible = [trial for trial in done if trial.user_attrs[BOUND] <= 0]
-    counts = f"{len(study.trials)} trials, {len(failed)} failed, {len(feasible)} forget enough"
-    if not feasible:
-        raise UserError(
-            f"{counts}: no {objective.constrain} is within its limit; widen the search, or raise "
-            "--margin or --at-most"
-        )
-    best = max(feasible, key=lambda trial: trial.value or 0.0)
-    halves = split(read_examples(Path(best.user_attrs["folder"])), objective.split_seed)
-    selection, reported = (metrics_of(half) for half in halves)
-    roles = [role for role in ("target", "unlearned", "reference") if role in reported]
-    table = Table(title=" ".join(_overrides(best.params)), title_justify="left")
-    table.add_column("")
-    for name in ("unlearned, selection half", *(f"{role}, reported half" for role in roles)):
-        table.add_column(name, justify="right")
-    for name, label in labels(set(reported["unlearned"]) & {*SHOWN, objective.constrain}).items():
-        values = [selection["unlearned"].get(name), *(reported[role].get(name) for role in roles)]
-        table.add_row(label, *(number(name, value) for value in values))
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{counts}; trial {best.number + 1} has the largest {objective.maximise}. Report the reported "
-        f"half: it took no part in the choice. files: {best.user_attrs['folder']}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    content = {
-        "objective": vars(objective),
-        "trials": {"all": len(study.trials), "failed": len(failed), "feasible": len(feasible)},
-        "best": {"params": best.params, "folder": best.user_attrs["folder"]},
-        "selection": selection,
-        "reported": reported,
-    }
-    write_text(file, json.dumps(content, indent=1) + "\n")
-
-
-def _distribution(override: Override) -> Any:
-    from optuna import distributions
-
-    value: Any = override.value()
-    if isinstance(value, IntervalSweep):
-        start, end = float(value.start or 0), float(value.end or 0)
-        return distributions.FloatDistribution(start, end, log="log" in value.tags)
-    if isinstance(value, RangeSweep) and isinstance(value.step, int):
-        start, stop, step = int(value.start or 0), int(value.stop or 0), value.step
-        return distributions.IntDistribution(start, stop - 1, step=step)
-    return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
-
-
-def _samples(space: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return settings that show what may be wrong with a space: all choices, both ends, one between."""
-    values = {}
-    for key, distribution in space.items():
-        if hasattr(distribution, "choices"):
-            values[key] = list(distribution.choices)
-        else:
-            low, high = distribution.low, distribution.high
-            between = [] if isinstance(low, int) else [low + 0.618 * (high - low)]
-            values[key] = [low, high, *between]
-    most = max(map(len, values.values()))
-    return [{key: v[min(k, len(v) - 1)] for key, v in values.items()} for k in range(most)]
-
-
-def _overrides(params: dict[str, Any]) -> list[str]:
-    return [
-        f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in params.items()
-    ]
 
 
 def _arguments() -> argparse.ArgumentParser:

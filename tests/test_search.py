@@ -166,10 +166,10 @@ def test_mistakes_come_before_the_first_trial(start, tmp_path, arguments, said):
 
 
 def test_values_become_distributions():
-    from loku_exp import grid
+    from loku_exp import grid, search_space
 
     texts = ["a=interval(0.1,1)", "a=tag(log,interval(1e-3,1))", "a=range(4,33,4)", "a=x,'y z'"]
-    floats, log, ranged, chosen = map(search._distribution, grid.parse(texts))
+    floats, log, ranged, chosen = map(search_space.distribution, grid.parse(texts))
     assert floats == optuna.distributions.FloatDistribution(0.1, 1)
     assert log == optuna.distributions.FloatDistribution(1e-3, 1, log=True)
     assert (ranged.low, ranged.high, ranged.step) == (4, 32, 4)

@@ -1,0 +1,45 @@
+"""What a search draws from: values and intervals as a user writes them, as Optuna's distributions."""
+
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna import distributions
+
+Distribution = (
+    distributions.FloatDistribution
+    | distributions.IntDistribution
+    | distributions.CategoricalDistribution
+)
+
+
+def distribution(override: Override) -> Distribution:
+    """Return what Optuna draws a key from, as its values are written."""
+    value: Any = override.value()
+    if isinstance(value, IntervalSweep):
+        start, end = float(value.start or 0), float(value.end or 0)
+        return distributions.FloatDistribution(start, end, log="log" in value.tags)
+    if isinstance(value, RangeSweep) and isinstance(value.step, int):
+        start, stop, step = int(value.start or 0), int(value.stop or 0), value.step
+        return distributions.IntDistribution(start, stop - 1, step=step)
+    return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def samples(space: dict[str, Distribution]) -> list[dict[str, Any]]:
+    """Return settings that show what may be wrong with a space: all choices, both ends, one between."""
+    values: dict[str, list[Any]] = {}
+    for key, distribution in space.items():
+        if isinstance(distribution, distributions.CategoricalDistribution):
+            values[key] = list(distribution.choices)
+        else:
+            low, high = distribution.low, distribution.high
+            between = [] if isinstance(low, int) else [low + 0.618 * (high - low)]
+            values[key] = [low, high, *between]
+    most = max(map(len, values.values()))
+    return [{key: v[min(k, len(v) - 1)] for key, v in values.items()} for k in range(most)]
+
+
+def overrides_of(params: dict[str, Any]) -> list[str]:
+    """Return a trial's setting as overrides."""
+    return [
+        f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in params.items()
+    ]
