@@ -14,13 +14,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from loku_exp import parallel
-from loku_exp.compose import (
-    CommandLine,
-    compose_all,
-    conf_dir,
-    read_command_line,
-    register_resolvers,
-)
+from loku_exp.command_line import CommandLine, read_command_line
+from loku_exp.compose import compose_all, conf_dir, register_resolvers
 from loku_exp.config import parse
 from loku_exp.console import start_logging
 from loku_exp.errors import ConfigError, UserError

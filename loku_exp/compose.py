@@ -4,9 +4,7 @@ Hydra stops at the first mistake. The rehearsal composes the same command line p
 user sees all of them, each with the nearest valid name, before anything is imported or made.
 """
 
-import argparse
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +15,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from loku_exp import grid
 from loku_exp.config import parse
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Config
 from loku_exp.signatures import nearest
 
 Overrides = list[str]
-# Hydra's own machinery for sweeps, which is not used here, and what to write instead.
-INSTEAD = {
-    "hydra/launcher": "launcher=processes | gpus | slurm",
-    "hydra.launcher": "launcher=processes | gpus | slurm, and launcher.<key>=...",
-    "hydra/sweeper": "python -m loku_exp.search for a search",
-    "hydra.sweeper": "key=a,b for values, pairs=[...] for what goes together",
-    "hydra.sweep": "output_dir=...",
-    "hydra.run": "output_dir=...",
-}
 
 
 def conf_dir() -> Path:
@@ -118,94 +106,13 @@ def _rehearse(
         return None, problems + found
 
 
-@dataclass(frozen=True)
-class CommandLine:
-    """What a command line asks for.
-
-    Attributes:
-        overrides: groups and keys, as typed.
-        multirun: whether they span a sweep.
-        config_dir: a folder of the user's own yaml.
-    """
-
-    overrides: Overrides
-    multirun: bool
-    config_dir: str | None
-
-    @property
-    def arguments(self) -> list[str]:
-        """The same, options first: Hydra does not understand options between overrides."""
-        options = ["--multirun"] if self.multirun else []
-        options += ["--config-dir", self.config_dir] if self.config_dir else []
-        return [*options, *self.overrides]
-
-    def jobs(self) -> list[Overrides]:
-        """Return the overrides of each job.
-
-        Raises:
-            ConfigError: an override cannot be read, or belongs to Hydra's own sweeps.
-        """
-        if not self.multirun:
-            if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
-                raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
-            return [self.overrides]
-        parsed = grid.parse(self.overrides)
-        _check_own_sweeps([override.get_key_element() for override in parsed])
-        fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-        for override in parsed:
-            if override.get_key_element() == "experiment" and override.is_sweep_override():
-                self._check_no_grid(list(override.sweep_string_iterator()))
-        params, pairs = _preset_grid(fixed, self.config_dir)
-        return grid.expand(self.overrides, params, pairs)
-
-    def _check_no_grid(self, presets: list[str]) -> None:
-        """Check that presets that are swept over span no sweeps themselves."""
-        for preset in presets:
-            if any(_preset_grid([f"experiment={preset}"], self.config_dir)):
-                raise ConfigError(
-                    f"experiment={preset}: it has a grid of its own, so it cannot be one value of a sweep; "
-                    "give each such preset its own command"
-                )
-
-
-def read_command_line(arguments: list[str]) -> CommandLine | None:
-    """Return what a command line asks for; None where Hydra is to answer (``--help``, ``--cfg``)."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("overrides", nargs="*")
-    known, other = parser.parse_known_intermixed_args(arguments)
-    return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)
-
-
-def _check_own_sweeps(keys: list[str]) -> None:
-    problems = [
-        f"{key}: sweeps are run by loku_exp itself, not by Hydra's plugins; use {instead}"
-        for key in keys
-        for prefix, instead in INSTEAD.items()
-        if f"{key.lstrip('+~')}.".startswith(f"{prefix}.") and "sweeper.params" not in key
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def _preset_grid(overrides: Overrides, config_dir: str | None) -> tuple[dict[str, Any], Any]:
-    """Return grid and pairs that presets bring; none where composing fails, which a rehearsal explains."""
-    try:
-        composed = _compose(overrides, config_dir, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException):
-        return {}, []
-    params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
-    pairs = composed.pairs
-    return dict(params), OmegaConf.to_container(pairs) if OmegaConf.is_config(pairs) else pairs
-
-
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
-    container: Any = OmegaConf.to_container(_compose(overrides, config_dir), resolve=True)
+    container: Any = OmegaConf.to_container(composed_from(overrides, config_dir), resolve=True)
     return container
 
 
-def _compose(overrides: Overrides, config_dir: str | None, **options: Any) -> Any:
+def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) -> Any:
+    """Return what Hydra composes of overrides, unchecked."""
     register_resolvers()
     GlobalHydra.instance().clear()
     Plugins.instance()

@@ -7,7 +7,8 @@ import pytest
 
 from loku_exp import signatures
 from loku_exp.cache import digest
-from loku_exp.compose import compose_config, conf_dir, read_command_line, rehearse
+from loku_exp.command_line import read_command_line
+from loku_exp.compose import compose_config, conf_dir, rehearse
 from loku_exp.config import parse
 from loku_exp.errors import ConfigError
 from loku_exp.schema import Component, Config

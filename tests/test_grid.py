@@ -3,7 +3,8 @@
 import pytest
 
 from loku_exp import grid
-from loku_exp.compose import compose_all, compose_config, read_command_line
+from loku_exp.command_line import read_command_line
+from loku_exp.compose import compose_all, compose_config
 from loku_exp.errors import ConfigError
 
 PAIRS = "pairs=[{init: vanilla, lora.rank: 8}, {lora: none, init: none}]"

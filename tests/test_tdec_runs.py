@@ -15,7 +15,8 @@ import yaml
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp import bases, results, table
-from loku_exp.compose import CommandLine, compose_config, conf_dir, rehearse
+from loku_exp.command_line import CommandLine
+from loku_exp.compose import compose_config, conf_dir, rehearse
 from loku_exp.errors import ConfigError, DataError, UserError
 from loku_exp.evaluation.dialogue import DIALOGUES
 from loku_exp.evaluation.stock import STOCK_FILES
