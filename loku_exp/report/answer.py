@@ -6,8 +6,9 @@ from loku_exp.report.collect import Run
 from loku_exp.report.ends import front_of, front_points
 from loku_exp.report.estimates import Estimate, mean_over_units, success_rate
 from loku_exp.report.groups import Arm, Group
+from loku_exp.report.means import mean_of, over_units, share_kept
 from loku_exp.report.measures import final, label, number, outcome
-from loku_exp.report.tables import Table, identity_of, mean_of, over_units, share_kept
+from loku_exp.report.tables import Table, identity_of
 from loku_exp.report.units import Unit, unit_of
 
 MOST_ROWS = 8

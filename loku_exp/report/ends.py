@@ -11,8 +11,8 @@ from loku_exp.report.collect import Run
 from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels
 from loku_exp.report.estimates import pareto_front
 from loku_exp.report.groups import Arm, Group
+from loku_exp.report.means import mean_of
 from loku_exp.report.measures import ABILITIES, UTILITIES, final, label, outcome
-from loku_exp.report.tables import mean_of
 
 SUCCESSES = "filled: all runs succeeded; half: some; hollow: none"
 MOST_PANELS = 3

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from loku_exp import __version__
 from loku_exp.cache import write_text
 from loku_exp.errors import UserError
-from loku_exp.report import answer, ends, matched, paths, tables
+from loku_exp.report import answer, ends, matched, means, paths, tables
 from loku_exp.report.collect import Collection, Run
 from loku_exp.report.drawing import STYLE, Looks, Plot, mpl
 from loku_exp.report.formats import write_tables
@@ -97,7 +97,7 @@ def _section(group: Group, looks: Looks, folder: Path, number: int) -> Section:
     if success is None:
         absent.append("success rates: no stop rule, and no reference to be told apart from")
     level = matched.matched(group)
-    averaged = tables.means(group)
+    averaged = means.means(group)
     shown = [table for table in [success, averaged[0], *averaged[1:2]] if table]
     if isinstance(level, str):
         absent.append(level)

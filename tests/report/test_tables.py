@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 
-from loku_exp.report import answer, formats, tables
+from loku_exp.report import answer, formats, means, tables
 from loku_exp.report.collect import collect
 from loku_exp.report.ends import front_of
 from loku_exp.report.estimates import at_level
@@ -33,7 +33,7 @@ def plain(table, arm, metric):
 def test_means_of_p_values_are_means_of_logarithms(tmp_path):
     for base, quality in ((0, 1e-2), (1, 1e-6)):
         tofu(tmp_path, base=base, quality=quality)
-    table = tables.means(only_group(tmp_path))[0]
+    table = means.means(only_group(tmp_path))[0]
     row = plain(table, "IHL + FILA", "log10_forget_quality")
     assert row["mean"] == pytest.approx(-4)
     assert row["n"] == 2
@@ -42,7 +42,7 @@ def test_means_of_p_values_are_means_of_logarithms(tmp_path):
 
 def test_forget_quality_never_stands_alone(tmp_path):
     tofu(tmp_path)
-    table = tables.means(only_group(tmp_path))[0]
+    table = means.means(only_group(tmp_path))[0]
     beside = {"KS distance", "shift", "model utility", "forget probability", "retain probability"}
     assert beside < set(table.columns)
     assert "(reference)" in {row[0] for row in table.rows}
@@ -50,7 +50,7 @@ def test_forget_quality_never_stands_alone(tmp_path):
 
 def test_arrows_point_to_the_reference(tmp_path):
     tofu(tmp_path, metrics={"forget_prob": 0.05, "retain_prob": 0.80, "model_utility": 0.531})
-    table = tables.means(only_group(tmp_path))[0]
+    table = means.means(only_group(tmp_path))[0]
     assert column(table, "forget probability", "IHL + FILA") == "0.050 ↑"  # over-forgotten
     assert column(table, "retain probability", "IHL + FILA") == "0.800 ↑"
     assert column(table, "model utility", "IHL + FILA") == "0.531 ="
@@ -69,8 +69,8 @@ def test_three_ways_to_average(tmp_path):
         ].metrics["reasoning"]
         for run in group.runs
     }
-    whole, common, own = tables.means(group)
-    assert [table.name for table in (whole, common, own)] == list(tables.MEANS)
+    whole, common, own = means.means(group)
+    assert [table.name for table in (whole, common, own)] == list(means.MEANS)
     a, b = "IHL + FILA", "GD + FILA"
     both = [reasoning["ihl", "32_0"], reasoning["ihl", "32_1"]]
     assert plain(whole, a, "reasoning")["mean"] == pytest.approx(fmean(both))
@@ -89,7 +89,7 @@ def test_common_successes_are_sought_at_equal_rank(tmp_path):
     for rank, success in ((4, False), (32, True)):
         for loss in ("gd", "ihl"):
             tdec(tmp_path, loss=loss, rank=rank, success=success)
-    common = tables.means(only_group(tmp_path))[1]
+    common = means.means(only_group(tmp_path))[1]
     rows = [row[0] for row in common.rows if not row[0].startswith("(")]
     assert rows == ["GD + FILA, rank 32", "IHL + FILA, rank 32"]
     assert any(note.startswith("rank 4, all: 0 of 1") for note in common.notes)
@@ -99,7 +99,7 @@ def test_without_a_stop_rule_nothing_succeeds_or_fails(tmp_path):
     edit(tdec(tmp_path), lambda record: record.update(training={}))
     group = only_group(tmp_path)
     assert tables.success(group) is None
-    assert [table.name for table in tables.means(group)] == ["means_all_runs"]
+    assert [table.name for table in means.means(group)] == ["means_all_runs"]
 
 
 def test_a_collapsed_model_has_not_succeeded_and_is_on_no_front(tmp_path):
