@@ -9,15 +9,14 @@ A folder with three parts, all public:
 - ``validation_data/{pile,wikitext}.csv``: text for thresholds and perplexities, the first repository's.
 """
 
-import random
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from loku_exp.data.overlap import overlaps
 from loku_exp.data.tables import read_texts
+from loku_exp.data.tdec_draws import drawn_rows, drawn_unseen, memorised, split
 from loku_exp.data.tdec_files import (
     HOW_TO_GET,
     array_text,
@@ -30,7 +29,6 @@ from loku_exp.data.tdec_files import (
 from loku_exp.data.text import Text, TextCorpus
 from loku_exp.errors import DataError
 from loku_exp.knobs import Count, NonNegativeCount, Seed, Share
-from loku_exp.seeds import derive
 
 
 def load(
@@ -91,42 +89,35 @@ def load(
     arrays = read_arrays(folder) if rows or source == "ids" or retain == "rows" else None
     if rows is not None and arrays is not None:
         forget = [array_text(arrays, row) for row in rows]
-        others = _drawn_rows(arrays, rows, 2 * (siblings + retain_siblings), split_seed)
+        others = drawn_rows(arrays, rows, 2 * (siblings + retain_siblings), split_seed)
     else:
         forget = published(folder, forget_size, forget_set, arrays)
         others = siblings_of(folder, forget_size, int(forget_set or 0), forget, arrays)
-
-    # Nothing kept, and no measure of unseen text, shares a passage with the forget set.
-    others = _apart(others, forget)
-    sibling = others[:siblings]
-    kept = _apart(others[siblings:], sibling)[:retain_siblings]
-    known = {text.row for text in [*forget, *sibling, *kept]}
+    known = memorised(forget, others, siblings, retain_siblings)
 
     perplexity = _validation(folder)
-    pile = perplexity["pile"]
-    pool = pile if unseen_source == "pile" else other_sets(folder, forget_set, known, arrays)
-    pool = _apart(pool, [*forget, *sibling, *kept])
-    drawn = _rng(split_seed, "unseen").sample(range(len(pool)), min(unseen, len(pool)))
-    unseen_texts = [pool[row] for row in drawn]
+    pool = perplexity["pile"]
+    if unseen_source == "forget_sets":
+        pool = other_sets(folder, forget_set, known.rows, arrays)
+    unseen_texts = drawn_unseen(pool, known, unseen, split_seed)
 
-    corpus = _retain_corpus(folder, retain, arrays, known)
     own_kind = retain == "wikitext"
-    evaluated_texts = [*forget, *sibling, *unseen_texts]
+    others_evaluated = [*forget, *known.siblings, *unseen_texts]
     for name, texts in perplexity.items():
-        evaluated_texts += [] if own_kind and name == "wikitext" else texts
-    trained, held_out, dropped = _split(
-        corpus, retain_share, split_seed, evaluated_texts, overlap, retain
-    )
+        others_evaluated += [] if own_kind and name == "wikitext" else texts
+    corpus = _retain_corpus(folder, retain, arrays, known.rows)
+    halves = split(corpus, retain_share, split_seed, others_evaluated, overlap, retain)
     if own_kind:
-        perplexity["wikitext"] = held_out
+        perplexity["wikitext"] = halves.held_out
+    kept = len(known.retained)
     return TextCorpus(
         length=length,
         forget=forget,
-        siblings=sibling,
-        retain=trained,
-        held_out=held_out,
+        siblings=known.siblings,
+        retain=halves.trained,
+        held_out=halves.held_out,
         unseen=unseen_texts,
-        memorised_retain=kept,
+        memorised_retain=known.retained,
         perplexity=perplexity,
         in_domain=frozenset({"wikitext"} if own_kind else ()),
         repeats=repeats,
@@ -139,12 +130,12 @@ def load(
             else f"{forget_size}_{forget_set}",
             "source": source,
             "length": length,
-            "retain_corpus": f"{retain} + {len(kept)} memorised texts" if kept else retain,
+            "retain_corpus": f"{retain} + {kept} memorised texts" if kept else retain,
             "unseen_source": unseen_source,
             "retain_rows": {
-                "trained": len(trained),
-                "evaluated": len(held_out),
-                "dropped": dropped,
+                "trained": len(halves.trained),
+                "evaluated": len(halves.held_out),
+                "dropped": halves.dropped,
             },
             "count_padding": count_padding,
         },
@@ -187,22 +178,6 @@ def problems(**knobs: Any) -> list[str]:
     return found
 
 
-def _rng(seed: int, stream: str) -> random.Random:
-    return random.Random(derive(seed, "tdec", stream))
-
-
-def _apart(texts: list[Text], others: list[Text]) -> list[Text]:
-    """Return the texts that share no passage with any of the others."""
-    shared = overlaps(texts, others)
-    return [text for text in texts if text.row not in shared]
-
-
-def _drawn_rows(arrays: np.ndarray, without: list[int], count: int, seed: int) -> list[Text]:
-    rows = [row for row in range(len(arrays)) if row not in set(without)]
-    drawn = _rng(seed, "siblings").sample(rows, min(count, len(rows)))
-    return [array_text(arrays, row) for row in drawn]
-
-
 def _validation(folder: Path) -> dict[str, list[Text]]:
     """Return the validation texts by name; WikiText only where the folder has it."""
     names = [n for n in ("pile", "wikitext") if (folder / f"validation_data/{n}.csv").is_file()]
@@ -217,44 +192,3 @@ def _retain_corpus(
     if retain == "wikitext":
         return validation_texts(folder, "wikitext")
     return read_texts(retain)
-
-
-def _split(
-    corpus: list[Text],
-    share: float,
-    seed: int,
-    evaluated: list[Text],
-    overlap: str,
-    name: str,
-) -> tuple[list[Text], list[Text], int]:
-    """Split a retain corpus into rows to train on and rows to evaluate, with nothing in common.
-
-    Returns:
-        Rows to train on, rows to evaluate, and how many were left out.
-
-    Raises:
-        DataError: it overlaps with `evaluated`, or one of the two would be empty.
-    """
-    shared = overlaps(corpus, evaluated)
-    if shared and overlap == "error":
-        some = ", ".join(
-            f"row {ours} with row {theirs}" for ours, theirs in list(shared.items())[:5]
-        )
-        raise DataError(
-            f"dataset.retain={name}: {len(shared)} rows share text with the forget set or with evaluation "
-            f"texts ({some}); dataset.overlap=drop leaves them out"
-        )
-    corpus = [text for text in corpus if text.row not in shared]
-    order = _rng(seed, "retain").sample(range(len(corpus)), len(corpus))
-    count = round(share * len(corpus))
-    trained = [corpus[i] for i in sorted(order[:count])]
-    held_out = [corpus[i] for i in sorted(order[count:])]
-    repeated = overlaps(held_out, trained)
-    kept = [text for text in held_out if text.row not in repeated]
-    for rows, use in ((trained, "train on"), (kept, "evaluate")):
-        if not rows:
-            raise DataError(
-                f"dataset.retain={name}: {len(corpus)} rows without overlap leave none to {use} at "
-                f"dataset.retain_share={share}; give a larger corpus"
-            )
-    return trained, kept, len(shared) + len(repeated)
