@@ -11,24 +11,25 @@ from pathlib import Path
 import pytest
 
 from loku_exp import results
-from loku_exp.compose import conf_dir, read_command_line, rehearse
+from loku_exp.command_line import read_command_line
+from loku_exp.compose import conf_dir, rehearse
 from tests.helpers import tdec_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", README, flags=re.DOTALL))
 RUNS = re.findall(r"<!-- run -->\n```\n(.*?)\n```", README, flags=re.DOTALL)
+LINES = [
+    line.split(" #")[0].strip()
+    for line in README.splitlines()
+    if re.match(r"(make|pip|python -m|tensorboard|torchrun|wandb) ", line)
+]
 COMMANDS = [
-    line.split("#")[0].strip()
-    for line in README.splitlines()
-    if line.startswith("python -m loku_exp ")
+    re.sub(r"^torchrun .*-m loku_exp ", "python -m loku_exp ", line)
+    for line in LINES
+    if re.match(r"(python|torchrun .*) -m loku_exp ", line)
 ]
-
-OTHERS = [
-    line.split("#")[0].strip()
-    for line in README.splitlines()
-    if re.match(r"python -m loku_exp\.(report|export|score_log) ", line)
-]
+OTHERS = [line for line in LINES if line.startswith("python -m loku_exp.")]
 
 GROUPS = ["model", "dataset", "loss", "init", "lora", "launcher", "tracking", "experiment"]
 
@@ -75,15 +76,33 @@ def test_command_is_valid(line, tmp_path):
 
 @pytest.mark.parametrize("line", OTHERS)
 def test_other_command_is_valid(line, tmp_path, monkeypatch, capsys):
-    """Each is understood; it ends because the folders it names stand for the reader's."""
+    """Each is understood; it ends because the folders and accounts it names stand for the reader's."""
     module, *arguments = shlex.split(line)[2:]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
-    name = f"{module}.__main__" if module.endswith("report") else module
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    main = importlib.import_module(f"{module}.__main__" if module.endswith("report") else module)
+    if module.endswith("search"):
+        monkeypatch.setattr(main, "_go_on", lambda *_: None)  # no trial: none forgets enough
+    if "--print" in arguments:
+        main.main()
+        assert capsys.readouterr().out.startswith("{")
+        return
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(name).main()
+        main.main()
     assert ended.value.code == 1  # wrong usage ends with 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_every_command_shown_is_tried():
+    """A line of a code block is one of the commands above, or named here with who tries it."""
+    elsewhere = {
+        "make run": "the embedded default, in test_run.py",
+        "tensorboard --logdir outputs": "its files are read back in test_tracking.py",
+    }
+    runs = {line for line in LINES if re.match(r"(python|torchrun .*) -m loku_exp ", line)}
+    assert set(LINES) == runs | set(OTHERS) | set(elsewhere)
 
 
 @pytest.mark.parametrize("group", GROUPS)
