@@ -18,10 +18,11 @@ from loku_exp.inits.layers import Importance
 from loku_exp.models import linear_layers
 
 B, T = 4, 128
+TOGETHER = 2  # texts of a forward pass, as a run has it on a CPU
 TDEC, TDEC_TOKENS, MEASURED = (
     32,
     200,
-    2,
+    4,
 )  # texts of each set, and how many of them are measured here
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"]
 
@@ -43,10 +44,10 @@ def _beside_published(model: Any) -> list[Row]:
         weights[name] = row_weights(forget, retain, 1e-5)
 
     def hooks() -> None:
-        diagonal_fisher(model, layers, sequences)
+        diagonal_fisher(model, layers, sequences, micro_batch_size=TOGETHER)
 
     def sweep() -> None:
-        sweep_fisher(model, layers, one, other, reducer)
+        sweep_fisher(model, layers, one, other, reducer, micro_batch_size=TOGETHER)
 
     def published() -> dict[str, Tensor]:
         """csm9493/efficient-llm-unlearning, measure_importance.py: square the batch's mean gradient."""
@@ -107,7 +108,8 @@ def _init(model: Any) -> Row:
         weights[name] = row_weights(forget, retain, 1e-5)
 
     start = time.perf_counter()
-    reduce_fisher(model, layers, texts[:MEASURED], texts[MEASURED:], reducer)
+    both = texts[:MEASURED], texts[MEASURED:]
+    reduce_fisher(model, layers, *both, reducer, micro_batch_size=TOGETHER)
     fisher = (time.perf_counter() - start) * TDEC / MEASURED
     adapter = Adapter(32, 64, 0.0, TARGETS)
     start = time.perf_counter()

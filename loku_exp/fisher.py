@@ -79,7 +79,7 @@ def diagonal_fisher(
         layers: the linear layers, by name.
         sequences: at least one, each with a label.
         group_size: examples whose gradient is averaged before squaring.
-        micro_batch_size: examples per forward pass, rounded up to whole groups. 1 is fastest on a CPU.
+        micro_batch_size: examples per forward pass, rounded up to whole groups.
         name: what the progress bar calls the set.
     """
     device = next(model.parameters()).device

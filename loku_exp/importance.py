@@ -21,7 +21,7 @@ from loku_exp.models import linear_layers
 from loku_exp.seeds import derive
 
 log = logging.getLogger(__name__)
-FISHER_FORMAT = 2  # raise by hand whenever an unchanged recipe gives other row weights
+FISHER_FORMAT = 3  # raise by hand whenever an unchanged recipe gives other row weights
 
 
 def fisher_measure(
@@ -75,8 +75,12 @@ def fisher_measure(
 
             layers = linear_layers(model)
             of_forget, of_retain = ([record.answer for record in rows] for rows in (forget, drawn))
+            if group_size == 1:  # equal lengths together: less padding, the same sum
+                of_forget, of_retain = (
+                    sorted(rows, key=lambda row: len(row.ids)) for rows in (of_forget, of_retain)
+                )
             on_cpu = next(model.parameters()).device.type == "cpu"
-            sizes = {"group_size": group_size, "micro_batch_size": 1 if on_cpu else 8}
+            sizes = {"group_size": group_size, "micro_batch_size": 2 if on_cpu else 8}
             longest = max(len(row.ids) for row in of_forget + of_retain)
             sweeps = fisher_pass == "sweep" or (
                 fisher_pass == "auto" and _wants_sweep(model, layers, max(sizes.values()), longest)

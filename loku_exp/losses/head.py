@@ -20,6 +20,7 @@ from loku_exp.errors import ModelError
 from loku_exp.losses.terms import ClosedForm, Term
 
 CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
+VOCABULARY_BLOCK = 1024  # rows of the head that a CPU multiplies at a time
 
 
 def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:
@@ -120,7 +121,27 @@ def apply_term(
 
 def logits_of(hidden: Tensor, head: nn.Linear) -> Tensor:
     """Return logits (n, V), computed in the head's precision (or autocast's), in fp32 or more."""
-    return _at_least_fp32(head(hidden.to(head.weight.dtype)))
+    return _at_least_fp32(_linear(hidden.to(head.weight.dtype), head.weight, head.bias))
+
+
+def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``hidden @ weight.T + bias``.
+
+    A CPU multiplies few rows by a whole vocabulary slowly; block by block it is 1.3 to 1.6 times faster
+    (50,257 x 768, fp32, 32 to 256 rows), and equal to rounding.
+    """
+    device = hidden.device.type
+    slow = (
+        device == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled(device)
+    )
+    if not slow or torch.is_grad_enabled():
+        return functional.linear(hidden, weight, bias)
+    logits = hidden.new_empty(len(hidden), len(weight))
+    for start in range(0, len(weight), VOCABULARY_BLOCK):
+        block = slice(start, start + VOCABULARY_BLOCK)
+        of_block = None if bias is None else bias[block]
+        logits[:, block] = functional.linear(hidden, weight[block], of_block)
+    return logits
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:
@@ -141,7 +162,7 @@ class _FrozenHead(torch.autograd.Function):
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
             for start in range(0, len(labels), chunk_rows):
                 chunk = slice(start, start + chunk_rows)
-                logits = _at_least_fp32(functional.linear(hidden[chunk].to(dtype), weight, bias))
+                logits = _at_least_fp32(_linear(hidden[chunk].to(dtype), weight, bias))
                 values[chunk], slope = _value_and_slope(term, logits, labels[chunk])
                 gradient[chunk] = slope.to(dtype) @ weight
                 del logits, slope  # before the next chunk is made

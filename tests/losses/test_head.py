@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from loku_exp.errors import ModelError
-from loku_exp.losses.head import check_head
+from loku_exp.losses.head import VOCABULARY_BLOCK, check_head, logits_of
 from tests.helpers import tiny_model
 
 SIZES = {
@@ -54,3 +54,13 @@ def test_a_loaded_model_is_checked(tmp_path):
     model = compose_config(["experiment=quick"]).model
     with pytest.raises(ModelError, match="granite"):
         load_model(model, str(tmp_path), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("vocabulary", [7, VOCABULARY_BLOCK, 2 * VOCABULARY_BLOCK + 5])
+def test_blocks_of_the_vocabulary_change_rounding_alone(vocabulary, bias):
+    torch.manual_seed(0)
+    head = nn.Linear(48, vocabulary, bias=bias)
+    hidden = torch.randn(33, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(logits_of(hidden, head), head(hidden), rtol=1e-6, atol=1e-6)
