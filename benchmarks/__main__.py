@@ -1,12 +1,17 @@
-"""Run all benchmarks, print the table, write it as JSON, and fail where a limit is missed by 30 %.
+"""Run benchmarks, print their table beside its limits, and fail where a limit is missed by 30 %.
 
 Usage:
     python -m benchmarks [losses] [step] [fisher] [extraction] [evaluation] [commands]
+
+Without names: all but `commands`, which waits for whole runs. Each part's rows replace its last ones in
+``benchmarks/results.json``; ``benchmarks/results.md`` shows all parts.
 """
 
+import argparse
 import importlib
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,48 +20,75 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measure import Row
+from loku_exp.cache import write_text
+from loku_exp.console import start_logging
 from loku_exp.runs import provenance
 
-ALL = ("losses", "step", "fisher", "extraction", "evaluation", "commands")
+FAST = ("losses", "step", "fisher", "extraction", "evaluation")
+ALL = (*FAST, "commands")
+RESULTS = Path(__file__).parent / "results.json"
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    chosen = sys.argv[1:] or list(ALL)
-    where = provenance()
-    found = []
-    for name in chosen:
-        found += importlib.import_module(f"benchmarks.{name}").rows()
-    processor = where["hardware"]["processor"]
-    table = Table(title=f"{processor}, one thread a process, torch {torch.__version__}")
-    for column in ("what", "value", "limit", "", "how measured"):
-        table.add_column(column)
-    for row in found:
-        value = f"{row.value:.2f} {row.unit}"
-        table.add_row(row.name, value, row.limit_text, row.verdict, row.detail)
-    Console(width=140).print(table)
-    content = {
-        "where": where,
-        "rows": [asdict(row) | {"verdict": row.verdict, "limit": row.limit_text} for row in found],
-    }
-    Path("benchmarks/results.json").write_text(json.dumps(content, indent=1) + "\n")
-    Path("benchmarks/results.md").write_text(markdown(content))
-    if any(row.verdict == "FAILED" for row in found):
+    start_logging()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(ALL)}")
+    chosen = parser.parse_args().parts or list(FAST)
+    if unknown := sorted(set(chosen) - set(ALL)):
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(ALL)}")
+    parts = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found: list[Row] = []
+    began = time.perf_counter()
+    for number, name in enumerate(chosen, 1):
+        print(f"[{number}/{len(chosen)}] {name} ...", file=sys.stderr, flush=True)
+        rows = importlib.import_module(f"benchmarks.{name}").rows()
+        found += rows
+        parts[name] = {"where": provenance(), "rows": [_plain(row) for row in rows]}
+    write_text(RESULTS, json.dumps(parts, indent=1) + "\n")
+    write_text(RESULTS.with_suffix(".md"), markdown(parts))
+    Console(width=140).print(_table(found))
+    minutes = (time.perf_counter() - began) / 60
+    failed = [row.name for row in found if row.verdict == "FAILED"]
+    print(f"{minutes:.1f} minutes; missed by more than 30 %: {', '.join(failed) or 'none'}")
+    if failed:
         raise SystemExit(1)
 
 
-def markdown(content: dict[str, Any]) -> str:
+def _plain(row: Row) -> dict[str, Any]:
+    return asdict(row) | {"verdict": row.verdict, "limit": row.limit_text}
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table()
+    for column in ("what", "value", "limit", "", "how measured"):
+        table.add_column(column)
+    for row in rows:
+        value = f"{row.value:.2f} {row.unit}"
+        table.add_row(row.name, value, row.limit_text, row.verdict, row.detail)
+    return table
+
+
+def markdown(parts: dict[str, Any]) -> str:
     """Return the table for people, with where it was measured."""
     lines = ["| what | value | limit | |", "|---|---|---|---|"]
-    for row in content["rows"]:
-        value = f"{row['value']:.2f} {row['unit']}"
-        lines.append(
-            f"| {row['name']} ({row['detail']}) | {value} | {row['limit']} | {row['verdict']} |"
-        )
-    where = content["where"]
+    places: dict[str, list[str]] = {}
+    for name in [name for name in ALL if name in parts]:
+        for row in parts[name]["rows"]:
+            value = f"{row['value']:.2f} {row['unit']}"
+            lines.append(
+                f"| {row['name']} ({row['detail']}) | {value} | {row['limit']} | {row['verdict']} |"
+            )
+        places.setdefault(_place(parts[name]["where"]), []).append(name)
+    said = [f"{', '.join(names)}: {place}" for place, names in places.items()]
+    return "\n\n".join(["\n".join(lines), *(said if len(places) > 1 else places)]) + "\n"
+
+
+def _place(where: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
     processor = f"{where['hardware']['processor']}, {where['hardware']['cores']} cores"
-    return "\n".join([*lines, "", f"{processor}, one thread a process; {packages}."]) + "\n"
+    return f"{processor}, one thread a process; {packages}."
 
 
 if __name__ == "__main__":
