@@ -4,9 +4,10 @@ Usage:
     python -m benchmarks.growth
 
 Writes ``growth.json``, ``growth.png`` and ``growth.md`` beside this file. From one base point each size is
-doubled alone. An exponent is the slope of log time over log size, fitted by least squares: 1 is linear, 0
-constant. Time is the processor's, of one thread, so that a busy machine changes little. Memory is what the
-allocator would be asked for at most at once: the peak of live tensors above what was there before.
+doubled alone; the numbers in the plot are exponents: the slope of log time over log size, fitted by least
+squares, 1 is linear, 0 constant. Time is the processor's, of one thread, so that a busy machine changes
+little. Memory is what the allocator would be asked for at most at once: the peak of live tensors above what
+was there before.
 """
 
 import json
@@ -35,13 +36,19 @@ from loku_exp.models import linear_layers
 from loku_exp.runs import provenance
 from loku_exp.training import Objective
 
-BASE = {"tokens": 64, "vocabulary": 4096, "rank": 16, "texts": 2, "layers": 2}
+BASE = {"tokens": 64, "vocabulary": 4096, "rank": 16, "texts": 4, "layers": 4}
 VARIED = {
-    "tokens": (32, 64, 128, 256),
-    "vocabulary": (2048, 4096, 8192, 16384),
+    "tokens": (64, 128, 256, 512),
+    "vocabulary": (4096, 8192, 16384, 32768),
     "rank": (8, 16, 32, 64),
-    "texts": (2, 4, 8, 16),
+    "texts": (4, 8, 16, 32),
     "layers": (2, 4, 8, 16),
+}
+LOOKS: dict[str, dict[str, Any]] = {
+    "step": {"color": "#0072B2", "marker": "o"},
+    "fisher, hooks": {"color": "#D55E00", "marker": "s"},
+    "fisher, sweep": {"color": "#009E73", "marker": "^"},
+    "low-rank step": {"color": "#CC79A7", "marker": "D"},
 }
 MEASURED = {  # what is measured against what; rank concerns neither Fisher
     "step": ("tokens", "vocabulary", "rank", "texts", "layers"),
@@ -121,14 +128,14 @@ def prepared(
     return step
 
 
-def seconds_of(way: Callable[[], object], repeats: int = 2) -> float:
-    """Return the median processor seconds of a run, after one to warm up."""
+def seconds_of(way: Callable[[], object], repeats: int = 5) -> float:
+    """Return the least processor seconds of a run, after one to warm up."""
     seconds = []
     for _ in range(repeats + 1):
         start = time.process_time()
         way()
         seconds.append(time.process_time() - start)
-    return statistics.median(seconds[1:])
+    return min(seconds[1:])
 
 
 def memory_of(way: Callable[[], object]) -> int:
@@ -199,25 +206,45 @@ def plot(found: list[dict[str, Any]], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     names = list(VARIED)
-    figure, axes = pyplot.subplots(2, len(names), figsize=(3.2 * len(names), 6), sharex="col")
+    figure, axes = pyplot.subplots(2, len(names), figsize=(2.6 * len(names), 6), sharex="col")
     for column, name in enumerate(names):
         for row in (row for row in found if row["against"] == name):
             sizes = [p["size"] for p in row["points"]]
+            look = LOOKS[row["what"]]
             for line, (key, scale) in enumerate((("seconds", 1e3), ("bytes", 2**-20))):
                 values = [scale * p[key] for p in row["points"]]
-                label = f"{row['what']}: {row['exponents'][key]:.2f}"
-                axes[line, column].loglog(sizes, values, marker="o", label=label)
-        axes[1, column].set_xlabel(name)
+                axes[line, column].loglog(sizes, values, label=row["what"], **look)
+                axes[line, column].annotate(
+                    f"{row['exponents'][key]:.1f}",
+                    (sizes[-1], values[-1]),
+                    (6, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=look["color"],
+                )
         for line in range(2):
-            axes[line, column].legend(fontsize=7, title="exponent", title_fontsize=7)
+            axis = axes[line, column]
+            axis.xaxis.set_major_locator(ticker.FixedLocator(VARIED[name]))
+            axis.xaxis.set_minor_locator(ticker.NullLocator())
+            axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+            axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            axis.set_xticks(VARIED[name], [_short(size) for size in VARIED[name]])
+            axis.margins(x=0.3)
+        axes[1, column].set_xlabel(name)
     axes[0, 0].set_ylabel("processor time, ms")
     axes[1, 0].set_ylabel("peak of live tensors, MiB")
-    figure.tight_layout()
+    handles = {label: h for h, label in zip(*axes[0, -1].get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="upper center", ncols=len(handles))
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
+
+
+def _short(size: int) -> str:
+    return f"{size // 1024} Ki" if size >= 1024 else str(size)
 
 
 if __name__ == "__main__":
