@@ -8,22 +8,20 @@ Without names: all but `commands`, which waits for whole runs. Each part's rows 
 """
 
 import argparse
-import importlib
 import json
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, measured
 from loku_exp.cache import write_text
-from loku_exp.console import start_logging
-from loku_exp.runs import provenance
 
 FAST = ("losses", "step", "fisher", "extraction", "evaluation")
 ALL = (*FAST, "commands")
@@ -31,8 +29,6 @@ RESULTS = Path(__file__).parent / "results.json"
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    start_logging()
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(ALL)}")
     chosen = parser.parse_args().parts or list(FAST)
@@ -43,9 +39,10 @@ def main() -> None:
     began = time.perf_counter()
     for number, name in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {name} ...", file=sys.stderr, flush=True)
-        rows = importlib.import_module(f"benchmarks.{name}").rows()
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            rows, where = process.submit(measured, name).result()
         found += rows
-        parts[name] = {"where": provenance(), "rows": [_plain(row) for row in rows]}
+        parts[name] = {"where": where, "rows": [_plain(row) for row in rows]}
     write_text(RESULTS, json.dumps(parts, indent=1) + "\n")
     write_text(RESULTS.with_suffix(".md"), markdown(parts))
     Console(width=140).print(_table(found))

@@ -62,7 +62,7 @@ def _beside_published(model: Any) -> list[Row]:
         model.requires_grad_(False)
         return sums
 
-    seconds = interleaved({"ours": hooks, "sweep": sweep, "published": published}, repeats=1)
+    seconds = interleaved({"ours": hooks, "sweep": sweep, "published": published}, repeats=2)
     memory = {
         "sweep": extra_memory(sweep, warmed=True),
         "published": extra_memory(published, warmed=True),

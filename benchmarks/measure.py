@@ -2,11 +2,18 @@
 
 import ctypes
 import gc
+import importlib
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from loku_exp.console import start_logging
+from loku_exp.runs import provenance
 
 TOLERANCE = 1.3  # a named limit may be missed by 30 % on a busy machine before the command fails
 
@@ -38,6 +45,16 @@ class Row:
         if self.limit in (0, float("inf")):
             return ""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+def measured(part: str) -> tuple[list[Row], dict[str, Any]]:
+    """Return the rows of a part and where they were measured.
+
+    To be called in a process of its own, so that parts leave one another neither memory nor threads.
+    """
+    torch.set_num_threads(1)
+    start_logging()
+    return importlib.import_module(f"benchmarks.{part}").rows(), provenance()
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -70,7 +70,7 @@ def rows() -> list[Row]:
             one(batch, lambda: torch.autocast("cpu", torch.bfloat16), low)
 
     ways = {"bf16": in_bf16, "ours": ours, "published": published}
-    seconds = interleaved(ways, repeats=2)
+    seconds = interleaved(ways, repeats=3)
     seconds |= {name: seconds[name] / BATCHES for name in ("bf16", "ours")}
     difference = gradients["ours"] - gradients["published"]
     error = float(difference.norm() / gradients["published"].norm())
