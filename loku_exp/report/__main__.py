@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loku_exp.errors import UserError
 
-DEFAULT = Path("outputs/report")
+FOLDER = "report"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,7 +40,7 @@ def _report(given: list[str]) -> None:
         metavar="key=value[,value]",
         help="only runs with this choice: loss=ihl lora.rank=4,8 dataset=tofu; also seed, forget_split",
     )
-    parser.add_argument("--to", type=Path, default=DEFAULT, help=f"output folder ({DEFAULT})")
+    parser.add_argument("--to", type=Path, help="output folder (report, inside of that one)")
     options = parser.parse_intermixed_args(given)
     for text in options.filters:
         if "=" not in text:
@@ -49,7 +49,8 @@ def _report(given: list[str]) -> None:
 
     found = collect.collect(options.folder)
     runs = collect.select(found.runs, options.filters)
-    files = page.write_report(found, runs, options.folder, options.to)
+    place = options.to or options.folder / FOLDER
+    files = page.write_report(found, runs, options.folder, place)
     print(
         f"{len(runs)} of {len(found.runs)} finished runs, {len(found.unfinished)} unfinished, "
         f"{len(found.damaged)} damaged"
@@ -75,7 +76,7 @@ def _compare(given: list[str]) -> None:
     )
     parser.add_argument("--resamples", type=int, default=10000, help="of the bootstrap (10000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
-    parser.add_argument("--to", type=Path, default=DEFAULT, help=f"output folder ({DEFAULT})")
+    parser.add_argument("--to", type=Path, help="output folder (report, beside run A)")
     options = parser.parse_args(given)
     if options.resamples < 1 or options.seed < 0:
         parser.error("--resamples must be at least 1 and --seed at least 0")
@@ -90,7 +91,7 @@ def _compare(given: list[str]) -> None:
         seed=options.seed,
     )
     compare.show(comparison)
-    for file in compare.write(comparison, options.to):
+    for file in compare.write(comparison, options.to or options.a.parent / FOLDER):
         print(f"written: {file}")
 
 

@@ -128,14 +128,15 @@ def show(comparison: Comparison) -> None:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
     )
-    for name in ("", "A", "B", "B - A", "95 %", "rows / blocks"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=name in ("", "95 %"))
+    for name in ("", "A", "B", "B - A", "95 %", "rows/blocks"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
     for row in comparison.differences:
         values = [f"{value:.3f}" for value in (row.a, row.b)]
         table.add_row(
             _label(row), *values, f"{row.difference:+.3f}", _interval(row),
-            f"{row.rows} / {row.blocks}",
+            f"{row.rows}/{row.blocks}",
         )  # fmt: skip
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         console.print(
@@ -203,7 +204,13 @@ def _metrics(pairs: Pairs) -> tuple[list[str], list[str]]:
     names = [name for name in names if all(_is_number(row.get(name)) for row in rows)]
     broken = [name for name in names if not all(math.isfinite(row[name]) for row in rows)]
     names = [name for name in names if name not in broken]
-    return [*names, *(["per_token"] if "loss" in names else [])], broken
+    by_loss = "loss" in names and not all(_says_probability(row) for row in rows)
+    return [*names, *(["per_token"] if by_loss else [])], broken
+
+
+def _says_probability(row: Row) -> bool:
+    """Return whether a row's probability is that of its tokens, not its share among answers."""
+    return "prob" in row and math.isclose(row["prob"], math.exp(-row["loss"]), rel_tol=1e-9)
 
 
 def _value(row: Row, metric: str) -> float:
@@ -241,7 +248,7 @@ def _notes(a: Record, b: Record) -> list[str]:
 
 
 def _label(row: Difference) -> str:
-    name = {"log_ratio": "log ratio", "per_token": "probability"}.get(row.metric)
+    name = {"log_ratio": "log ratio", "per_token": "probability per token"}.get(row.metric)
     if name is None:
         return labels({f"{row.set}_{row.metric}"})[f"{row.set}_{row.metric}"]
     return f"{SETS.get(row.set, row.set)}, {name}"
