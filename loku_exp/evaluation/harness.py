@@ -162,8 +162,9 @@ def _undisturbed(model: torch.nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
-    """Leave out lm-eval's environment report (seconds a call; ours is in the record) and its bars."""
+    """Leave out lm-eval's report of environment and commit (ours is in the record) and its bars."""
     with (
+        patch("lm_eval.evaluator.get_git_commit_hash", return_value=None),
         patch("torch.utils.collect_env.get_pretty_env_info", return_value=""),
         patch("lm_eval.api.task.tqdm", side_effect=lambda documents, **_: documents),
     ):
