@@ -69,7 +69,7 @@ def test_command_is_valid(line, tmp_path):
     arguments = shlex.split(line.replace("DIR", str(folder)))[3:]
     command = read_command_line(arguments)
     assert command is not None
-    for job in command.jobs():
+    for job in command.jobs()[-4:]:  # test_tdec_runs.py composes all jobs of each preset
         problems = [p for p in rehearse(job) if "lacks full.json" not in p]  # it has no TOFU
         assert problems == []
 
