@@ -22,7 +22,7 @@ from loku_exp.errors import ConfigError, UserError
 from loku_exp.lifetime import end_in_order, end_with_starter
 from loku_exp.schema import Config
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("loku_exp")  # __name__ is that of the program here
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from loku_exp.jobs import Job, Launcher
     from loku_exp.objective import Objective
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("loku_exp.search")  # also where this file is the program
 
 
 def main() -> None:
@@ -64,6 +64,8 @@ def search(arguments: argparse.Namespace) -> None:
         ) from error
     from loku_exp.search_space import distribution, overrides_of, samples
 
+    if arguments.trials < 1:
+        raise ConfigError(f"--trials {arguments.trials}: a search needs at least one")
     parsed = grid.parse(arguments.overrides)
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}

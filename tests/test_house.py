@@ -65,6 +65,13 @@ def test_trackers_are_known_to_the_command_line_alone(file):
             assert not {name for name in imports if name.startswith("loku_exp.tracking")}
 
 
+def test_what_is_run_as_a_program_logs_under_the_packages_name():
+    """There `__name__` is ``__main__``, and the terminal shows this package's messages alone."""
+    programs = [file for file in FILES if 'if __name__ == "__main__"' in file.read_text()]
+    assert len(programs) > 4
+    assert not [file for file in programs if "getLogger(__name__)" in file.read_text()]
+
+
 def test_imports_of_the_package_form_no_circle():
     modules = {
         ".".join(["loku_exp", *file.relative_to(PACKAGE).with_suffix("").parts]): file

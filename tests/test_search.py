@@ -153,6 +153,7 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
     ("arguments", "said"),
     [
         (["seed=1"], "nothing to search over"),
+        (["seed=1,2", "--trials", "0"], "--trials 0: a search needs at least one"),
         (["lora.rnak=range(1,4)"], "lora.rnak: no such key"),
         (["training.learning_rate=interval(-1,1)"], "training.learning_rate"),
         (["lora.rank=interval(4,32)"], "lora.rank=.* valid integer"),
