@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loku_exp.cache import Cache, digest
-from loku_exp.data.records import Record
+from loku_exp.data.records import Record, Sequence
 from loku_exp.errors import UserError
 from loku_exp.fisher import absolute_epsilon, reduce_fisher, row_weights
 from loku_exp.fisher_sweep import blocks_of, sweep_fisher
@@ -63,36 +63,16 @@ def fisher_measure(
 
         def build(folder: Path) -> None:
             log.info("measuring the Fisher information on %d + %d texts", len(forget), len(drawn))
-            weights: dict[str, Tensor] = {}
-            below = total = 0
-
-            def reducer(name: str, of_forget: Tensor, of_retain: Tensor) -> None:
-                nonlocal below, total
-                weights[name] = row_weights(of_forget, of_retain, epsilon, relative=relative).cpu()
-                limit = absolute_epsilon(of_retain, epsilon, relative=relative)
-                below += int((of_retain < limit).sum())
-                total += of_retain.numel()
-
-            layers = linear_layers(model)
-            of_forget, of_retain = ([record.answer for record in rows] for rows in (forget, drawn))
-            if group_size == 1:  # equal lengths together: less padding, the same sum
-                of_forget, of_retain = (
-                    sorted(rows, key=lambda row: len(row.ids)) for rows in (of_forget, of_retain)
-                )
-            on_cpu = next(model.parameters()).device.type == "cpu"
-            sizes = {"group_size": group_size, "micro_batch_size": 2 if on_cpu else 8}
-            longest = max(len(row.ids) for row in of_forget + of_retain)
-            sweeps = fisher_pass == "sweep" or (
-                fisher_pass == "auto" and _wants_sweep(model, layers, max(sizes.values()), longest)
-            )
-            measured = sweep_fisher if sweeps else reduce_fisher
-            measured(model, layers, of_forget, of_retain, reducer, **sizes)
-            flops = sum(
-                fisher_flops(model, layers, rows, **sizes, sweep=sweeps)
-                for rows in (of_forget, of_retain)
+            weights, report = _measured(
+                model,
+                [record.answer for record in forget],
+                [record.answer for record in drawn],
+                group_size,
+                epsilon,
+                relative,
+                fisher_pass,
             )
             save_file(weights, folder / "row_weights.safetensors")
-            report = {"epsilon_share": below / total, "flops": flops}
             (folder / "report.json").write_text(json.dumps(report))
 
         folder = cache.entry("fisher", recipe, build)
@@ -100,6 +80,42 @@ def fisher_measure(
         return Importance(load_file(folder / "row_weights.safetensors"), **report)
 
     return measure
+
+
+def _measured(
+    model: nn.Module,
+    forget: list[Sequence],
+    retain: list[Sequence],
+    group_size: int,
+    epsilon: float,
+    relative: bool,
+    fisher_pass: FisherPass,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return the row weights of all linear layers, epsilon's share and the FLOPs."""
+    weights: dict[str, Tensor] = {}
+    below = total = 0
+
+    def reducer(name: str, of_forget: Tensor, of_retain: Tensor) -> None:
+        nonlocal below, total
+        weights[name] = row_weights(of_forget, of_retain, epsilon, relative=relative).cpu()
+        limit = absolute_epsilon(of_retain, epsilon, relative=relative)
+        below += int((of_retain < limit).sum())
+        total += of_retain.numel()
+
+    if group_size == 1:  # equal lengths together: less padding, the same sum
+        forget, retain = (sorted(rows, key=lambda row: len(row.ids)) for rows in (forget, retain))
+    layers = linear_layers(model)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    sizes = {"group_size": group_size, "micro_batch_size": 2 if on_cpu else 8}
+    longest = max(len(row.ids) for row in forget + retain)
+    sweeps = fisher_pass == "sweep" or (
+        fisher_pass == "auto" and _wants_sweep(model, layers, max(sizes.values()), longest)
+    )
+    measured = sweep_fisher if sweeps else reduce_fisher
+    measured(model, layers, forget, retain, reducer, **sizes)
+    sets = (forget, retain)
+    flops = sum(fisher_flops(model, layers, rows, **sizes, sweep=sweeps) for rows in sets)
+    return weights, {"epsilon_share": below / total, "flops": flops}
 
 
 def _wants_sweep(model: nn.Module, layers: dict[str, nn.Linear], texts: int, longest: int) -> bool:

@@ -11,6 +11,7 @@ one that failed, is a failed trial. The same command goes on where it was interr
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from loku_exp import grid
 from loku_exp.cache import digest
 from loku_exp.compose import compose_all, register_resolvers
 from loku_exp.console import start_logging
-from loku_exp.errors import ConfigError, UserError
+from loku_exp.errors import ConfigError
 from loku_exp.lifetime import end_in_order
+from loku_exp.program import ending, prepare_environment, run_tracked
 from loku_exp.schema import Config
 from loku_exp.seeds import derive
 
@@ -35,18 +37,12 @@ log = logging.getLogger("loku_exp.search")  # also where this file is the progra
 
 def main() -> None:
     """Run the command line."""
-    from loku_exp.__main__ import fail, interrupted
-
     register_resolvers()
     start_logging()
     end_in_order()
     sys.path.insert(0, "")
-    try:
+    with ending():
         search(_arguments().parse_intermixed_args())
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        interrupted()
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -110,13 +106,11 @@ def _go_on(
     """Run trials, interrupted ones first, until there are as many as asked for."""
     import optuna
 
-    from loku_exp.__main__ import prepare_environment
-
     prepare_environment(config)
+    os.environ.setdefault("LOKU_SWEEP", " ".join(["search", *arguments.overrides]))
     from loku_exp.launchers import launcher_of
-    from loku_exp.run import run
 
-    launcher = launcher_of(config, run)
+    launcher = launcher_of(config, run_tracked)
     state = optuna.trial.TrialState
     while True:
         begun = study.get_trials(deepcopy=False, states=(state.RUNNING,))

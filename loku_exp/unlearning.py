@@ -121,29 +121,29 @@ def unlearn(
         trained.enable_input_require_grads()  # type: ignore[operator]
         trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     stop = until(plan.updates_per_epoch) if until else None
-    steps = plan.snapshot_steps(recipe.snapshot_epochs)
     snapshots = folder / "snapshots"
     newest = max(snapshots.glob("step-*"), default=None)
-    ended = stop is not None and newest is not None and stop.resume(step_of(newest))
-    if ended and newest is not None:
+    if newest is not None and stop is not None and stop.resume(step_of(newest)):
         load_trained(trained, newest)
         history = read_history(newest)
     else:
         if newest is not None:
             log.info("going on from %s", newest.name)
+        steps = plan.snapshot_steps(recipe.snapshot_epochs)
         callbacks: list[TrainerCallback] = [EveryMatrixLearns(), Snapshots(steps, snapshots)]
         callbacks += [*([stop] if stop else []), Progress("unlearning"), Told()]
+        objective = Objective(
+            loss,
+            inputs,
+            plain=recipe.head == "plain",
+            chunk_rows=recipe.chunk_rows,
+            as_target=target_function(trained),
+        )
         with staging_in(folder) as staging:
             history = fit(
                 trained,
                 stream,
-                Objective(
-                    loss,
-                    inputs,
-                    plain=recipe.head == "plain",
-                    chunk_rows=recipe.chunk_rows,
-                    as_target=target_function(trained),
-                ),
+                objective,
                 recipe,
                 plan,
                 learning_rate=recipe.learning_rate if adapter else recipe.full_learning_rate,
@@ -153,12 +153,16 @@ def unlearn(
                 resume_from=newest,
                 sharding=fsdp2(trained, checkpointed) if sharded else None,
             )
-    made = [
+    outcome = stop.report() if stop else None
+    return Unlearned(trained, factors, report, _made(snapshots, plan), history, plan, outcome)
+
+
+def _made(snapshots: Path, plan: Plan) -> list[Snapshot]:
+    """Return the snapshots there are, in order."""
+    return [
         Snapshot(step, step / plan.updates_per_epoch, snapshots / name_of(step))
         for step in sorted(step_of(place) for place in snapshots.glob("step-*"))
     ]
-    outcome = stop.report() if stop else None
-    return Unlearned(trained, factors, report, made, history, plan, outcome)
 
 
 def gathered(unlearned: Unlearned, model: PreTrainedModel, adapter: Adapter | None) -> Unlearned:
