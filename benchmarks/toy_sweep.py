@@ -28,6 +28,8 @@ EXACT = ("examples.jsonl", "results.md", "init.safetensors", "adapter/adapter_mo
 def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         place = Path(sys.argv[1] if sys.argv[1:] else aside)
+        if any((place / name).exists() for name in ("whole", "killed")):
+            raise SystemExit(f"{place} holds sweeps already; name another folder, or remove it")
         seconds, resumed = check([*GRID, *TWO_AT_A_TIME], NUM_RUNS, place)
     print(
         f"{NUM_RUNS} runs: {seconds / 60:.1f} min undisturbed; killed twice, {resumed} runs gone on with "
