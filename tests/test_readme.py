@@ -60,6 +60,52 @@ def test_worked_example_runs(mine, shared_cache, line, tmp_path):
     assert choices[group] == name
 
 
+TINY = ["dataset.num_authors=4", "dataset.num_forget=1", "model.vocabulary=300"]
+TINY += ["model.finetuning.epochs=2", "target.min_known=0", "evaluation.curve=none"]
+TINY += ["training.epochs=1", "training.batch_size=1", "training.micro_batch_size=1"]
+
+
+def section(*titles):
+    """The commands of these sections, in order."""
+    parts = [part for part in README.split("\n## ") if part.split("\n")[0] in titles]
+    assert len(parts) == len(titles)
+    return [line for part in parts for line in part.splitlines() if line.startswith("python -m")]
+
+
+@pytest.mark.slow
+def test_a_researchers_day(tmp_path, shared_cache):
+    """Sweeps, a search, reports, a comparison, trackers and an export, as the README has them."""
+    lines = section("Sweeps, clusters, searches", "Many runs: the report", "Tracking", "Export")
+    assert len(lines) > 10
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    for line in lines:
+        line = line.split(" #")[0].replace("4,8,16,32", "4").replace("--trials 20", "--trials 2")
+        runs = sorted(tmp_path.glob("outputs/toy_neo*vanilla-r4-*"))
+        for name in ("RUN_A", "RUN_B", "RUN"):
+            if f"outputs/{name}" in line:
+                line = line.replace(f"outputs/{name}", str(runs.pop(0)))
+        module, *arguments = shlex.split(line)[2:]
+        arguments = [text.replace("DIR", str(tmp_path / module)) for text in arguments]
+        if module.endswith("dashboard") and "--print" not in arguments:
+            continue  # needs an account
+        if module in ("loku_exp", "loku_exp.search"):
+            arguments += [*TINY, f"cache_dir={shared_cache}"]
+            arguments += ["--margin=1"] if module.endswith("search") else []
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "outputs/report/report.html").is_file()
+    assert list(tmp_path.glob("outputs/report/compare-*.csv"))
+    assert list(tmp_path.glob("outputs/search-*.json"))
+    assert not list(tmp_path.glob("multirun*"))  # Hydra's own folder
+    assert list(tmp_path.glob("outputs/*/wandb"))
+    assert list(tmp_path.glob("outputs/**/events.out.*"))
+    assert (tmp_path / "loku_exp.export/adapter_model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
 def test_command_is_valid(line, tmp_path):
     """Each command of the README passes the rehearsal, placeholders replaced."""

@@ -380,17 +380,6 @@ def test_a_killed_base_training_leaves_no_entry(tmp_path):
     assert left == []
 
 
-@pytest.mark.slow
-def test_sweep_over_ranks_makes_one_folder_each(tmp_path, shared_cache):
-    sweep = ["-m", "lora.rank=2,4", "evaluation.curve=none"]
-    arguments, environment = command(*sweep, cache=shared_cache, output=tmp_path)
-    subprocess.run(arguments, env=environment, check=True, capture_output=True)
-    folders = [folder for folder in tmp_path.iterdir() if folder.is_dir()]
-    ranks = {results.read(folder).run.choices["lora.rank"] for folder in folders}
-    assert ranks == {2, 4}
-    assert not list(Path.cwd().glob("multirun*"))
-
-
 FOREIGN = '''
 from loku_exp.losses.scores import LossTerms
 
