@@ -6,7 +6,6 @@ left-padded, to 200 tokens in total.
 """
 
 import time
-from collections.abc import Callable
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.measure import Row, interleaved
+from benchmarks.measure import Row, interleaved, seconds_of
 from loku_exp.data.records import IGNORED, Record, Records, Sequence
 from loku_exp.evaluation import tofu
 from loku_exp.evaluation.harness import evaluate
@@ -63,7 +62,7 @@ def rows() -> list[Row]:
         ways = {"ours": partial(ours, generate), "published": partial(published, generate)}
         seconds = interleaved(ways, repeats=1 if generate else 3)
         if not generate:
-            outside = 1000 * (_seconds(ways["ours"]) - inside) / QUESTIONS
+            outside = 1000 * (seconds_of(ways["ours"]) - inside) / QUESTIONS
         if abs(found["ours"] / found["published"] - 1) > 1e-4:
             raise AssertionError(f"the two ways differ: {found}")
         measured.append(
@@ -82,12 +81,6 @@ def rows() -> list[Row]:
         Row("TOFU evaluation: what is not the model", outside, 5, "ms a question", detail)
     )
     return measured
-
-
-def _seconds(way: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
 
 
 def _model() -> LlamaForCausalLM:

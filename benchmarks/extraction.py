@@ -11,14 +11,13 @@ one, so that memorisation accuracy is that probability whatever the weights are.
 
 import math
 import time
-from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
 
-from benchmarks.measure import Row, interleaved
+from benchmarks.measure import Row, interleaved, seconds_of
 from loku_exp.adapters import Adapter, attach
 from loku_exp.compose import compose_config
 from loku_exp.data.batches import pad
@@ -99,7 +98,7 @@ def _against_generation(model: Any, ma: float) -> list[Row]:
     ways = {"ours": ours} | ({"plain": plain} if ma == min(LIMITS) else {})
     greedy_continuations(model, texts, lambda *_: [], 0)  # warms up
     handle = model.register_forward_hook(lambda *_: calls.append(1))
-    seconds = {name: _seconds(way) for name, way in ways.items()}
+    seconds = {name: seconds_of(way) for name, way in ways.items()}
     handle.remove()
     num_calls = calls.index(-1)
     known = [continuations(ids, answer) for ids, answer in zip(texts, answers["ours"], strict=True)]
@@ -142,12 +141,6 @@ def _against_generation(model: Any, ma: float) -> list[Row]:
             )
         )
     return found
-
-
-def _seconds(way: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
 
 
 def _wanted(ids: tuple[int, ...], guess: list[int]) -> list[int]:

@@ -63,11 +63,17 @@ def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str
     for round_ in range(repeats + 1):
         for name, way in ways.items():
             gc.collect()
-            start = time.perf_counter()
-            way()
+            took = seconds_of(way)
             if round_:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(took)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def seconds_of(way: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
 
 
 def extra_memory(way: Callable[[], object], *, warmed: bool = False) -> int:

@@ -92,6 +92,7 @@ def start(tmp_path, shared_cache, monkeypatch):
         run(config, folder)
 
     monkeypatch.setattr("loku_exp.run.run", claiming)
+    monkeypatch.setenv("LOKU_SWEEP", "search")  # which a search would leave set
     monkeypatch.setattr(results, "read", lambda folder: None)
     hooks, place = {}, {}
 

@@ -153,7 +153,8 @@ class UnlearnLM(HFLM):
         masked = self._reads_trees(trees)
         if not masked:
             trees = plant(sequences, self.max_length, share=False)
-        most = CPU_BATCH_TOKENS if self.device.type == "cpu" else self.batch_tokens
+        on_cpu = self.device.type == "cpu"
+        most = min(CPU_BATCH_TOKENS, self.batch_tokens) if on_cpu else self.batch_tokens
         for indices in self._batches([tree.width for tree in trees], "scoring", most=most):
             batch = [trees[i] for i in indices]
             places, counts = predictions(batch, sequences)
@@ -236,7 +237,7 @@ class UnlearnLM(HFLM):
         most: int | None = None,
     ) -> Iterator[list[int]]:
         """Yield indices in batches of similar length, longest first, within `most` padded tokens."""
-        budget = min(most or self.batch_tokens, self.batch_tokens)
+        budget = most or self.batch_tokens
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         with tqdm(total=len(order), desc=verb, unit="text", leave=False, disable=None) as bar:
             while order:
