@@ -15,7 +15,7 @@ from loku_exp.schema import Config, ModelConfig, OptimizationConfig
 from loku_exp.seeds import derive
 from loku_exp.training import Objective, fit
 
-BASE_FORMAT = 2  # raise by hand whenever an unchanged recipe gives other weights or answers
+BASE_FORMAT = 3  # raise by hand whenever an unchanged recipe gives other weights or answers
 
 
 def finetune(role: Role, config: Config, materials: Materials, folder: Path, position: int) -> None:

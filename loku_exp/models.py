@@ -19,6 +19,7 @@ from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp import parallel
+from loku_exp.activations import fuse_gelu
 from loku_exp.cache import Cache, digest
 from loku_exp.data.corpus import Corpus, Template
 from loku_exp.errors import ModelError
@@ -161,9 +162,7 @@ def load_model(
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(cannot_load(key, path, error)) from error
-    loaded.to(device)  # type: ignore[arg-type]
-    check_head(loaded.eval())
-    return loaded
+    return _ready(loaded, device)
 
 
 def build_model(
@@ -192,9 +191,15 @@ def build_model(
             dtype=torch_dtype,
             attn_implementation=resolve_attention(model.attention, device, torch_dtype),
         )
-    built.to(device)  # type: ignore[arg-type]
-    check_head(built.eval())
-    return built
+    return _ready(built, device)
+
+
+def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Return a model on its device, in evaluation mode, as it is computed here."""
+    fuse_gelu(model)
+    model.to(device)  # type: ignore[arg-type]
+    check_head(model.eval())
+    return model
 
 
 def from_architecture(

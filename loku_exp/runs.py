@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "parallel", "tracking"}
 NOT_IDENTITY |= {"launcher", "on_error", "pairs"}  # of a sweep, not of its runs
-RUN_FORMAT = 3  # raise by hand whenever the numbers of an unchanged configuration change
+RUN_FORMAT = 4  # raise by hand whenever the numbers of an unchanged configuration change
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "hydra-core", "scipy")
 
 

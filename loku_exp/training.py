@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -83,7 +84,9 @@ class ObjectiveTrainer(Trainer):
     ) -> Tensor:
         """Return the objective on a micro-batch, without waiting for the device; `inputs` is a `Batch`."""
         own: Any = self.model  # `model` may be a wrapper around it, for several processes
-        terms = parallel.through(model, own, lambda: self._objective(own, inputs))
+        # an adapter would make its input fp32, which autocast makes bf16 again
+        with disable_input_dtype_casting(own, active=self.args.bf16):
+            terms = parallel.through(model, own, lambda: self._objective(own, inputs))
         self._losses.append(terms.total.detach())
         self._parts["forget_loss"].append(terms.forget.detach())
         if terms.retain is not None:

@@ -1,17 +1,21 @@
 """The recipe in numbers: updates, warm-up, snapshots; accumulation; gradient checkpointing."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainingArguments
 
+from loku_exp.adapters import Adapter, attach
 from loku_exp.compose import compose_config
 from loku_exp.data.batches import Batch, Bucket, Stream, collate, pad
 from loku_exp.errors import TrainingError
+from loku_exp.inits.layers import Factors
 from loku_exp.losses.objectives import gd, ihl
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
+from loku_exp.models import linear_layers
 from loku_exp.plan import Plan
 from loku_exp.progress import Progress
 from loku_exp.trainer_guards import on_device_of_model
@@ -259,6 +263,51 @@ def test_model_is_left_without_autocast(tmp_path):
     ids = torch.arange(12)[None]
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_adapter_leaves_casting_to_autocast_and_trains_bitwise_the_same(
+    tmp_path, monkeypatch, checkpointing
+):
+    def fitted() -> tuple[torch.Tensor, int]:
+        layers = linear_layers(model := tiny_model(dtype=torch.bfloat16))
+        generator = torch.Generator().manual_seed(0)
+        factors = {
+            name: Factors(
+                name,
+                torch.randn(2, layer.weight.shape[1], generator=generator),
+                torch.randn(len(layer.weight), 2, generator=generator) / 100,
+            )
+            for name, layer in layers.items()
+        }
+        adapted, _ = attach(model, factors, Adapter(2, 4, 0.0, ["all-linear"]))
+        with Casts() as casts:
+            trained(
+                tmp_path,
+                model=adapted,
+                autocast="bfloat16",
+                gradient_checkpointing=checkpointing,
+            )
+        moved = [p.detach().flatten() for p in adapted.parameters() if p.requires_grad]
+        return torch.cat(moved), casts.seen
+
+    ours, fewer = fitted()
+    monkeypatch.setattr(
+        "loku_exp.training.disable_input_dtype_casting", lambda *_, **__: nullcontext()
+    )
+    theirs, more = fitted()
+    assert torch.equal(ours, theirs)
+    assert fewer < 0.8 * more
+
+
+class Casts(TorchDispatchMode):
+    """Counts the conversions of tensors."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.seen += operation is torch.ops.aten._to_copy.default
+        return operation(*args, **(kwargs or {}))
 
 
 def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
