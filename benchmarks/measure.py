@@ -57,14 +57,16 @@ def measured(part: str) -> tuple[list[Row], dict[str, Any]]:
     return importlib.import_module(f"benchmarks.{part}").rows(), provenance()
 
 
-def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Run each way in turn, a warm-up round first; return the median seconds of each."""
+def interleaved(
+    ways: dict[str, Callable[[], object]], repeats: int, *, warmed: bool = False
+) -> dict[str, float]:
+    """Run each way in turn, a warm-up round first unless warmed; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(repeats + 1):
+    for round_ in range(-1 if not warmed else 0, repeats):
         for name, way in ways.items():
             gc.collect()
             took = seconds_of(way)
-            if round_:
+            if round_ >= 0:
                 seconds[name].append(took)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

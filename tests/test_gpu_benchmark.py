@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_parts
 
 
 def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
@@ -28,12 +28,14 @@ def test_dry_run_checks_and_times_every_part(tmp_path):
     (parts,) = content["shapes"].values()
     assert not [name for name, part in parts.items() if "left_out" in part]
     assert len(parts) == 10
-    assert all(error < gpu.TOLERANCE for error in parts["check"].values())
+    assert all(error < gpu_parts.TOLERANCE for error in parts["check"].values())
     assert parts["step_micro_batch_2"]["drawn_two_forwards"]["real_tokens_per_second"] > 0
 
 
 def test_nothing_wrong_is_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "errors_of", lambda *_: {"step gradient": 0.5, "Fisher, hooks": 1e-6})
+    monkeypatch.setattr(
+        gpu_parts, "errors_of", lambda *_: {"step gradient": 0.5, "Fisher, hooks": 1e-6}
+    )
     with pytest.raises(SystemExit, match=r"not timed: {'step gradient': 0.5}"):
         gpu.main(["--dry-run", "--to", str(tmp_path), "phi"])
 
