@@ -19,7 +19,7 @@ from loku_exp.data.records import IGNORED, Record, Records, Sequence
 from loku_exp.evaluation import tofu
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import UnlearnLM
-from loku_exp.models import train_tokenizer
+from loku_exp.tokenizer import train_tokenizer
 
 QUESTIONS = 16
 LENGTH = 200  # published: of a padded row, and of prompt and generation together

@@ -32,6 +32,7 @@ from loku_exp.losses.head import apply_term, hidden_before_head
 from loku_exp.losses.objectives import ihl
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
 from loku_exp.models import linear_layers
+from loku_exp.tokenizer import train_tokenizer
 from loku_exp.training import Objective
 
 RANK = 32
@@ -62,7 +63,7 @@ class Bench:
         self.config = compose_config([f"model={name}", "dataset=toy_tofu"]).model
         self.device = device
         self.tiny = tiny
-        self.tokenizer = models.train_tokenizer(["some words to make a tokenizer of"], 300)
+        self.tokenizer = train_tokenizer(["some words to make a tokenizer of"], 300)
         self.model = self.build(tiny=tiny, dtype=self.config.dtype)
         self.stream_sets = step.texts(self.model.config.vocab_size)
 

@@ -12,22 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from loku_exp import parallel
 from loku_exp.command_line import CommandLine, read_command_line
-from loku_exp.compose import compose_all, conf_dir, register_resolvers
+from loku_exp.compose import compose_all, conf_dir
 from loku_exp.config import parse
-from loku_exp.console import start_logging
 from loku_exp.errors import ConfigError
-from loku_exp.lifetime import end_in_order, end_with_starter
-from loku_exp.program import ending, prepare_environment, run_tracked
+from loku_exp.lifetime import end_with_starter
+from loku_exp.program import begin, ending, prepare_environment, run_tracked
 from loku_exp.schema import Config
 
 
 def main() -> None:
     """Check the command line, then run its job, or the jobs of its sweep."""
-    register_resolvers()
-    start_logging()
-    end_in_order()
+    begin()
     end_with_starter()
-    sys.path.insert(0, "")  # the user's own package, beside the command
     with ending():
         if parallel.rank() > 0:
             parallel.assist()

@@ -14,6 +14,7 @@ from loku_exp.evaluation.lm import UnlearnLM
 from loku_exp.evaluation.responses import Responses
 from loku_exp.evaluation.suites import Suite
 from loku_exp.schema import Config
+from loku_exp.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def load_materials(config: Config, cache: Cache) -> Materials:
         UserError: something cannot be loaded or does not fit together.
     """
     corpus: Corpus = config.dataset.resolve()(**config.dataset.knobs)
-    tokenizer, tokenizer_digest = models.load_tokenizer(config.model, corpus, cache)
+    tokenizer, tokenizer_digest = load_tokenizer(config.model, corpus, cache)
     max_length = models.context_length(models.architecture(config.model, tokenizer))
     template = Template(**config.model.template.model_dump())
     records = corpus.records(tokenizer, template, max_length)

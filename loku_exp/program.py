@@ -1,4 +1,4 @@
-"""What the programs that run something share: how they end, what they set first, and a tracked run."""
+"""What the programs that run something share: how they begin and end, and a tracked run."""
 
 import logging
 import os
@@ -7,10 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from loku_exp.compose import register_resolvers
+from loku_exp.console import start_logging
 from loku_exp.errors import UserError
+from loku_exp.lifetime import end_in_order
 from loku_exp.schema import Config
 
 log = logging.getLogger(__name__)
+
+
+def begin() -> None:
+    """Do what comes before a command line is read."""
+    register_resolvers()
+    start_logging()
+    end_in_order()
+    sys.path.insert(0, "")  # the user's own package, beside the command
 
 
 @contextmanager

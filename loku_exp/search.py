@@ -12,17 +12,14 @@ one that failed, is a failed trial. The same command goes on where it was interr
 import argparse
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loku_exp import grid
 from loku_exp.cache import digest
-from loku_exp.compose import compose_all, register_resolvers
-from loku_exp.console import start_logging
+from loku_exp.compose import compose_all
 from loku_exp.errors import ConfigError
-from loku_exp.lifetime import end_in_order
-from loku_exp.program import ending, prepare_environment, run_tracked
+from loku_exp.program import begin, ending, prepare_environment, run_tracked
 from loku_exp.schema import Config
 from loku_exp.seeds import derive
 
@@ -37,10 +34,7 @@ log = logging.getLogger("loku_exp.search")  # also where this file is the progra
 
 def main() -> None:
     """Run the command line."""
-    register_resolvers()
-    start_logging()
-    end_in_order()
-    sys.path.insert(0, "")
+    begin()
     with ending():
         search(_arguments().parse_intermixed_args())
 

@@ -10,8 +10,8 @@ from loku_exp import cache, identity
 from loku_exp.cache import Cache
 from loku_exp.compose import compose_config
 from loku_exp.materials import load_materials
-from loku_exp.models import train_tokenizer
 from loku_exp.runs import run_id
+from loku_exp.tokenizer import train_tokenizer
 
 SMALL = ["experiment=quick"]
 

@@ -8,8 +8,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCau
 
 from loku_exp.compose import compose_config
 from loku_exp.errors import ConfigError, ModelError
-from loku_exp.models import train_tokenizer
 from loku_exp.run import run
+from loku_exp.tokenizer import train_tokenizer
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 

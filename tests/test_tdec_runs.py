@@ -20,8 +20,8 @@ from loku_exp.compose import compose_config, conf_dir, rehearse
 from loku_exp.errors import ConfigError, DataError, UserError
 from loku_exp.evaluation.dialogue import DIALOGUES
 from loku_exp.evaluation.stock import STOCK_FILES
-from loku_exp.models import train_tokenizer
 from loku_exp.run import run
+from loku_exp.tokenizer import train_tokenizer
 from tests.data.tdec_folder import words, write_arrays, write_csv, write_folder, write_set
 from tests.helpers import TINY_TDEC, killed_at_its_first_snapshot
 from tests.test_real_models import hub_folder

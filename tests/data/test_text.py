@@ -20,7 +20,7 @@ from loku_exp.data.text import (
     token_map_digest,
 )
 from loku_exp.errors import DataError
-from loku_exp.models import train_tokenizer
+from loku_exp.tokenizer import train_tokenizer
 from tests.data.tdec_folder import NO_TEMPLATE, words
 
 TOKENIZER = train_tokenizer([words(200, seed) for seed in range(3)], 300)

@@ -9,7 +9,7 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM
 from loku_exp.data.records import IGNORED
 from loku_exp.evaluation.lm import UnlearnLM
 from loku_exp.evaluation.responses import Replay, Responses, TokenScores
-from loku_exp.models import train_tokenizer
+from loku_exp.tokenizer import train_tokenizer
 
 
 def arc(key, question, texts, answer, labels="ABCD"):

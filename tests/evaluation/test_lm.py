@@ -12,7 +12,7 @@ from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import UnlearnLM
 from loku_exp.evaluation.responses import Replay, Responses
 from loku_exp.evaluation.tofu import suite
-from loku_exp.models import train_tokenizer
+from loku_exp.tokenizer import train_tokenizer
 from tests.helpers import random_sequence, tiny_model, tiny_records
 
 TOKENIZER = train_tokenizer(["a b c d e f g"], 300)

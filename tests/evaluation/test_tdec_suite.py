@@ -15,7 +15,7 @@ from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import UnlearnLM
 from loku_exp.evaluation.responses import Replay, Responses
 from loku_exp.evaluation.tdec import suite
-from loku_exp.models import train_tokenizer
+from loku_exp.tokenizer import train_tokenizer
 from tests.evaluation.memorising import (
     END,
     POSITIONS,
