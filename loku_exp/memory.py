@@ -57,7 +57,11 @@ def activation_bytes(model: nn.Module, texts: int, length: int) -> int:
 def _saved_by(model: nn.Module, length: int) -> int:
     """Return the bytes of all storages that the graph of one text keeps beside the weights."""
     device = next(model.parameters()).device
-    weights = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    there_anyway = (
+        *model.parameters(),
+        *model.buffers(),
+    )  # e.g. GPT-Neo's mask of its whole context
+    weights = {tensor.untyped_storage().data_ptr() for tensor in there_anyway}
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
