@@ -30,7 +30,7 @@ check: install  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## speed and memory beside their limits (about six minutes)
+bench: install  ## speed and memory beside their limits (about three minutes)
 	$(BIN)/python -m benchmarks
 
 bench-gpu: install  ## the published shapes on one CUDA card (ten minutes); exits where there is none

@@ -1,10 +1,11 @@
 """Run benchmarks, print their table beside its limits, and fail where a limit is missed by 30 %.
 
 Usage:
-    python -m benchmarks [losses] [step] [fisher] [extraction] [evaluation] [commands]
+    python -m benchmarks [losses] [step] [fisher] [fila] [extraction] [evaluation] [commands]
 
-Without names: all but `commands`, which waits for whole runs. Each part's rows replace its last ones in
-``benchmarks/results.json``; ``benchmarks/results.md`` shows all parts.
+Without names: all but `commands`, which waits for whole runs. Parts bound by their processor run two at a
+time, each in a process and on a core of its own; those bound by memory or using two threads run alone. Each
+part's rows replace its last ones in ``benchmarks/results.json``; ``benchmarks/results.md`` shows all parts.
 """
 
 import argparse
@@ -23,15 +24,15 @@ from rich.table import Table
 from benchmarks.measure import Row, measured
 from loku_exp.cache import write_text
 
-FAST = ("losses", "step", "fisher", "extraction", "evaluation")
-ALL = (*FAST, "commands")
+TOGETHER = (("step", "fisher"), ("losses", "evaluation"), ("fila",), ("extraction",), ("commands",))
+ALL = ("losses", "step", "fisher", "fila", "extraction", "evaluation", "commands")
 RESULTS = Path(__file__).parent / "results.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(ALL)}")
-    chosen = parser.parse_args().parts or list(FAST)
+    chosen = parser.parse_args().parts or [name for name in ALL if name != "commands"]
     if unknown := sorted(set(chosen) - set(ALL)):
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(ALL)}")
     parts = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -41,14 +42,18 @@ def main() -> None:
         "forkserver"
     )  # one each, of a parent that has imported and done nothing
     processes.set_forkserver_preload([f"benchmarks.{name}" for name in chosen])
-    for number, name in enumerate(chosen, 1):
-        print(f"[{number}/{len(chosen)}] {name} ...", end="", file=sys.stderr, flush=True)
+    rounds = [[name for name in names if name in chosen] for names in TOGETHER]
+    rounds = [names for names in rounds if names]
+    for number, names in enumerate(rounds, 1):
+        print(
+            f"[{number}/{len(rounds)}] {', '.join(names)} ...", end="", file=sys.stderr, flush=True
+        )
         start = time.perf_counter()
-        with ProcessPoolExecutor(1, mp_context=processes) as process:
-            rows, where = process.submit(measured, name).result()
+        with ProcessPoolExecutor(len(names), processes, max_tasks_per_child=1) as pool:
+            for name, (rows, where) in zip(names, pool.map(measured, names), strict=True):
+                found += rows
+                parts[name] = {"where": where, "rows": [_plain(row) for row in rows]}
         print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        found += rows
-        parts[name] = {"where": where, "rows": [_plain(row) for row in rows]}
     write_text(RESULTS, json.dumps(parts, indent=1) + "\n")
     write_text(RESULTS.with_suffix(".md"), markdown(parts))
     Console(width=140).print(_table(found))

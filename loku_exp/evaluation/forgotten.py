@@ -1,9 +1,10 @@
 """Whether texts count as forgotten: EL_n and MA below those of unseen text; the cheapest exact answer.
 
-A check reads the texts batch by batch and ends as soon as the answer is certain. MA comes first: once
-the right guesses so far already make the mean too large, no more text is read. Only below it is EL
-asked for, and first its lower bound, which needs no decoding; then texts are decoded, the most
-extractable first, until their sum and the others' bounds make the mean too large.
+A check reads the texts batch by batch and ends as soon as the answer is certain. MA comes first, with the
+whole output head for few tokens only (`screening`): once the right guesses so far already make the mean
+too large, no more text is read. Only below it is EL asked for, and first its lower bound, which needs no
+decoding; then texts are decoded, the most extractable first, until their sum and the others' bounds make
+the mean too large.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from loku_exp.evaluation.extraction import (
     memorisation_accuracy,
     wanted,
 )
-from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations, guesses
+from loku_exp.evaluation.screening import guesses
+from loku_exp.evaluation.wavefront import DECODE_BYTES, greedy_continuations
 
 BATCH = 8  # texts read between two looks at the sum
 Ids = tuple[int, ...]

@@ -25,7 +25,6 @@ from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.evaluation.extraction import Greedy
 from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
-from loku_exp.losses.terms import Term
 
 DECODE_BYTES = 4_000_000_000
 KeyValues = tuple[Any, Any]
@@ -89,31 +88,13 @@ def teacher_forced(
         cache: filled with keys and values, if given.
     """
     options = {} if cache is None else {"past_key_values": cache, "use_cache": True}
-    parts = _per_text(_logprob_and_argmax, model, batch, options)
-    return [p[:, 0].tolist() for p in parts], [p[:, 1].long().tolist() for p in parts]
-
-
-def guesses(model: Any, batch: Padded) -> list[list[int]]:
-    """Return, per text, the likeliest token in place of each predicted one.
-
-    Args:
-        model: a causal language model.
-        batch: every token labelled.
-    """
-    return [part.long().tolist() for part in _per_text(_argmax, model, batch, {})]
-
-
-def _per_text(term: Term, model: Any, batch: Padded, options: dict[str, Any]) -> list[Tensor]:
     rows, columns = label_positions(batch)
     hidden = hidden_before_head(model, batch, **options)[rows, columns]
     labels = batch["labels"][rows, columns + 1]
-    scores = apply_term(term, hidden, labels, model.get_output_embeddings()).cpu()
+    scores = apply_term(_logprob_and_argmax, hidden, labels, model.get_output_embeddings()).cpu()
     counts = torch.bincount(rows.cpu(), minlength=len(batch["input_ids"])).tolist()
-    return list(scores.split(counts))
-
-
-def _argmax(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.argmax(-1).double()  # ids are exact in float64
+    parts = scores.split(counts)
+    return [p[:, 0].tolist() for p in parts], [p[:, 1].long().tolist() for p in parts]
 
 
 def _logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
