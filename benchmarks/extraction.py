@@ -121,7 +121,7 @@ def _against_generation(model: Any, ma: float) -> list[Row]:
 
 
 def _against_left_padded(model: Any) -> Row:
-    """Compare time where most prefixes decode with the plain fast way, both with half the texts and rows."""
+    """Compare time where most prefixes decode with the plain fast way, on half the texts and rows."""
     texts = texts_of(model, B // 2, FORGOTTEN)
     rows = FULL_SIZE_ROWS // 2  # so that a chunk's prefixes differ in length as with all texts
     answers: dict[str, list[Greedy]] = {}
