@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from benchmarks.extraction import build
+from benchmarks.growth_plot import plot
 from loku_exp.adapters import Adapter, attach
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
@@ -43,12 +44,6 @@ VARIED = {
     "rank": (8, 16, 32, 64),
     "texts": (4, 8, 16, 32),
     "layers": (2, 4, 8, 16),
-}
-LOOKS: dict[str, dict[str, Any]] = {
-    "step": {"color": "#0072B2", "marker": "o"},
-    "fisher, hooks": {"color": "#D55E00", "marker": "s"},
-    "fisher, sweep": {"color": "#009E73", "marker": "^"},
-    "low-rank step": {"color": "#CC79A7", "marker": "D"},
 }
 MEASURED = {  # what is measured against what; rank concerns neither Fisher
     "step": ("tokens", "vocabulary", "rank", "texts", "layers"),
@@ -82,7 +77,7 @@ def main() -> None:
     folder = Path(__file__).parent
     (folder / "growth.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / "growth.md").write_text(markdown(content))
-    plot(found, folder / "growth.png")
+    plot(found, VARIED, folder / "growth.png")
 
 
 def prepared(
@@ -199,52 +194,6 @@ def markdown(content: dict[str, Any]) -> str:
         f"`python -m benchmarks.growth`; {where['hardware']['processor']}, {packages}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def plot(found: list[dict[str, Any]], file: Path) -> None:
-    """Draw time and memory over each size, both axes logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
-
-    names = list(VARIED)
-    figure, axes = pyplot.subplots(2, len(names), figsize=(2.6 * len(names), 6), sharex="col")
-    for column, name in enumerate(names):
-        for row in (row for row in found if row["against"] == name):
-            sizes = [p["size"] for p in row["points"]]
-            look = LOOKS[row["what"]]
-            for line, (key, scale) in enumerate((("seconds", 1e3), ("bytes", 2**-20))):
-                values = [scale * p[key] for p in row["points"]]
-                axes[line, column].loglog(sizes, values, label=row["what"], **look)
-                axes[line, column].annotate(
-                    f"{row['exponents'][key]:.1f}",
-                    (sizes[-1], values[-1]),
-                    (6, 0),
-                    textcoords="offset points",
-                    va="center",
-                    color=look["color"],
-                )
-        for line in range(2):
-            axis = axes[line, column]
-            axis.xaxis.set_major_locator(ticker.FixedLocator(VARIED[name]))
-            axis.xaxis.set_minor_locator(ticker.NullLocator())
-            axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-            axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-            axis.set_xticks(VARIED[name], [_short(size) for size in VARIED[name]])
-            axis.margins(x=0.3)
-        axes[1, column].set_xlabel(name)
-    axes[0, 0].set_ylabel("processor time, ms")
-    axes[1, 0].set_ylabel("peak of live tensors, MiB")
-    handles = {label: h for h, label in zip(*axes[0, -1].get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="upper center", ncols=len(handles))
-    figure.tight_layout(rect=(0, 0, 1, 0.94))
-    figure.savefig(file, dpi=110)
-    pyplot.close(figure)
-
-
-def _short(size: int) -> str:
-    return f"{size // 1024} Ki" if size >= 1024 else str(size)
 
 
 if __name__ == "__main__":
