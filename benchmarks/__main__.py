@@ -4,7 +4,7 @@ Usage:
     python -m benchmarks [losses] [step] [fisher] [fila] [extraction] [evaluation] [commands]
 
 Without names: all but `commands`, which waits for whole runs. Parts bound by their processor run two at a
-time, each in a process and on a core of its own; those bound by memory or using two threads run alone. Each
+time, each in a process of its own; those bound by memory or using two threads run alone. Each
 part's rows replace its last ones in ``benchmarks/results.json``; ``benchmarks/results.md`` shows all parts.
 """
 

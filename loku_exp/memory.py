@@ -1,8 +1,8 @@
 """What a forward pass keeps for its backward pass, and what is free: to decide, before it is too late.
 
 The bytes are read off two short texts, with everything the graph saves counted once a storage and
-without the weights. They are ``a T + b T^2`` for a text of T tokens (b: attention that keeps its scores),
-so two lengths give both. Autocast halves much of it; that is not asked, so the estimate is an upper one.
+without weights and buffers. They are ``a T + b T^2`` for a text of T tokens (b: attention that keeps its
+scores), so two lengths give both. Autocast halves much of it; that is not asked, so the estimate is an upper one.
 """
 
 import logging
@@ -55,18 +55,16 @@ def activation_bytes(model: nn.Module, texts: int, length: int) -> int:
 
 
 def _saved_by(model: nn.Module, length: int) -> int:
-    """Return the bytes of all storages that the graph of one text keeps beside the weights."""
+    """Return the bytes of all storages that the graph of one text keeps beside weights and buffers."""
     device = next(model.parameters()).device
-    there_anyway = (
-        *model.parameters(),
-        *model.buffers(),
-    )  # e.g. GPT-Neo's mask of its whole context
-    weights = {tensor.untyped_storage().data_ptr() for tensor in there_anyway}
+    # buffers can be large: GPT-Neo keeps a mask of its whole context in each layer
+    known = (*model.parameters(), *model.buffers())
+    there_anyway = {tensor.untyped_storage().data_ptr() for tensor in known}
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        if storage.data_ptr() not in there_anyway:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 

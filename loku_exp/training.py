@@ -74,6 +74,8 @@ class ObjectiveTrainer(Trainer):
         self._losses: list[Tensor] = []
         self.add_callback(FiniteUpdates(self._losses))
         self._step_flops = StepFlops.of(trainer["model"])
+        # an adapter makes its input fp32, which autocast makes bf16 again; dropout between needs the fp32
+        self._casts_twice = self.args.bf16 and not _drops(trainer["model"])
 
     def compute_loss(
         self,
@@ -84,8 +86,7 @@ class ObjectiveTrainer(Trainer):
     ) -> Tensor:
         """Return the objective on a micro-batch, without waiting for the device; `inputs` is a `Batch`."""
         own: Any = self.model  # `model` may be a wrapper around it, for several processes
-        # an adapter would make its input fp32, which autocast makes bf16 again
-        with disable_input_dtype_casting(own, active=self.args.bf16):
+        with disable_input_dtype_casting(own, active=self._casts_twice):
             terms = parallel.through(model, own, lambda: self._objective(own, inputs))
         self._losses.append(terms.total.detach())
         self._parts["forget_loss"].append(terms.forget.detach())
@@ -123,6 +124,11 @@ class ObjectiveTrainer(Trainer):
             self._step_flops.flops(inputs[name], plain=plain, chunk_rows=chunk_rows)
             for name in self._objective.inputs
         )
+
+
+def _drops(model: nn.Module) -> bool:
+    """Return whether a model has dropout that does something."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
 
 def fit(

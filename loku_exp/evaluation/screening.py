@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from loku_exp.data.batches import Padded
-from loku_exp.losses.head import apply_term, hidden_before_head, label_positions
+from loku_exp.losses.head import (
+    CHUNK_ELEMENTS,
+    apply_term,
+    hidden_before_head,
+    label_positions,
+)
 
 WRONG = -1
 """Stands for the guess where it is known to be wrong and not which token it is."""
@@ -25,7 +30,9 @@ WRONG = -1
 
 @torch.no_grad()
 def guesses(model: Any, batch: Padded) -> list[list[int]]:
-    """Return, per text, the likeliest token in place of each predicted one; `WRONG` for most wrong ones.
+    """Return, per text, the likeliest token in place of each predicted one, or `WRONG`.
+
+    For `extraction.hits` and what follows from it alone: which token a wrong guess is may not be known.
 
     Args:
         model: a causal language model.
@@ -46,12 +53,18 @@ def guesses(model: Any, batch: Padded) -> list[list[int]]:
 def _beaten(hidden: Tensor, labels: Tensor, head: nn.Linear) -> Tensor:
     """Return, (N,), whether a token among the labels is certainly likelier than a row's own label."""
     tokens = labels.unique()
-    bias = None if head.bias is None else head.bias[tokens]
-    logits = functional.linear(hidden.to(head.weight.dtype), head.weight[tokens], bias)
-    of_label = logits.gather(1, torch.searchsorted(tokens, labels)[:, None])
-    # far above what the order of summation changes in a product's entries
-    rounding = torch.finfo(logits.dtype).eps ** 0.5 * logits.abs().amax(1, keepdim=True)
-    return (logits > of_label + rounding).any(1)
+    weight, bias = head.weight[tokens], None if head.bias is None else head.bias[tokens]
+    own = torch.searchsorted(tokens, labels)
+    rows = max(1, CHUNK_ELEMENTS // len(tokens))
+    beaten = []
+    for chunk, place in zip(hidden.split(rows), own.split(rows), strict=True):
+        logits = functional.linear(chunk.to(weight.dtype), weight, bias)
+        low, high = logits.aminmax(dim=1)
+        # more than another order of summation can change in two logits, also where fp32 products are tf32
+        relative = max(4 * torch.finfo(logits.dtype).eps, 1e-3)
+        rounding = relative * torch.maximum(-low, high)
+        beaten.append(high > logits.gather(1, place[:, None])[:, 0] + rounding)
+    return torch.cat(beaten)
 
 
 def _argmax(logits: Tensor, labels: Tensor) -> Tensor:
