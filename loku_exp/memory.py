@@ -2,7 +2,8 @@
 
 The bytes are read off two short texts, with everything the graph saves counted once a storage and
 without weights and buffers. They are ``a T + b T^2`` for a text of T tokens (b: attention that keeps its
-scores), so two lengths give both. Autocast halves much of it; that is not asked, so the estimate is an upper one.
+scores), so two lengths give both. Autocast halves much of it; that is not asked, so the estimate is an
+upper one.
 """
 
 import logging
