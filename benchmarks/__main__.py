@@ -38,22 +38,19 @@ def main() -> None:
     parts = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     found: list[Row] = []
     began = time.perf_counter()
-    processes = get_context(
-        "forkserver"
-    )  # one each, of a parent that has imported and done nothing
+    # each process is forked from one that has imported everything and done nothing
+    processes = get_context("forkserver")
     processes.set_forkserver_preload([f"benchmarks.{name}" for name in chosen])
     rounds = [[name for name in names if name in chosen] for names in TOGETHER]
     rounds = [names for names in rounds if names]
     for number, names in enumerate(rounds, 1):
-        print(
-            f"[{number}/{len(rounds)}] {', '.join(names)} ...", end="", file=sys.stderr, flush=True
-        )
+        _progress(f"[{number}/{len(rounds)}] {', '.join(names)} ...")
         start = time.perf_counter()
         with ProcessPoolExecutor(len(names), processes, max_tasks_per_child=1) as pool:
             for name, (rows, where) in zip(names, pool.map(measured, names), strict=True):
                 found += rows
                 parts[name] = {"where": where, "rows": [_plain(row) for row in rows]}
-        print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        _progress(f" {time.perf_counter() - start:.0f} s\n")
     write_text(RESULTS, json.dumps(parts, indent=1) + "\n")
     write_text(RESULTS.with_suffix(".md"), markdown(parts))
     Console(width=140).print(_table(found))
@@ -62,6 +59,10 @@ def main() -> None:
     print(f"{minutes:.1f} minutes; missed by more than 30 %: {', '.join(failed) or 'none'}")
     if failed:
         raise SystemExit(1)
+
+
+def _progress(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def markdown(parts: dict[str, Any]) -> str:
 def _place(where: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
     processor = f"{where['hardware']['processor']}, {where['hardware']['cores']} cores"
-    return f"{processor}, one thread a process; {packages}."
+    return f"{processor}, one thread a process where no row says two; {packages}."
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def interleaved(
 ) -> dict[str, float]:
     """Run each way in turn, a warm-up round first unless warmed; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(-1 if not warmed else 0, repeats):
+    for round_ in range(0 if warmed else -1, repeats):
         for name, way in ways.items():
             gc.collect()
             took = seconds_of(way)
