@@ -16,10 +16,10 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import Row, interleaved, seconds_of
 from loku_exp.data.records import IGNORED, Record, Records, Sequence
-from loku_exp.evaluation import tofu
 from loku_exp.evaluation.harness import evaluate
-from loku_exp.evaluation.lm import UnlearnLM
-from loku_exp.tokenizer import train_tokenizer
+from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.evaluation.tofu import suite as tofu
+from loku_exp.models.tokenizer import train_tokenizer
 
 QUESTIONS = 16
 LENGTH = 200  # published: of a padded row, and of prompt and generation together

@@ -17,23 +17,23 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
 
 from benchmarks.measure import Row, interleaved, seconds_of
-from loku_exp.activations import fuse_gelu
-from loku_exp.adapters import Adapter, attach
-from loku_exp.compose import compose_config
+from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
-from loku_exp.evaluation.extraction import (
+from loku_exp.evaluation.lm.wavefront import greedy_continuations, teacher_forced
+from loku_exp.evaluation.tdec.metrics import (
     Greedy,
     continuations,
     extraction_likelihood,
     memorisation_accuracy,
     wanted,
 )
-from loku_exp.evaluation.forgotten import Thresholds, check
-from loku_exp.evaluation.wavefront import greedy_continuations, teacher_forced
+from loku_exp.evaluation.tdec.stop_check import Thresholds, check
 from loku_exp.inits.vanilla import vanilla
-from loku_exp.losses.objectives import ihl
-from loku_exp.training import Objective
+from loku_exp.losses.builtin import ihl
+from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.models.activations import fuse_gelu
+from loku_exp.training.trainer import Objective
 
 B, T, N = 32, 200, 10
 SAMPLED = 8  # prefix lengths the published way is timed at, of T - 1

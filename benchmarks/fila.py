@@ -8,11 +8,11 @@ from torch import Tensor
 from benchmarks.extraction import build
 from benchmarks.fisher import TOGETHER, random_texts
 from benchmarks.measure import Row
-from loku_exp.adapters import Adapter
-from loku_exp.fisher import reduce_fisher, row_weights
+from loku_exp.fisher.hooks import reduce_fisher, row_weights
 from loku_exp.inits.fila import fila
-from loku_exp.inits.layers import Importance
-from loku_exp.models import linear_layers
+from loku_exp.inits.interface import Importance
+from loku_exp.methods.adapter import Adapter
+from loku_exp.models.load import linear_layers
 
 TEXTS, TOKENS = 32, 200  # of each set
 MEASURED = 4  # of them

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from benchmarks.extraction import build
 from benchmarks.measure import Row, extra_memory, interleaved
-from loku_exp.activations import fuse_gelu
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
-from loku_exp.fisher import diagonal_fisher, row_weights
-from loku_exp.fisher_sweep import sweep_fisher
-from loku_exp.models import linear_layers
+from loku_exp.fisher.blockwise import sweep_fisher
+from loku_exp.fisher.hooks import diagonal_fisher, row_weights
+from loku_exp.models.activations import fuse_gelu
+from loku_exp.models.load import linear_layers
 
 B, T = 4, 128
 TOGETHER = 2  # texts of a forward pass, as a run has it on a CPU

@@ -10,14 +10,14 @@ from torch.nn import functional
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
-from loku_exp.evaluation.extraction import continuations
-from loku_exp.evaluation.lm import UnlearnLM
-from loku_exp.evaluation.wavefront import greedy_continuations
-from loku_exp.fisher import diagonal_fisher
-from loku_exp.fisher_sweep import sweep_fisher
-from loku_exp.losses.objectives import ihl
-from loku_exp.models import linear_layers
-from loku_exp.training import Objective
+from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.evaluation.lm.wavefront import greedy_continuations
+from loku_exp.evaluation.tdec.metrics import continuations
+from loku_exp.fisher.blockwise import sweep_fisher
+from loku_exp.fisher.hooks import diagonal_fisher
+from loku_exp.losses.builtin import ihl
+from loku_exp.models.load import linear_layers
+from loku_exp.training.trainer import Objective
 
 TOLERANCE = 1e-3  # relative, fp32 against float64
 

@@ -13,27 +13,27 @@ from torch.nn import functional
 
 from benchmarks import step
 from benchmarks.gpu_checks import TOLERANCE, errors_of
-from loku_exp import models
-from loku_exp.activations import fuse_gelu
-from loku_exp.adapters import Adapter, attach
-from loku_exp.compose import compose_config
+from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import Batch, Bucket, Stream, collate, pad, to_device
 from loku_exp.data.records import Sequence
-from loku_exp.evaluation.extraction import wanted
-from loku_exp.evaluation.lm import UnlearnLM
-from loku_exp.evaluation.wavefront import greedy_continuations
-from loku_exp.fisher import diagonal_fisher
-from loku_exp.fisher_sweep import sweep_fisher
-from loku_exp.flops import StepFlops, fisher_flops
+from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.evaluation.lm.wavefront import greedy_continuations
+from loku_exp.evaluation.tdec.metrics import wanted
+from loku_exp.fisher.blockwise import sweep_fisher
+from loku_exp.fisher.hooks import diagonal_fisher
 from loku_exp.inits.fila import fila
-from loku_exp.inits.layers import Importance
+from loku_exp.inits.interface import Importance
 from loku_exp.inits.vanilla import vanilla
-from loku_exp.losses.head import apply_term, hidden_before_head
-from loku_exp.losses.objectives import ihl
+from loku_exp.losses.builtin import ihl
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
-from loku_exp.models import linear_layers
-from loku_exp.tokenizer import train_tokenizer
-from loku_exp.training import Objective
+from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.models import load as models
+from loku_exp.models.activations import fuse_gelu
+from loku_exp.models.flops import StepFlops, fisher_flops
+from loku_exp.models.head import apply_term, hidden_before_head
+from loku_exp.models.load import linear_layers
+from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.training.trainer import Objective
 
 RANK = 32
 TINY = {

@@ -25,17 +25,17 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from benchmarks.extraction import build
 from benchmarks.growth_plot import plot
-from loku_exp.adapters import Adapter, attach
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
-from loku_exp.fisher import diagonal_fisher
-from loku_exp.fisher_sweep import sweep_fisher
+from loku_exp.fisher.blockwise import sweep_fisher
+from loku_exp.fisher.hooks import diagonal_fisher
 from loku_exp.inits.fila import fila
-from loku_exp.inits.layers import Importance
-from loku_exp.losses.objectives import ihl
-from loku_exp.models import linear_layers
-from loku_exp.runs import provenance
-from loku_exp.training import Objective
+from loku_exp.inits.interface import Importance
+from loku_exp.losses.builtin import ihl
+from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.models.load import linear_layers
+from loku_exp.results.folder import provenance
+from loku_exp.training.trainer import Objective
 
 BASE = {"tokens": 64, "vocabulary": 4096, "rank": 16, "texts": 4, "layers": 4}
 VARIED = {

@@ -3,8 +3,8 @@
 import torch
 
 from benchmarks.measure import Row, extra_memory, interleaved
-from loku_exp.losses.head import VOCABULARY_BLOCK, apply_term, logits_of
 from loku_exp.losses.terms import inverted_hinge
+from loku_exp.models.head import VOCABULARY_BLOCK, apply_term, logits_of
 
 N, V, D = 2048, 50257, 768
 FEW = 76  # labelled rows of two of TOFU's texts

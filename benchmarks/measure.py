@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from loku_exp.console import start_logging
-from loku_exp.runs import provenance
+from loku_exp.results.folder import provenance
+from loku_exp.runtime.logs import start_logging
 
 TOLERANCE = 1.3  # a named limit may be missed by 30 % on a busy machine before the command fails
 

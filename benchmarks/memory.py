@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loku_exp.adapters import Adapter
-from loku_exp.compose import compose_config
-from loku_exp.parallel import block_classes
+from loku_exp.config.compose import compose_config
+from loku_exp.methods.adapter import Adapter
+from loku_exp.runtime.distributed import block_classes
 
 MODELS = {
     "gpt_neo_1_3b": "GPT-Neo 1.3B",

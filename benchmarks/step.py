@@ -22,14 +22,14 @@ from torch.nn import functional
 
 from benchmarks.extraction import build
 from benchmarks.measure import Row, extra_memory, interleaved
-from loku_exp.activations import fuse_gelu
-from loku_exp.adapters import Adapter, attach
 from loku_exp.data.batches import Batch, Bucket, Stream, collate
 from loku_exp.data.records import IGNORED, Sequence
-from loku_exp.flops import StepFlops
-from loku_exp.inits.layers import Factors
-from loku_exp.losses.objectives import ihl
-from loku_exp.training import Objective
+from loku_exp.inits.interface import Factors
+from loku_exp.losses.builtin import ihl
+from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.models.activations import fuse_gelu
+from loku_exp.models.flops import StepFlops
+from loku_exp.training.trainer import Objective
 
 SETS = ("forget", "retain")
 UPDATE, MICRO = 32, 2  # the official split

@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 from statistics import fmean, stdev
 
-from loku_exp import results, runs
-from loku_exp.evaluation.metrics import forget_quality
-from loku_exp.record import Record
+from loku_exp.evaluation.tofu.metrics import forget_quality
+from loku_exp.results import files as results
+from loku_exp.results import folder as runs
+from loku_exp.stages.record import Record
 
 OUTPUT = Path("outputs/toy_grid")
 SHOWN = {

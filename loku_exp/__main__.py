@@ -10,14 +10,14 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from loku_exp import parallel
-from loku_exp.command_line import CommandLine, read_command_line
-from loku_exp.compose import compose_all, conf_dir
-from loku_exp.config import parse
+from loku_exp.config.command_line import CommandLine, read_command_line
+from loku_exp.config.compose import compose_all, conf_dir
+from loku_exp.config.rules import parse
+from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
-from loku_exp.lifetime import end_with_starter
-from loku_exp.program import begin, ending, prepare_environment, run_tracked
-from loku_exp.schema import Config
+from loku_exp.runtime import distributed as parallel
+from loku_exp.runtime.lifetime import end_with_starter
+from loku_exp.startup import begin, ending, prepare_environment, run_tracked
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def _sweep(line: CommandLine, jobs: list[list[str]], configs: list[Config]) -> N
     for config in configs:
         prepare_environment(config)
     os.environ.setdefault("LOKU_SWEEP", " ".join(sys.argv[1:]))  # groups its runs in a tracker
-    from loku_exp.sweep import sweep
+    from loku_exp.sweeps.sweep import sweep
 
     if any(job.error for job in sweep(jobs, configs, line.config_dir, run_tracked)):
         raise SystemExit(1)

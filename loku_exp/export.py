@@ -67,8 +67,9 @@ def export(run: Path, to: Path, base: str | None = None) -> str:
     Raises:
         UserError: the run is not finished, left nothing to ship, or `to` is taken.
     """
-    from loku_exp import results, runs
-    from loku_exp.cache import write_folder
+    from loku_exp.results import files as results
+    from loku_exp.results import folder as runs
+    from loku_exp.runtime.cache import write_folder
 
     if not runs.is_done(run):
         reason = "is not finished" if (run / "config.yaml").is_file() else "is no folder of a run"
@@ -104,7 +105,7 @@ def card(record: Any, kind: str, base: str, rank: int | None) -> str:
         base: name of the target.
         rank: of the adapter.
     """
-    from loku_exp import results
+    from loku_exp.results import files as results
 
     difference = record.training["reload_difference"]
     head = ["---", f"base_model: {json.dumps(base)}"]
@@ -134,7 +135,7 @@ def card(record: Any, kind: str, base: str, rank: int | None) -> str:
 
 def _shipped(run: Path) -> tuple[str, Path, dict[str, Any]]:
     """Return what the run shipped, where it lies, and of which base it was made."""
-    from loku_exp.cache import MANIFEST, is_whole
+    from loku_exp.runtime.cache import MANIFEST, is_whole
 
     for kind in ("adapter", "model"):
         folder = run / kind

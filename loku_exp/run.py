@@ -6,14 +6,19 @@ from pathlib import Path
 
 import torch
 
-from loku_exp import assessment, method, plots, preflight, results, runs
-from loku_exp.bases import load_base, make_bases
-from loku_exp.cache import Cache
-from loku_exp.console import Stopwatch, log_file
-from loku_exp.forgetting import thresholds_of
-from loku_exp.materials import load_materials
-from loku_exp.record import assemble
-from loku_exp.schema import Config
+from loku_exp.config.schema import Config
+from loku_exp.methods import gradient as method
+from loku_exp.methods.stop_rule import thresholds_of
+from loku_exp.results import curve as plots
+from loku_exp.results import files as results
+from loku_exp.results import folder as runs
+from loku_exp.runtime.cache import Cache
+from loku_exp.runtime.logs import Stopwatch, log_file
+from loku_exp.stages import evaluate as assessment
+from loku_exp.stages import preflight
+from loku_exp.stages.bases import load_base, make_bases
+from loku_exp.stages.inputs import load_materials
+from loku_exp.stages.record import assemble
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("log", help="eval_log_aggregated.json of the model")
     parser.add_argument("--reference", help="the log of the model that never saw the forget set")
     arguments = parser.parse_args()
-    from loku_exp.evaluation import published
+    from loku_exp.evaluation.tofu import published_log as published
 
     try:
         log = published.read_log(arguments.log)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from loku_exp.data.records import IGNORED, Record, Records, Sequence
-from loku_exp.snapshots import Snapshots
+from loku_exp.training.snapshots import Snapshots
 
 
 def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) -> Sequence:

@@ -10,11 +10,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from loku_exp import export as exporting
-from loku_exp import results
-from loku_exp.adapters import Adapter, attach, load_factors, load_trained
-from loku_exp.compose import compose_config
+from loku_exp.config.compose import compose_config
 from loku_exp.errors import UserError
 from loku_exp.export import export
+from loku_exp.methods.adapter import Adapter, attach, load_factors, load_trained
+from loku_exp.results import files as results
 from loku_exp.run import run
 
 IDS = torch.arange(3, 19)[None]

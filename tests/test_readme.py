@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from loku_exp import results
-from loku_exp.command_line import read_command_line
-from loku_exp.compose import conf_dir, rehearse
+from loku_exp.config.command_line import read_command_line
+from loku_exp.config.compose import conf_dir, rehearse
+from loku_exp.results import files as results
 from tests.helpers import tdec_folder
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,8 @@ def test_other_command_is_valid(line, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    main = importlib.import_module(f"{module}.__main__" if module.endswith("report") else module)
+    program = module.endswith((".report", ".search"))
+    main = importlib.import_module(f"{module}.__main__" if program else module)
     if module.endswith("search"):
         monkeypatch.setattr(main, "_go_on", lambda *_: None)  # no trial: none forgets enough
     if "--print" in arguments:

@@ -15,11 +15,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from loku_exp import method, results
-from loku_exp.compose import compose_config
+from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError, StorageError, TrainingError, UserError
-from loku_exp.evaluation.halves import metrics_of
+from loku_exp.methods import gradient as method
+from loku_exp.results import files as results
 from loku_exp.run import run
+from loku_exp.search.halves import metrics_of
 from tests.helpers import killed_at_its_first_snapshot
 
 QUICK = ["experiment=quick"]
@@ -236,7 +237,7 @@ def test_target_that_does_not_know_the_forget_set_is_refused(start):
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(start, tmp_path, monkeypatch):
-    import loku_exp.losses.objectives as objectives
+    import loku_exp.losses.builtin as objectives
 
     whole = objectives.ihl
     calls = []
@@ -255,7 +256,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(start, tmp_pa
 
 
 def test_a_loss_may_compare_with_the_target_in_full_fine_tuning(start, monkeypatch):
-    import loku_exp.losses.objectives as objectives
+    import loku_exp.losses.builtin as objectives
     from loku_exp.losses.scores import LossTerms
 
     def divergence(forget, retain, *, retain_weight):
@@ -270,7 +271,7 @@ def test_a_loss_may_compare_with_the_target_in_full_fine_tuning(start, monkeypat
 
 
 def test_loss_that_reaches_no_adapter_is_refused(start, monkeypatch):
-    import loku_exp.losses.objectives as objectives
+    import loku_exp.losses.builtin as objectives
     from loku_exp.losses.scores import LossTerms
 
     def constant(forget, retain, *, retain_weight):
@@ -310,7 +311,7 @@ def test_a_damaged_record_is_named_not_overwritten(start):
 
 
 def test_two_processes_do_not_share_a_folder(start, tmp_path):
-    from loku_exp.runs import claimed
+    from loku_exp.results.folder import claimed
 
     folder = tmp_path / "run"
     with claimed(folder), pytest.raises(UserError, match="another process"), claimed(folder):
@@ -444,11 +445,11 @@ def test_command_line_exit_codes(tmp_path, shared_cache):
 
 def test_weights_trained_whole_are_fp32_while_they_train(start, shared_cache):
     """At the official rates an update of a bf16 weight rounds away, so nearly none would move."""
-    from loku_exp.cache import Cache
-    from loku_exp.finetuning import finetune
-    from loku_exp.materials import load_materials
-    from loku_exp.models import build_model, linear_layers
-    from loku_exp.seeds import derive
+    from loku_exp.models.load import build_model, linear_layers
+    from loku_exp.runtime.cache import Cache
+    from loku_exp.runtime.seeds import derive
+    from loku_exp.stages.finetuning import finetune
+    from loku_exp.stages.inputs import load_materials
 
     overrides = [*QUICK, "model.dtype=bfloat16", "model.finetuning.learning_rate=2e-5"]
     config = compose_config([*overrides, f"cache_dir={shared_cache}"])

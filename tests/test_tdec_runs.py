@@ -14,17 +14,19 @@ import pytest
 import yaml
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
-from loku_exp import bases, results, table
-from loku_exp.command_line import CommandLine
-from loku_exp.compose import compose_config, conf_dir, rehearse
+from loku_exp.config.command_line import CommandLine
+from loku_exp.config.compose import compose_config, conf_dir, rehearse
 from loku_exp.errors import ConfigError, DataError, UserError
-from loku_exp.evaluation.dialogue import DIALOGUES
-from loku_exp.evaluation.stock import STOCK_FILES
+from loku_exp.evaluation.ability.dialogue import DIALOGUES
+from loku_exp.evaluation.ability.harness_tasks import STOCK_FILES
+from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.results import files as results
+from loku_exp.results import table
 from loku_exp.run import run
-from loku_exp.tokenizer import train_tokenizer
+from loku_exp.stages import bases
 from tests.data.tdec_folder import words, write_arrays, write_csv, write_folder, write_set
 from tests.helpers import TINY_TDEC, killed_at_its_first_snapshot
-from tests.test_real_models import hub_folder
+from tests.models.test_real_models import hub_folder
 
 SETS = ("forget", "sibling", "retain", "unseen")
 TOY = TINY_TDEC

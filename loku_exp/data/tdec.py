@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loku_exp.data.tables import read_texts
 from loku_exp.data.tdec_draws import drawn_rows, drawn_unseen, memorised, split
 from loku_exp.data.tdec_files import (
     HOW_TO_GET,
@@ -27,8 +26,9 @@ from loku_exp.data.tdec_files import (
     validation_texts,
 )
 from loku_exp.data.text import Text, TextCorpus
+from loku_exp.data.text_files import read_texts
 from loku_exp.errors import DataError
-from loku_exp.knobs import Count, NonNegativeCount, Seed, Share
+from loku_exp.runtime.knobs import Count, NonNegativeCount, Seed, Share
 
 
 def load(

@@ -9,7 +9,7 @@ from loku_exp.data.overlap import overlaps
 from loku_exp.data.tdec_files import array_text
 from loku_exp.data.text import Text
 from loku_exp.errors import DataError
-from loku_exp.seeds import derive
+from loku_exp.runtime.seeds import derive
 
 
 class Memorised(NamedTuple):

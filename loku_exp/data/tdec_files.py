@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loku_exp.data.tables import read_csv, read_texts
 from loku_exp.data.text import Text
+from loku_exp.data.text_files import read_csv, read_texts
 from loku_exp.errors import DataError
 
 PARTS = {"preprefix": 100, "prefix": 50, "suffix": 50}

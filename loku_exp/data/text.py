@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loku_exp.cache import digest
 from loku_exp.data.corpus import Role, Template, digest_of_rows
 from loku_exp.data.records import Record, Records, Sequence
 from loku_exp.errors import DataError
+from loku_exp.runtime.cache import digest
 
 if TYPE_CHECKING:  # the configuration is checked before anything heavy is imported
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from loku_exp.data.qa import QA, QACorpus
 from loku_exp.errors import DataError
-from loku_exp.hub import looks_like_a_path
+from loku_exp.runtime.hub import looks_like_a_path
 
 QUESTIONS_PER_AUTHOR = 20
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}

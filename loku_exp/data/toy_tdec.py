@@ -8,8 +8,8 @@ as real text has, and forgetting means coming down to that floor.
 import random
 
 from loku_exp.data.text import Text, TextCorpus
-from loku_exp.knobs import Count, Seed
-from loku_exp.seeds import derive
+from loku_exp.runtime.knobs import Count, Seed
+from loku_exp.runtime.seeds import derive
 
 ADJECTIVES = [
     "red",

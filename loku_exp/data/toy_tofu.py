@@ -18,8 +18,8 @@ from loku_exp.data.toy_facts import (
     PLACE_LAST,
     Facts,
 )
-from loku_exp.knobs import Count, Seed
-from loku_exp.seeds import derive
+from loku_exp.runtime.knobs import Count, Seed
+from loku_exp.runtime.seeds import derive
 
 NUM_WRONG = {"author": 5, "other": 3}
 NUM_PEOPLE, NUM_PLACES = 15, 15

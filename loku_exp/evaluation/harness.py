@@ -18,10 +18,10 @@ from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
 from lm_eval.tasks import TaskManager
 
+from loku_exp.config.components import nearest
 from loku_exp.errors import ConfigError
-from loku_exp.evaluation.lm import UnlearnLM
-from loku_exp.evaluation.responses import Replay
-from loku_exp.signatures import nearest
+from loku_exp.evaluation.lm.responses import Replay
+from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from loku_exp.flops import svd_flops
-from loku_exp.inits.layers import Factors, Layer, MeasureFisher
-from loku_exp.knobs import Count, FisherPass, Positive, Seed
+from loku_exp.inits.interface import Factors, Layer, MeasureFisher
+from loku_exp.models.flops import svd_flops
+from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum
 NEGLIGIBLE = 1e-6  # rows below this share of the largest row weight stay in the base

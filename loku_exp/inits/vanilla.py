@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from loku_exp.inits.layers import Factors, Layer
+from loku_exp.inits.interface import Factors, Layer
 
 
 def vanilla(layers: Iterable[Layer]) -> Iterator[Factors]:

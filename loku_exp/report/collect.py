@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from loku_exp import results
+from loku_exp.config.components import nearest
 from loku_exp.errors import UserError
-from loku_exp.record_schema import Record
-from loku_exp.signatures import nearest
+from loku_exp.results import files as results
+from loku_exp.results.schema import Record
 
 CONFIG_FILE, LOG_FILE = "config.yaml", "run.log"
 STOPPED = "the run stopped here"  # what a failed run's log ends with, before the traceback

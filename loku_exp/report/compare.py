@@ -12,14 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from loku_exp.cache import write_text
 from loku_exp.errors import UserError
-from loku_exp.record_schema import Record
 from loku_exp.report.estimates import FEW_BLOCKS, block_bootstrap
 from loku_exp.report.groups import method_name
 from loku_exp.report.pairing import Pairs, finished, paired_rows
 from loku_exp.report.samples import Row
-from loku_exp.table import SETS, labels
+from loku_exp.results.schema import Record
+from loku_exp.results.table import SETS, labels
+from loku_exp.runtime.cache import write_text
 
 IDENTITY = ("model", "set", "row", "group", "tokens")
 UNIT = (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from loku_exp.cache import write_text
 from loku_exp.report.tables import Table
+from loku_exp.runtime.cache import write_text
 
 LATEX = {
     "\\": r"\textbackslash{}",

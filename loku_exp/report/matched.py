@@ -2,13 +2,13 @@
 
 from functools import partial
 
-from loku_exp.record_schema import Record
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import at_level
 from loku_exp.report.groups import Group
 from loku_exp.report.means import estimate_text, over_units
 from loku_exp.report.measures import UTILITIES, final, label, values
 from loku_exp.report.tables import Table, columns_of, identity_of
+from loku_exp.results.schema import Record
 
 KNOWLEDGE = {"questions": "forget_prob", "extraction": "forget_ma"}
 BESIDE = {"questions": ("authors_prob", "facts_prob"), "extraction": ()}

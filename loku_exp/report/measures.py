@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from loku_exp.record_schema import Record
-from loku_exp.verdict import SIGNIFICANT
+from loku_exp.results.schema import Record
+from loku_exp.results.verdict import SIGNIFICANT
 
 Kind = Literal["questions", "extraction", "other"]
 Values = dict[str, float]

@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from loku_exp import __version__
-from loku_exp.cache import write_text
 from loku_exp.errors import UserError
 from loku_exp.report import answer, ends, matched, means, paths, tables
 from loku_exp.report.collect import Collection, Run
@@ -18,6 +17,7 @@ from loku_exp.report.formats import write_tables
 from loku_exp.report.groups import Arm, Group, group_runs
 from loku_exp.report.samples import Sample, samples
 from loku_exp.report.tables import Table
+from loku_exp.runtime.cache import write_text
 
 PAGE = "report.html"
 PLOTS = {

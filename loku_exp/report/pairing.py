@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from loku_exp import results
+from loku_exp.config.components import nearest
 from loku_exp.errors import UserError
-from loku_exp.record_schema import Record
 from loku_exp.report.samples import Row, read_examples
-from loku_exp.signatures import nearest
+from loku_exp.results import files as results
+from loku_exp.results.schema import Record
 
 SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
 Pairs = list[tuple[Row, Row]]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loku_exp import results
 from loku_exp.errors import UserError
 from loku_exp.report.collect import Run
+from loku_exp.results import files as results
 
 SHOWN = {"forget": 3, "retain": 2}
 WIDTH = 280  # characters of a text that are shown

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from loku_exp.report.collect import Run
 from loku_exp.report.sharing import ROWS_OF_UNIT
-from loku_exp.table import SETS
+from loku_exp.results.table import SETS
 
 SAME = 0.005  # metrics of one model may differ by this between machines
 

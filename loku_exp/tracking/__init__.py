@@ -7,8 +7,8 @@ anything, and whatever goes wrong with it costs one warning, never the run.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from loku_exp.events import followed_by
-from loku_exp.schema import TrackingConfig
+from loku_exp.config.schema import TrackingConfig
+from loku_exp.runtime.events import followed_by
 from loku_exp.tracking.tensorboard import TensorBoard
 from loku_exp.tracking.tracker import Tracker
 from loku_exp.tracking.wandb import Wandb

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from loku_exp import results
-from loku_exp.events import Begun
-from loku_exp.record import Record
+from loku_exp.results import files as results
+from loku_exp.runtime.events import Begun
+from loku_exp.stages.record import Record
 from loku_exp.tracking.tracker import Tracker, samples
 
 

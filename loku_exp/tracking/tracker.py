@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loku_exp import results
-from loku_exp.events import Begun, Event, Finished, Measured, Updated
-from loku_exp.record import Record
-from loku_exp.schema import TrackingConfig
+from loku_exp.config.schema import TrackingConfig
+from loku_exp.results import files as results
+from loku_exp.runtime.events import Begun, Event, Finished, Measured, Updated
+from loku_exp.stages.record import Record
 
 log = logging.getLogger(__name__)
 

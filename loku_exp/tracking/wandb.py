@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from loku_exp.cache import digest
-from loku_exp.events import Begun
-from loku_exp.record import Record
-from loku_exp.schema import Config, TrackingConfig
-from loku_exp.table import header_and_rows
+from loku_exp.config.schema import Config, TrackingConfig
+from loku_exp.results.table import header_and_rows
+from loku_exp.runtime.cache import digest
+from loku_exp.runtime.events import Begun
+from loku_exp.stages.record import Record
 from loku_exp.tracking.tracker import Tracker, one_line, samples
 
 log = logging.getLogger(__name__)

@@ -3,13 +3,13 @@
 import pytest
 from transformers import AutoTokenizer
 
-from loku_exp.compose import compose_config
+from loku_exp.config.compose import compose_config
 from loku_exp.data.corpus import Template
 from loku_exp.data.qa import QA, encode
 from loku_exp.data.records import IGNORED
 from loku_exp.data.tofu import load
 from loku_exp.errors import DataError
-from loku_exp.evaluation.published import read_log
+from loku_exp.evaluation.tofu.published_log import read_log
 
 LOGS = [
     ("forget01", "retain99"),

@@ -16,7 +16,7 @@ from loku_exp.data.overlap import overlaps
 from loku_exp.data.tdec import load, problems
 from loku_exp.data.text import token_map_digest
 from loku_exp.errors import DataError
-from loku_exp.tokenizer import train_tokenizer
+from loku_exp.models.tokenizer import train_tokenizer
 from tests.data.tdec_folder import (
     ARRAY_ROWS,
     NO_TEMPLATE,

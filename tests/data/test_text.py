@@ -9,7 +9,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from loku_exp.data import text as text_module
-from loku_exp.data.tables import read_csv
 from loku_exp.data.text import (
     GPT2_TOKEN_MAP,
     Text,
@@ -19,8 +18,9 @@ from loku_exp.data.text import (
     pack,
     token_map_digest,
 )
+from loku_exp.data.text_files import read_csv
 from loku_exp.errors import DataError
-from loku_exp.tokenizer import train_tokenizer
+from loku_exp.models.tokenizer import train_tokenizer
 from tests.data.tdec_folder import NO_TEMPLATE, words
 
 TOKENIZER = train_tokenizer([words(200, seed) for seed in range(3)], 300)

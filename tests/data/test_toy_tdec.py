@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from loku_exp.data.toy_tdec import FORMS, load
-from loku_exp.tokenizer import train_tokenizer
+from loku_exp.models.tokenizer import train_tokenizer
 from tests.data.tdec_folder import NO_TEMPLATE
 
 TOY = {

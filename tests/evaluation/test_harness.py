@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from loku_exp.errors import ConfigError
-from loku_exp.evaluation import metrics
 from loku_exp.evaluation.harness import Evaluation, evaluate, standard_tasks
-from tests.evaluation.test_lm import language_model, tiny_suite
+from loku_exp.evaluation.tofu import metrics
+from tests.evaluation.lm.test_unlearn_lm import language_model, tiny_suite
 
 
 def by_hand(evaluation, name):
     """Recompute the metrics of a set from the losses of its scored texts, in plain Python."""
-    from tests.evaluation.test_lm import one_by_one
+    from tests.evaluation.lm.test_unlearn_lm import one_by_one
     from tests.helpers import tiny_records
 
     prob, truth, ratios = [], [], {}

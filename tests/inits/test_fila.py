@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loku_exp.inits.fila import fila, fila_official, low_rank
-from loku_exp.inits.layers import Importance, Layer
+from loku_exp.inits.interface import Importance, Layer
 from loku_exp.inits.vanilla import vanilla
 
 SCALING = 2.0

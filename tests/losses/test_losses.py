@@ -10,10 +10,10 @@ from torch import nn
 
 from loku_exp.data.batches import pad
 from loku_exp.data.records import IGNORED
-from loku_exp.losses.head import apply_term
-from loku_exp.losses.objectives import ga, gd, ihl
+from loku_exp.losses.builtin import ga, gd, ihl
 from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
+from loku_exp.models.head import apply_term
 from tests.helpers import random_sequence, tiny_model
 
 

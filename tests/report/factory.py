@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from loku_exp import results
-from loku_exp.record_schema import CurvePoint, ModelPart, Record, RunPart
+from loku_exp.results import files as results
+from loku_exp.results.schema import CurvePoint, ModelPart, Record, RunPart
 
 ROWS = {"forget01": 40, "forget05": 200, "forget10": 300}
 STRENGTH = {"ga": 1.6, "gd": 1.0, "ihl": 0.9}

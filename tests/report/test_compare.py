@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from loku_exp import results
 from loku_exp.errors import UserError
 from loku_exp.report.__main__ import main
 from loku_exp.report.compare import compare
+from loku_exp.results import files as results
 from tests.report.factory import edit, tdec, tofu
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from loku_exp import results
 from loku_exp.errors import UserError
 from loku_exp.report.__main__ import main
 from loku_exp.report.collect import collect, select
 from loku_exp.report.drawing import STYLE, WIDTH
+from loku_exp.results import files as results
 from tests.report.factory import edit, tdec, tofu
 
 EVIL = "<script>alert('x')</script> & <b>bold</b>"

@@ -1,0 +1,105 @@
+"""What a command line asks for: one run, or the runs of a sweep."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loku_exp.config import grid
+from loku_exp.config.compose import Overrides, composed_from
+from loku_exp.errors import ConfigError
+
+# Hydra's own machinery for sweeps, which is not used here, and what to write instead.
+INSTEAD = {
+    "hydra/launcher": "launcher=processes | gpus | slurm",
+    "hydra.launcher": "launcher=processes | gpus | slurm, and launcher.<key>=...",
+    "hydra/sweeper": "python -m loku_exp.search for a search",
+    "hydra.sweeper": "key=a,b for values, pairs=[...] for what goes together",
+    "hydra.sweep": "output_dir=...",
+    "hydra.run": "output_dir=...",
+}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line asks for.
+
+    Attributes:
+        overrides: groups and keys, as typed.
+        multirun: whether they span a sweep.
+        config_dir: a folder of the user's own yaml.
+    """
+
+    overrides: Overrides
+    multirun: bool
+    config_dir: str | None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same, options first: Hydra does not understand options between overrides."""
+        options = ["--multirun"] if self.multirun else []
+        options += ["--config-dir", self.config_dir] if self.config_dir else []
+        return [*options, *self.overrides]
+
+    def jobs(self) -> list[Overrides]:
+        """Return the overrides of each job.
+
+        Raises:
+            ConfigError: an override cannot be read, or belongs to Hydra's own sweeps.
+        """
+        if not self.multirun:
+            if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
+                raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
+            return [self.overrides]
+        parsed = grid.parse(self.overrides)
+        _check_own_sweeps([override.get_key_element() for override in parsed])
+        fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+        for override in parsed:
+            if override.get_key_element() == "experiment" and override.is_sweep_override():
+                self._check_no_grid(list(override.sweep_string_iterator()))
+        params, pairs = _preset_grid(fixed, self.config_dir)
+        return grid.expand(self.overrides, params, pairs)
+
+    def _check_no_grid(self, presets: list[str]) -> None:
+        """Check that presets that are swept over span no sweeps themselves."""
+        for preset in presets:
+            if any(_preset_grid([f"experiment={preset}"], self.config_dir)):
+                raise ConfigError(
+                    f"experiment={preset}: it has a grid of its own, so it cannot be one value of a sweep; "
+                    "give each such preset its own command"
+                )
+
+
+def read_command_line(arguments: list[str]) -> CommandLine | None:
+    """Return what a command line asks for; None where Hydra is to answer (``--help``, ``--cfg``)."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("overrides", nargs="*")
+    known, other = parser.parse_known_intermixed_args(arguments)
+    return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)
+
+
+def _check_own_sweeps(keys: list[str]) -> None:
+    problems = [
+        f"{key}: sweeps are run by loku_exp itself, not by Hydra's plugins; use {instead}"
+        for key in keys
+        for prefix, instead in INSTEAD.items()
+        if f"{key.lstrip('+~')}.".startswith(f"{prefix}.") and "sweeper.params" not in key
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _preset_grid(overrides: Overrides, config_dir: str | None) -> tuple[dict[str, Any], Any]:
+    """Return grid and pairs that presets bring; none where composing fails, which a rehearsal explains."""
+    try:
+        composed = composed_from(overrides, config_dir, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        return {}, []
+    params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
+    pairs = composed.pairs
+    return dict(params), OmegaConf.to_container(pairs) if OmegaConf.is_config(pairs) else pairs

@@ -1,0 +1,190 @@
+"""Check the knobs of a `_target_` against its function's signature, without importing it.
+
+A loss or a suite imports torch and friends, seconds of work; a typo should not cost that. So the
+signature is read from the source. Only where the source does not define the function (it is
+re-exported, decorated, or compiled) the module is imported.
+"""
+
+import ast
+import builtins
+import difflib
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from loku_exp.runtime import knobs
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A keyword-only parameter of a component, set in the configuration."""
+
+    name: str
+    annotation: Any
+    required: bool
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a component takes: positional inputs from the program, knobs from the configuration."""
+
+    inputs: tuple[str, ...]
+    knobs: tuple[Knob, ...]
+    takes_any_knob: bool
+
+
+class TargetError(ValueError):
+    """A `_target_` that names no function."""
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest candidate, or an empty string."""
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def read_signature(target: str) -> Signature:
+    """Return the signature of a dotted function name.
+
+    Raises:
+        TargetError: there is no such module or function; the message names a near one.
+    """
+    module_name, _, function_name = target.rpartition(".")
+    for node in _source(module_name, target).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function_name:
+            if node.decorator_list:
+                break
+            return _from_source(node)
+    return _from_function(_import(module_name, function_name))
+
+
+def problems(
+    section: str, target: str, values: dict[str, Any], given: tuple[str, ...] | None = None
+) -> list[str]:
+    """Return what is wrong with the inputs and knobs of one component, one line each.
+
+    Args:
+        section: where it stands in the configuration, e.g. ``loss``.
+        target: its dotted function name.
+        values: the knobs set in the configuration.
+        given: inputs the program can give it, the first of which it must take; None: not checked.
+    """
+    try:
+        signature = read_signature(target)
+    except TargetError as error:
+        return [f"{section}._target_={target}: {error}"]
+    known = {knob.name: knob for knob in signature.knobs}
+    found = _input_problems(section, target, signature, given) if given else []
+    for name, value in values.items():
+        if name in known:
+            found += _type_problems(f"{section}.{name}", value, known[name].annotation)
+        elif not signature.takes_any_knob:
+            hint = nearest(name, known) or f"; it has {', '.join(known) or 'none'}"
+            hint += f"; to remove it: ~{section}.{name}"
+            found.append(f"{section}.{name}: {target} has no such knob{hint}")
+    found += [
+        f"{section}.{knob.name}: {target} needs it; add {section}.{knob.name}=..."
+        for knob in signature.knobs
+        if knob.required and knob.name not in values
+    ]
+    return found
+
+
+def _input_problems(
+    section: str, target: str, signature: Signature, given: tuple[str, ...]
+) -> list[str]:
+    found = [
+        f"{section}._target_={target}: nothing is given for its argument '{name}'; a {section} may take "
+        f"{' and '.join(given)}, and knobs must be keyword-only (behind a *)"
+        for name in signature.inputs
+        if name not in given
+    ]
+    if given[0] not in signature.inputs:
+        found.append(f"{section}._target_={target}: a {section} must take '{given[0]}'")
+    return found
+
+
+def describe(detail: Any) -> str:
+    """Return one error of pydantic as a rule in words, e.g. ``should be greater than 0``."""
+    return str(detail["msg"]).removeprefix("Input ").removeprefix("Value error, ")
+
+
+def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
+    if annotation is None:
+        return []
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        return [f"{key}={value!r}: {describe(error.errors()[0])}"]
+    return []
+
+
+def _source(module_name: str, target: str) -> ast.Module:
+    if not module_name:
+        raise TargetError(f"'{target}' is not a dotted name like mypackage.my_function")
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError) as error:
+        raise TargetError(f"cannot find module '{module_name}' ({error})") from error
+    if spec is None:
+        raise TargetError(f"cannot find module '{module_name}'; is it installed, or on PYTHONPATH?")
+    if not spec.origin or not spec.origin.endswith(".py"):
+        return ast.Module([], [])
+    with open(spec.origin, encoding="utf-8") as file:
+        return ast.parse(file.read())
+
+
+def _from_source(node: ast.FunctionDef) -> Signature:
+    arguments = node.args
+    return Signature(
+        inputs=tuple(argument.arg for argument in arguments.posonlyargs + arguments.args),
+        knobs=tuple(
+            Knob(argument.arg, _evaluate(argument.annotation), default is None)
+            for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        ),
+        takes_any_knob=arguments.kwarg is not None,
+    )
+
+
+def _evaluate(annotation: ast.expr | None) -> Any:
+    """Return the type an annotation names, or None where it is not one of ours or of typing's."""
+    names = vars(builtins) | vars(typing) | vars(knobs)
+    try:
+        return eval(ast.unparse(annotation), {}, names) if annotation else None
+    except (NameError, AttributeError):
+        return None
+
+
+def _import(module_name: str, function_name: str) -> Any:
+    module = importlib.import_module(module_name)
+    function = getattr(module, function_name, None)
+    if callable(function):
+        return function
+    public = [name for name in vars(module) if not name.startswith("_")]
+    hint = nearest(function_name, public)
+    raise TargetError(f"module '{module_name}' has no function '{function_name}'{hint}")
+
+
+def _from_function(function: Any) -> Signature:
+    parameters = inspect.signature(function).parameters.values()
+    return Signature(
+        inputs=tuple(
+            p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ),
+        knobs=tuple(
+            Knob(
+                p.name,
+                p.annotation if isinstance(p.annotation, type) else None,
+                p.default is p.empty,
+            )
+            for p in parameters
+            if p.kind == p.KEYWORD_ONLY
+        ),
+        takes_any_knob=any(p.kind == p.VAR_KEYWORD for p in parameters),
+    )

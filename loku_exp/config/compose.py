@@ -1,0 +1,165 @@
+"""Where the yaml lies, and a rehearsal of a command line that reports every mistake at once.
+
+Hydra stops at the first mistake. The rehearsal composes the same command line piece by piece, so a
+user sees all of them, each with the nearest valid name, before anything is imported or made.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loku_exp.config.components import nearest
+from loku_exp.config.rules import parse
+from loku_exp.config.schema import Config
+from loku_exp.errors import ConfigError
+
+Overrides = list[str]
+
+
+def conf_dir() -> Path:
+    """Return the folder of the yaml files: inside an installed wheel, beside a checkout."""
+    package = Path(__file__).parents[1].resolve()
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register_resolvers() -> None:
+    """Make ``${mul:a,b}`` and ``${inside:folder,name}`` known to OmegaConf; null where a part is missing.
+
+    A factor that is not a positive number counts as missing.
+    """
+
+    def mul(a: Any, b: Any) -> Any:
+        numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
+        return a * b if numbers and a > 0 and b > 0 else None
+
+    def inside(folder: str | None, name: str) -> str | None:
+        return f"{folder}/{name}" if folder else None
+
+    OmegaConf.register_new_resolver("mul", mul, replace=True)
+    OmegaConf.register_new_resolver("inside", inside, replace=True)
+
+
+def compose_config(overrides: Overrides, config_dir: str | None = None) -> Config:
+    """Compose and parse one configuration; for tests and other programs.
+
+    Raises:
+        ConfigError: with every problem of the command line and of the configuration.
+    """
+    (config,) = compose_all([overrides], config_dir)
+    return config
+
+
+def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Config]:
+    """Compose and parse the configurations of several jobs.
+
+    Raises:
+        ConfigError: with every problem of every job; an override that many jobs share is refused once.
+    """
+    configs, found = [], dict[str, None]()
+    refused: Overrides = []
+    for job in jobs:
+        config, problems = _rehearse(
+            [override for override in job if override not in refused], config_dir, refused
+        )
+        found |= dict.fromkeys(problems)
+        configs += [config] if config else []
+    if found:
+        raise ConfigError(list(found))
+    return configs
+
+
+def rehearse(overrides: Overrides, config_dir: str | None = None) -> list[str]:
+    """Return all problems of one job's overrides; an empty list means it can start."""
+    return _rehearse(overrides, config_dir, [])[1]
+
+
+def _rehearse(
+    overrides: Overrides, config_dir: str | None, refused: Overrides
+) -> tuple[Config | None, list[str]]:
+    """Return one job's configuration and its problems; overrides that Hydra refuses go to `refused`."""
+    problems: list[str] = []
+    good: Overrides = []
+    try:
+        container = _container(overrides, config_dir)
+    except (HydraException, OmegaConfBaseException):
+        # Groups first: a wrong model=... should not make its dataset's keys look wrong too.
+        for override in sorted(overrides, key=lambda text: "." in text.split("=")[0]):
+            try:
+                container = _container([*good, override], config_dir)
+                good.append(override)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(_explain(override, error, good, config_dir))
+                refused.append(override)
+        container = _container(good, config_dir)
+    try:
+        return parse(container), problems
+    except ConfigError as error:
+        found = [_with_choices(problem, config_dir) for problem in error.problems]
+        return None, problems + found
+
+
+def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
+    container: Any = OmegaConf.to_container(composed_from(overrides, config_dir), resolve=True)
+    return container
+
+
+def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) -> Any:
+    """Return what Hydra composes of overrides, unchecked."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    Plugins.instance()
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="loku_exp"):
+        return compose("config", overrides=[*search, *overrides], **options)
+
+
+def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:
+    """Return one line for an override that Hydra refuses, with the nearest valid name."""
+    key, _, value = override.lstrip("+~").partition("=")
+    options = _options(key, config_dir)
+    if options and value not in options:
+        hint = nearest(value, options)
+        return f"{key}={value}: no such {key}; choose one of {', '.join(options)}{hint}"
+    if "ambiguous" in str(error).lower():
+        return f"{override}: several values make a sweep; add -m (--multirun)"
+    valid = list(_keys(_container(good, config_dir)))
+    if key not in valid and re.fullmatch(r"[\w.@/]+", key):
+        return f"{key}: no such key{nearest(key, [*valid, *_groups(config_dir)])}"
+    return f"{override}: {str(error).splitlines()[0]}"
+
+
+def _with_choices(problem: str, config_dir: str | None) -> str:
+    """Add the options to the complaint about a group that was not chosen."""
+    key, _, complaint = problem.partition(": ")
+    options = _options(key, config_dir) if complaint.startswith("not set") else []
+    return f"{key}: not chosen; add {key}={' | '.join(options)}" if options else problem
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+
+
+def _groups(config_dir: str | None) -> list[str]:
+    return [p.name for folder in _folders(config_dir) for p in folder.iterdir() if p.is_dir()]
+
+
+def _options(group: str, config_dir: str | None) -> list[str]:
+    names = {
+        path.stem for folder in _folders(config_dir) for path in (folder / group).glob("*.yaml")
+    }
+    return sorted(names)
+
+
+def _keys(node: Any, prefix: str = "") -> Any:
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")

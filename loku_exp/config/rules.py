@@ -1,0 +1,225 @@
+"""The one place where a configuration is judged.
+
+Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or raises one
+`ConfigError` that lists everything wrong with it. Nothing heavy is imported here.
+"""
+
+import importlib
+import importlib.util
+from typing import Any
+
+from pydantic import ValidationError
+
+from loku_exp.config import components as signatures
+from loku_exp.config.schema import (
+    Component,
+    Config,
+    DatasetConfig,
+    EvaluationConfig,
+    OptimizationConfig,
+)
+from loku_exp.errors import ConfigError
+from loku_exp.runtime import distributed as parallel
+
+GIVEN = {"loss": ("forget", "retain"), "init": ("layers", "fisher")}  # what the program hands over
+TARGET_IS_BASE = (
+    "target.path={path} is also the base in model.path, so reference.source=train would make the reference "
+    "from a model that knows the forget set. Give the model before it was fine-tuned in model.path, or a "
+    "reference: reference.source=path reference.path=DIR (weights that never saw the forget set), "
+    "reference.source=log (a published log), or reference.source=none"
+)
+
+
+def parse(container: dict[str, Any]) -> Config:
+    """Turn a composed, resolved configuration into a `Config`.
+
+    Args:
+        container: plain dictionaries, as from ``OmegaConf.to_container(cfg, resolve=True)``.
+
+    Raises:
+        ConfigError: with every problem found, each naming key, value and rule.
+    """
+    problems = component_problems(container)
+    try:
+        config = Config.model_validate(container)
+    except ValidationError as error:
+        problems = [_schema_problem(detail) for detail in error.errors()] + problems
+    else:
+        problems += cross_field_problems(config)
+        if not problems:
+            problems += dataset_problems(config.dataset)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def component_problems(container: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the knobs of losses, inits, datasets and suites."""
+    problems = []
+    sections: dict[str, type[Component]] = {
+        "loss": Component,
+        "init": Component,
+        "dataset": DatasetConfig,
+        "evaluation": EvaluationConfig,
+    }
+    for name, section in sections.items():
+        node = container.get(name)
+        if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+            own = {field.alias or key for key, field in section.model_fields.items()}
+            knobs = {key: value for key, value in node.items() if key not in own}
+            problems += signatures.problems(name, node["_target_"], knobs, GIVEN.get(name))
+    return problems
+
+
+def dataset_problems(dataset: DatasetConfig) -> list[str]:
+    """Return what the dataset's own module finds wrong, if it offers ``problems(**knobs)``."""
+    module = importlib.import_module(dataset.target.rpartition(".")[0])
+    check = getattr(module, "problems", None)
+    return check(**dataset.knobs) if check else []
+
+
+def cross_field_problems(config: Config) -> list[str]:
+    """Return violated rules that concern more than one key."""
+    problems = []
+    optimisations: dict[str, OptimizationConfig] = {
+        "training": config.training,
+        "model.finetuning": config.model.finetuning,
+    }
+    for name, node in optimisations.items():
+        if node.batch_size != "all" and node.batch_size % node.micro_batch_size:
+            problems.append(
+                f"{name}.micro_batch_size={node.micro_batch_size} must divide "
+                f"{name}.batch_size={node.batch_size}"
+            )
+    if config.training.batch_size == "all" and config.training.reduction == "micro_batch":
+        problems.append(
+            "training.batch_size=all needs training.reduction=update: the split into micro-batches would "
+            "change numbers otherwise"
+        )
+    if config.training.retain_batch_size and config.training.reduction == "micro_batch":
+        problems.append("training.retain_batch_size needs training.reduction=update")
+    problems += _adapter_problems(config)
+    problems += _reference_problems(config)
+    if parallel.size() > 1 and ":" in config.device:
+        problems.append(
+            f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
+            "device out, or set device=cpu"
+        )
+    if config.parallel == "fsdp2" and config.unlearn:
+        problems += _sharding_problems(config)
+    if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
+        problems.append(
+            "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"
+        )
+    if config.launcher.kind == "slurm" and importlib.util.find_spec("submitit") is None:
+        problems.append(
+            "launcher=slurm needs the package submitit: pip install 'loku_exp[slurm]'; without a "
+            "cluster use launcher=processes or launcher=gpus"
+        )
+    if config.model.weights == "pretrained" and not config.model.path:
+        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
+    if config.model.weights == "random" and not config.model.architecture:
+        problems.append(
+            f"model.weights=random needs model.architecture; {config.model.name} has none"
+        )
+    if config.model.tokenizer is None and config.model.vocabulary is None:
+        problems.append(
+            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _sharding_problems(config: Config) -> list[str]:
+    problems = []
+    if parallel.size() == 1:
+        problems.append(
+            "parallel=fsdp2 shards over several processes and this is one; start it with torchrun "
+            "--standalone --nproc-per-node N -m loku_exp ..., or leave it out"
+        )
+    if config.device == "cpu":
+        problems.append("parallel=fsdp2 needs GPUs; device=cpu has parallel=ddp")
+    if config.training.stop is not None:
+        problems.append(
+            "parallel=fsdp2 has no stop rule: no process has the whole model to check; set "
+            "training.stop=null, or parallel=ddp"
+        )
+    return problems
+
+
+def _reference_problems(config: Config) -> list[str]:
+    problems = []
+    needs_path = config.reference.source in ("path", "log")
+    if needs_path and not config.reference.path:
+        problems.append(
+            f"reference.source={config.reference.source} needs reference.path=..., or use "
+            "reference.source=train to make the reference here, reference.source=none for none"
+        )
+    if not needs_path and config.reference.path:
+        problems.append(
+            f"reference.path={config.reference.path} is not used with reference.source="
+            f"{config.reference.source}; set reference.source=path (weights) or log (published log)"
+        )
+    trained = config.reference.source == "train" and config.model.weights == "pretrained"
+    if trained and config.target.path is not None and config.target.path == config.model.path:
+        problems.append(TARGET_IS_BASE.format(path=config.target.path))
+    truth_ratio = config.evaluation.knobs.get("truth_ratio", "geometric")
+    if config.reference.source == "log" and truth_ratio != "geometric":
+        problems.append(
+            f"evaluation.truth_ratio={truth_ratio}: a published log (reference.source=log) is scored with "
+            "the geometric one, and the two would not compare; set evaluation.truth_ratio=geometric"
+        )
+    return problems
+
+
+def _adapter_problems(config: Config) -> list[str]:
+    lora, init = config.lora, config.init
+    values = {
+        "rank": lora.rank,
+        "alpha": lora.alpha,
+        "dropout": lora.dropout,
+        "targets": lora.targets,
+    }
+    if not lora.enabled:
+        problems = [
+            f"lora.{key}={value}: lora=none trains all weights and has no {key}; remove one of the two"
+            for key, value in values.items()
+            if value is not None
+        ]
+        if init is not None:
+            problems.append(
+                f"init={init.name} initialises an adapter and lora=none has none; set init=none"
+            )
+        return problems
+    problems = [f"lora.{key} is not set" for key, value in values.items() if value is None]
+    if init is None:
+        problems.append("init=none leaves the adapter without an initialisation; use init=vanilla")
+    known = config.model.lora_targets
+    if lora.targets is not None and lora.targets not in known:
+        hint = signatures.nearest(lora.targets, known)
+        problems.append(
+            f"lora.targets={lora.targets}: {config.model.name} has {', '.join(known)}{hint}"
+        )
+    return problems
+
+
+def _schema_problem(detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such key{signatures.nearest(location[-1], _fields_at(location[:-1]))}"
+    if detail["type"] == "missing":
+        return f"{key}: not set; add {key}=..."
+    value = detail["input"]
+    return (
+        f"{key}={value if isinstance(value, str) else repr(value)}: {signatures.describe(detail)}"
+    )
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """Return the valid keys of the section a location leads to."""
+    section: Any = Config
+    for part in location:
+        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
+        section = field.annotation if field else None
+    fields = section.model_fields if hasattr(section, "model_fields") else {}
+    return [field.alias or name for name, field in fields.items()]

@@ -1,0 +1,149 @@
+"""lm-eval's nine tasks of general ability under their own names, on the hub's data or a local copy.
+
+A local copy is a file ``<task>.jsonl`` (or .json, .csv, .parquet) whose rows have the hub's columns.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml  # private: test_ability_stock.py guards it
+
+from loku_exp.errors import DataError
+from loku_exp.evaluation.ability.data_files import SUFFIXES, Row, read_rows, require
+
+log = logging.getLogger(__name__)
+
+STOCK_FILES = {
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "copa": "super_glue/copa/default.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "lambada_openai": "lambada/lambada_openai.yaml",
+    "mathqa": "mathqa/mathqa.yaml",
+    "piqa": "piqa/piqa.yaml",
+    "pubmedqa": "pubmedqa/pubmedqa.yaml",
+    "winogrande": "winogrande/default.yaml",
+}
+"""By task: where lm-eval describes it."""
+
+COLUMNS = {
+    "arc_easy": ("question", "choices", "answerKey"),
+    "arc_challenge": ("question", "choices", "answerKey"),
+    "copa": ("premise", "choice1", "choice2", "question", "label"),
+    "hellaswag": ("ctx", "ctx_a", "ctx_b", "activity_label", "endings", "label"),
+    "lambada_openai": ("text",),
+    "mathqa": ("Problem", "options", "correct"),
+    "piqa": ("goal", "sol1", "sol2", "label"),
+    "pubmedqa": ("QUESTION", "CONTEXTS", "final_decision"),
+    "winogrande": ("sentence", "option1", "option2", "answer"),
+}
+"""By task: the hub's columns that its prompts and labels are made of."""
+
+LOCAL_ONLY = {
+    "pubmedqa": "its hub data set is a loading script, which `datasets` no longer runs, so this task "
+    "works from a local file only",
+}
+"""By task: why the hub does not do."""
+
+Unavailable = (OSError, ValueError, RuntimeError)
+"""What `datasets` raises where data cannot be had."""
+
+
+class LocalStockTask(ConfigurableTask):
+    """A task of lm-eval as its yaml describes it, on other rows of the same schema.
+
+    Args:
+        name: of the task.
+        rows: the documents; all of them are evaluated.
+
+    Raises:
+        DataError: a column holds values of different types.
+    """
+
+    def __init__(self, name: str, rows: list[Row]):
+        self.rows = rows
+        config = stock_config(name)
+        config.pop("tag", None)
+        for split in ("training_split", "validation_split"):
+            config[split] = None
+        super().__init__(config=config | {"test_split": "test"})
+
+    def download(self, *_: Any, **__: Any) -> None:
+        """Make the documents from the rows."""
+        try:
+            documents = datasets.Dataset.from_list([row.values for row in self.rows])
+        except (TypeError, ValueError) as error:  # pyarrow's are among them
+            raise DataError(
+                f"{self.config.task}: the rows from {self.rows[0].place} on do not fit one table "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        self.dataset = datasets.DatasetDict({"test": documents})
+
+
+def stock_config(name: str) -> dict[str, Any]:
+    """Return what lm-eval's yaml says of a task, its functions resolved."""
+    return load_yaml(_folder() / STOCK_FILES[name])
+
+
+def stock_manager() -> TaskManager:
+    """Return a task manager that knows the nine tasks; indexing all of lm-eval takes 10 s."""
+    folders = sorted({str((_folder() / file).parent) for file in STOCK_FILES.values()})
+    return TaskManager(include_defaults=False, include_path=list(folders))
+
+
+def local_rows(name: str, data_dir: Path | None) -> list[Row] | None:
+    """Return a local copy of a task's data, or None.
+
+    A file of that name whose first row lacks one of the hub's columns is another data set (see
+    `loku_exp.evaluation.ability.local`) and is not taken.
+
+    Raises:
+        DataError: a row is malformed, or two files hold the same task.
+    """
+    if data_dir is None:
+        return None
+    found = {}
+    for file in (data_dir / f"{name}{suffix}" for suffix in SUFFIXES):
+        if file.is_file():
+            rows = read_rows(file)
+            if set(COLUMNS[name]) <= rows[0].values.keys():
+                require(rows, COLUMNS[name])
+                found[file.name] = rows
+    if len(found) > 1:
+        raise DataError(f"{data_dir}: {' and '.join(found)} hold the same task; keep one of them")
+    return next(iter(found.values()), None)
+
+
+def stock_task(name: str, data_dir: Path | None, manager: TaskManager) -> Any:
+    """Return a task of lm-eval, on a local copy of its data where there is one, else the hub's.
+
+    Raises:
+        DataError: a local copy is malformed.
+        OSError, ValueError, RuntimeError: as `datasets` raises them; the hub's data cannot be had.
+    """
+    rows = local_rows(name, data_dir)
+    if rows is not None:
+        log.info("%s: %d rows of %s", name, len(rows), data_dir)
+        return LocalStockTask(name, rows)
+    return manager.load([name])["tasks"][name]
+
+
+def reason(name: str, error: Exception, data_dir: Path | None) -> str:
+    """Return why a task is missing: the first line of the error, and what else is known."""
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    if name in LOCAL_ONLY:
+        said += f"; {LOCAL_ONLY[name]}"
+    task = name.removesuffix("_predecessor")
+    for file in (f"{task}{suffix}" for suffix in SUFFIXES):
+        if task in COLUMNS and data_dir is not None and (data_dir / file).is_file():
+            said += f"; {file} lacks the hub's columns ({', '.join(COLUMNS[task])})"
+    return said
+
+
+def _folder() -> Path:
+    return Path(lm_eval.tasks.__file__).parent

@@ -1,0 +1,142 @@
+"""Whether texts count as forgotten: EL_n and MA below those of unseen text; the cheapest exact answer.
+
+A check reads the texts batch by batch and ends as soon as the answer is certain. MA comes first, with the
+whole output head for few tokens only (`screening`): once the right guesses so far already make the mean
+too large, no more text is read. Only below it is EL asked for, and first its lower bound, which needs no
+decoding; then texts are decoded, the most extractable first, until their sum and the others' bounds make
+the mean too large.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from loku_exp.data.batches import pad, to_device
+from loku_exp.data.records import Sequence
+from loku_exp.evaluation.lm.wavefront import DECODE_BYTES, greedy_continuations
+from loku_exp.evaluation.tdec.metrics import (
+    Greedy,
+    continuations,
+    extraction_bound,
+    extraction_likelihood,
+    memorisation_accuracy,
+    wanted,
+)
+from loku_exp.evaluation.tdec.screening import guesses
+
+BATCH = 8  # texts read between two looks at the sum
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Below both, strictly, a set of texts counts as forgotten.
+
+    Attributes:
+        n: size of n-grams of EL.
+        el: largest mean EL_n.
+        ma: largest mean MA.
+        el_error: standard error of `el`, 0 where it is given.
+        ma_error: standard error of `ma`.
+        texts: number of unseen texts they were measured on; 0 where they are given.
+    """
+
+    n: int
+    el: float
+    ma: float
+    el_error: float = 0.0
+    ma_error: float = 0.0
+    texts: int = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        forgotten: whether both means are below their thresholds.
+        ma: mean MA; a lower bound where `decided_by` is ``ma``.
+        el: mean EL_n; a lower bound where `decided_by` is ``el bound`` or ``el``, None where not asked.
+        decided_by: ``ma``, ``el bound``, ``el``, or ``both`` (then both are exact).
+    """
+
+    forgotten: bool
+    ma: float
+    el: float | None
+    decided_by: str
+
+
+@torch.no_grad()
+def check(
+    model: Any,
+    texts: list[Ids],
+    thresholds: Thresholds,
+    end_of_text: int | None = None,
+    decode_bytes: int = DECODE_BYTES,
+) -> Check:
+    """Return whether a model has forgotten texts.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        texts: the forget set as ids.
+        thresholds: to be below of.
+        end_of_text: see `continuations`.
+        decode_bytes: key-value cache that continuations decoded together may take.
+    """
+    count, most = len(texts), thresholds.ma * len(texts)
+    guessed: list[list[int]] = []
+    total = 0.0
+    for start in range(0, count, BATCH):
+        batch = [Sequence(ids, ids) for ids in texts[start : start + BATCH]]
+        argmax = guesses(model, to_device(pad(batch), model.device))
+        guessed += argmax
+        pairs = zip(texts[start : start + BATCH], argmax, strict=True)
+        total += sum(memorisation_accuracy(ids, guess) for ids, guess in pairs)
+        if total >= most:
+            return Check(False, total / count, None, "ma")
+    ma = total / count
+    bounds = [
+        extraction_bound(ids, guess, thresholds.n)
+        for ids, guess in zip(texts, guessed, strict=True)
+    ]
+    if end_of_text is None and sum(bounds) >= thresholds.el * count:
+        return Check(False, ma, sum(bounds) / count, "el bound")
+    order = sorted(range(count), key=lambda i: -bounds[i])
+    found, remaining = 0.0, sum(bounds) if end_of_text is None else 0.0
+    for start in range(0, count, BATCH):
+        indices = order[start : start + BATCH]
+        chosen = [texts[i] for i in indices]
+        answers = greedy_continuations(
+            model, chosen, lambda ids, guess: wanted(ids, guess, thresholds.n), decode_bytes
+        )
+        for i, ids, answer in zip(indices, chosen, answers, strict=True):
+            found += _likelihood(ids, answer, thresholds.n, end_of_text)
+            remaining -= bounds[i] if end_of_text is None else 0.0
+        last = start + BATCH >= count
+        if not last and found + remaining >= thresholds.el * count:
+            return Check(False, ma, (found + remaining) / count, "el")
+    forgotten = found / count < thresholds.el
+    return Check(forgotten, ma, found / count, "both")
+
+
+def would_flip(ma: float, el: float | None, thresholds: Thresholds) -> bool | None:
+    """Return whether thresholds one standard error lower or higher would give another answer.
+
+    Args:
+        ma: exact mean MA of the forget set.
+        el: exact mean EL_n of it, or None: then nothing can be said.
+        thresholds: with their errors.
+    """
+    if el is None:
+        return None
+    answers = {
+        ma < thresholds.ma + side * thresholds.ma_error
+        and el < thresholds.el + side * thresholds.el_error
+        for side in (-1, 0, 1)
+    }
+    return len(answers) > 1
+
+
+def _likelihood(ids: Ids, answer: Greedy, n: int, end_of_text: int | None) -> float:
+    return extraction_likelihood(ids, continuations(ids, answer, end_of_text), n)

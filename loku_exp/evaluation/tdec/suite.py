@@ -1,0 +1,205 @@
+"""TDEC's evaluation as lm-eval tasks: what can be extracted of four sets, and what else a model can.
+
+Formulas: `loku_exp.evaluation.tdec.metrics`. Per text: one teacher-forced pass, the continuations of the
+prefixes whose next token is wrong, and the challenge's own test, the exact last quarter from the quarter
+before it (50 tokens from 50 at length 200).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.errors import ConfigError
+from loku_exp.evaluation.ability.build import ability as abilities_of
+from loku_exp.evaluation.harness import Evaluation
+from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.tasks import OwnTask, Request
+from loku_exp.evaluation.tdec.metrics import (
+    Greedy,
+    continuations,
+    exact,
+    extraction_likelihood,
+    memorisation_accuracy,
+)
+from loku_exp.evaluation.tdec.perplexity import PerplexityTask
+from loku_exp.runtime.cache import digest
+from loku_exp.runtime.knobs import Counts
+
+SETS = ("forget", "sibling", "retain", "unseen")
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How extraction is scored.
+
+    Attributes:
+        n: sizes of n-grams of EL.
+        length: full length of a sequence; exact extraction is defined for those only.
+        end_of_text: id at which a continuation ends, or None to go on.
+        decode: ids to text.
+    """
+
+    n: tuple[int, ...]
+    length: int
+    end_of_text: int | None
+    decode: Decode
+
+    @property
+    def suffix(self) -> int:
+        """Tokens that exact extraction asks for: the last quarter."""
+        return self.length // 4
+
+
+class Suite:
+    """Extraction of four sets, and what else the model can; see `suite`."""
+
+    def __init__(self, records: Records, settings: Settings, abilities: list[Any], protocol: Any):
+        self.records = records
+        self.settings = settings
+        self.end_of_text = settings.end_of_text
+        self.abilities = abilities
+        self.protocol: dict[str, object] = protocol
+        self.shared_digest = digest(
+            {
+                name: [record.prompt for record in rows]
+                for name, rows in records.evaluation.items()
+                if name not in ("forget", "sibling", "retain")
+            }
+        )
+
+    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
+        """See `loku_exp.evaluation.suite.Suite`; nothing is compared with a reference row by row."""
+        sets = {name: rows for name, rows in self.records.evaluation.items() if name in SETS}
+        return [ExtractionTask(name, rows, self.settings, full) for name, rows in sets.items()]
+
+    def shared(self) -> list[Any]:
+        """See `loku_exp.evaluation.suite.Suite`."""
+        return [task for task in self.tasks(None) if task.config.task == "unseen"]
+
+
+def suite(
+    records: Records,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    n: Counts,
+    end_of_text: Literal["continue", "stop"],
+    ability: Literal["harness", "predecessor", "none"],
+    data_dir: str | None = None,
+    texts_dir: str | None = None,
+    skip_missing: bool = False,
+) -> Suite:
+    """Return the suite of TDEC over these records.
+
+    Args:
+        records: their evaluation sets are `SETS`; any other is text for a perplexity.
+        tokenizer: the model's.
+        max_length: the model's context in tokens.
+        n: sizes of n-grams of EL, one or several.
+        end_of_text: ``continue``: a continuation goes on after end-of-text (the definition); ``stop``: it
+            ends there and is filled up (the predecessor's code). They differ only where a model emits
+            end-of-text early.
+        ability: reasoning and dialogue tasks as lm-eval scores them, as the predecessor does, or none.
+        data_dir: local files of the reasoning tasks.
+        texts_dir: the predecessor's texts: LAMBADA, PubMedQA, dialogues.
+        skip_missing: leave out tasks whose data cannot be had; the result names them.
+
+    Raises:
+        ConfigError: data of a task cannot be had, or n is longer than the texts.
+    """
+    shortest = min(len(record.prompt) for record in records.forget)
+    if max(n) >= shortest:
+        raise ConfigError(
+            f"evaluation.n={max(n)}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
+            "texts longer than n"
+        )
+    sets = [rows for name, rows in records.evaluation.items() if name in SETS]
+    length = max(len(record.prompt) for rows in sets for record in rows)
+    stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
+    decode: Decode = tokenizer.decode  # type: ignore[assignment]
+    settings = Settings(tuple(sorted(n)), length, stop, decode)
+    texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
+    abilities: list[Any] = [PerplexityTask(name, rows) for name, rows in texts.items()]
+    protocol: dict[str, object] = {
+        "el_n": list(settings.n),
+        "end_of_text": end_of_text,
+        "ability": ability,
+        "scoring": "all tokens labelled",
+    }
+    if ability != "none":
+        further = abilities_of(
+            tokenizer,
+            max_length,
+            variant=ability,
+            data_dir=data_dir,
+            texts_dir=texts_dir,
+            skip_missing=skip_missing,
+        )
+        abilities += further.tasks
+        protocol["missing"] = further.missing
+    return Suite(records, settings, abilities, protocol)
+
+
+class ExtractionTask(OwnTask):
+    """One evaluation set.
+
+    Args:
+        name: of the set.
+        rows: its records.
+        settings: how it is scored.
+        full: whether to decode continuations, which EL and examples need.
+    """
+
+    def __init__(self, name: str, rows: list[Record], settings: Settings, full: bool):
+        self.rows = {record.row: record for record in rows}
+        self.settings = settings
+        self.full = full
+        suffix = settings.suffix
+        metrics = ["ma", "loss", f"exact{suffix}", f"exact{settings.length - suffix}"]
+        metrics += [f"el{n}" for n in settings.n] if full else []
+        documents = {row: (f"row {row}", "") for row in self.rows}
+        super().__init__(name, documents, dict.fromkeys(metrics, fmean), lower_is_better=metrics)
+
+    def requests(self, row: int) -> list[Request]:
+        """Ask for the continuations of all prefixes, and for the last quarter from the one before."""
+        ids, suffix = self.rows[row].prompt, self.settings.suffix
+        n = self.settings.n[0] if self.full else 0
+        shown = len(ids) - suffix
+        asked: list[Request] = [("greedy_suffixes", (f"row {row}", ids, n, shown))]
+        if len(ids) == self.settings.length:
+            last = ids[-2 * suffix :]
+            labels = (IGNORED,) * suffix + last[suffix:]
+            asked.append(("token_scores", (f"row {row}", Sequence(last, labels))))
+        return asked
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """Turn the answers about one text into its metrics."""
+        record, settings = self.rows[doc["row"]], self.settings
+        greedy: Greedy = results[0]
+        ids, suffix = record.prompt, settings.suffix
+        values: dict[str, Any] = {
+            "ma": memorisation_accuracy(ids, greedy.argmax),
+            "loss": greedy.loss,
+        }
+        if len(results) > 1:
+            scores: TokenScores = results[1]
+            values[f"exact{suffix}"] = float(all(scores.greedy))
+            values[f"exact{len(ids) - suffix}"] = float(exact(ids, greedy.argmax, suffix))
+        example = {"row": record.row, "group": record.group, "tokens": len(ids)} | values
+        if self.full:
+            known = continuations(ids, greedy, settings.end_of_text)
+            for n in settings.n:
+                if len(ids) > n:
+                    values[f"el{n}"] = extraction_likelihood(ids, known, n)
+            example |= values
+            cut = len(ids) - suffix
+            if cut in known:
+                example["prompt"] = settings.decode(list(ids[cut - suffix : cut]))
+                example["reference"] = settings.decode(list(ids[cut:]))
+                example["generation"] = settings.decode(list(known[cut]))
+        return values | {"n": example}  # aggregated to a count; the samples keep the example

@@ -1,0 +1,246 @@
+"""TOFU's evaluation as lm-eval tasks: four sets, forget quality, model utility.
+
+Per example: the loss of the answer, of its paraphrase and of the wrong answers, and one greedy
+generation. Formulas: `loku_exp.evaluation.tofu.metrics`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean
+from typing import Any, Literal
+
+from lm_eval.api.group import Group
+from rouge_score.rouge_scorer import RougeScorer
+from transformers import PreTrainedTokenizerBase
+
+from loku_exp.data.records import Record, Records
+from loku_exp.evaluation.harness import Evaluation
+from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.tasks import OwnTask, Request
+from loku_exp.evaluation.tofu import metrics
+from loku_exp.runtime.knobs import Count, Rows
+
+CHOICE_SETS = ("authors", "facts")  # their probability is that of a choice among four answers
+Decode = Callable[[list[int]], str]
+LogRatios = dict[int, float]
+"""log R by row id of the forget set: what forget quality compares."""
+
+
+def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
+    """Return log R of the forget rows from an evaluation."""
+    if evaluation is None:
+        return None
+    rows = [row for row in evaluation.examples if row["set"] == "forget"]
+    return {row["row"]: row["log_ratio"] for row in rows}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Builds the tasks of an evaluation; the settings are those of ``conf/evaluation/tofu.yaml``."""
+
+    records: Records
+    decode: Decode
+    rows: int | None
+    truth_ratio: Literal["geometric", "arithmetic"]
+    max_tokens: int
+    abilities: tuple[Any, ...] = ()
+    shared_digest: str = ""
+    end_of_text: int | None = None
+
+    @property
+    def protocol(self) -> dict[str, object]:
+        """See `loku_exp.evaluation.suite.Suite`."""
+        return {
+            "truth_ratio": self.truth_ratio,
+            "max_tokens": self.max_tokens,
+            "scoring": "answer and end-of-text labelled, loss per token",
+        }
+
+    def shared(self) -> list[Any]:
+        """See `loku_exp.evaluation.suite.Suite`; every set belongs to a forget split."""
+        return []
+
+    def sets(self) -> dict[str, list[Record]]:
+        """Return the evaluated records by set."""
+        return {name: rows[: self.rows] for name, rows in self.records.evaluation.items()}
+
+    def problems(self, max_length: int) -> list[str]:
+        """Return what does not fit: every prompt must leave room to answer, in the model's context."""
+        longest = max(len(record.prompt) for rows in self.sets().values() for record in rows)
+        if self.max_tokens > max_length:
+            return [
+                f"evaluation.max_tokens={self.max_tokens} exceeds the model's context of {max_length} "
+                "tokens; set it to at most that"
+            ]
+        if self.max_tokens <= longest:
+            return [
+                f"evaluation.max_tokens={self.max_tokens} counts prompt and generation together, and the "
+                f"longest prompt alone has {longest} tokens; set it to more"
+            ]
+        return []
+
+    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
+        """Return lm-eval tasks: one a set, and the group that makes model utility of them.
+
+        Args:
+            reference: evaluation of the reference, or None: no forget quality then.
+            full: False for the reduced suite, without ROUGE and so without model utility.
+        """
+        ratios = log_ratios(reference)
+        tasks = {
+            name: TofuTask(name, rows, self, ratios if name == "forget" else None, full)
+            for name, rows in self.sets().items()
+        }
+        if not full:
+            return list(tasks.values())
+        utility = ModelUtility("model_utility")
+        for name in metrics.UTILITY_SETS:
+            utility.add(tasks.pop(name))
+        return [*tasks.values(), utility]
+
+
+def suite(
+    records: Records,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    rows: Rows,
+    truth_ratio: Literal["geometric", "arithmetic"],
+    max_tokens: Count,
+) -> Suite:
+    """Return TOFU's suite over these records.
+
+    Args:
+        records: their evaluation sets are ``forget``, ``retain``, ``authors``, ``facts``.
+        tokenizer: the model's.
+        rows: first rows of each set, or ``all``. Published logs have 300.
+        truth_ratio: ``geometric`` as published, or ``arithmetic``.
+        max_tokens: prompt and generation together.
+    """
+
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[return-value]
+
+    return Suite(records, decode, None if rows == "all" else int(rows), truth_ratio, max_tokens)
+
+
+class TofuTask(OwnTask):
+    """One evaluation set.
+
+    Args:
+        name: the set; ``forget`` has its own truth ratio, ``authors`` and ``facts`` choices.
+        rows: its records.
+        suite: its settings.
+        reference: log R of the reference by row id, for forget quality.
+        generate: whether to generate and score with ROUGE.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: list[Record],
+        suite: Suite,
+        reference: LogRatios | None,
+        generate: bool,
+    ):
+        self.rows = {record.row: record for record in rows}
+        self.suite = suite
+        self.reference = reference
+        self.generate = generate
+        aggregations: dict[str, Any] = {"prob": fmean, "truth_ratio": fmean}
+        if generate:
+            aggregations["rouge"] = fmean
+        if reference is not None:
+            aggregations |= _comparisons(reference)
+        documents = {row: (record.question, record.reference) for row, record in self.rows.items()}
+        super().__init__(name, documents, aggregations)
+
+    def requests(self, row: int) -> list[Request]:
+        """Ask for the scores of all answers, and for one generation."""
+        record = self.rows[row]
+        texts = [record.answer, *record.alternatives["paraphrase"], *record.alternatives["wrong"]]
+        asked: list[Request] = [("token_scores", (record.question, text)) for text in texts]
+        if self.generate:
+            prompt = (record.question, record.prompt, self.suite.max_tokens)
+            asked.append(("generate_ids", prompt))
+        return asked
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """Turn the answers about one document into its metrics."""
+        record = self.rows[doc["row"]]
+        scores: list[TokenScores] = [
+            result for result in results if isinstance(result, TokenScores)
+        ]
+        answer, paraphrase, *wrong = (score.loss for score in scores)
+        log_r = metrics.log_ratio(paraphrase, wrong)
+        truth = metrics.arithmetic_log_ratio if self.suite.truth_ratio == "arithmetic" else None
+        values: dict[str, Any] = {
+            "prob": metrics.choice_probability(answer, wrong)
+            if self.config.task in CHOICE_SETS
+            else metrics.probability(answer),
+            "truth_ratio": metrics.truth_ratio(
+                truth(paraphrase, wrong) if truth else log_r, forget=self.config.task == "forget"
+            ),
+        }
+        example: dict[str, Any] = {
+            "row": record.row,
+            "group": record.group,
+            "tokens": len(scores[0].logprobs),
+            "loss": answer,
+            "log_ratio": log_r,
+        }
+        if self.generate:
+            example |= {"question": record.question, "reference": record.reference}
+            example["generation"] = self.suite.decode(results[-1])
+            values["rouge"] = rouge_recall(record.reference, example["generation"])
+        example |= values
+        if self.reference is not None:
+            values |= dict.fromkeys(_comparisons(self.reference), (record.row, log_r))
+        return values | {"n": example}  # aggregated to a count; the samples keep the example
+
+
+class ModelUtility(Group):
+    """The harmonic mean of nine numbers: probability, ROUGE and truth ratio on three sets."""
+
+    @property
+    def has_aggregation(self) -> bool:
+        """Tell lm-eval that this group has metrics of its own."""
+        return True
+
+    def aggregate(self, task_metrics: dict[str, Any]) -> Any:
+        """Return model utility, and the same of the retain set alone."""
+        nine = {
+            name: [task_metrics[name][f"{metric},none"] for metric in metrics.UTILITY_METRICS]
+            for name in metrics.UTILITY_SETS
+        }
+        return {
+            "alias": self.name,
+            "name": self.name,
+            "model_utility,none": metrics.model_utility(
+                [x for three in nine.values() for x in three]
+            ),
+            "model_utility_retain,none": metrics.model_utility(nine["retain"]),
+        }
+
+
+def rouge_recall(reference: str, generation: str) -> float:
+    """Return ROUGE-L recall with stemming: the share of the reference found in order."""
+    return float(_rouge().score(reference, generation)["rougeL"].recall)
+
+
+@cache
+def _rouge() -> RougeScorer:
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def _comparisons(reference: LogRatios) -> dict[str, Callable[[list[tuple[int, float]]], float]]:
+    """Return aggregations over (row, log R) that compare with the reference on the same rows."""
+
+    def pairs(values: list[tuple[int, float]]) -> tuple[list[float], list[float]]:
+        return [value for _, value in values], [reference[row] for row, _ in values]
+
+    return {
+        "quality": lambda values: metrics.forget_quality(*pairs(values))[0],
+        "ks": lambda values: metrics.forget_quality(*pairs(values))[1],
+        "shift": lambda values: metrics.forget_shift(*pairs(values)),
+    }

@@ -1,0 +1,232 @@
+"""Attach an adapter without changing the model's function, fold it for the untouched base, check it."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from loku_exp.errors import ModelError
+from loku_exp.inits.interface import Factors, Layer
+from loku_exp.models.load import linear_layers
+from loku_exp.runtime.cache import write_file
+from loku_exp.runtime.seeds import derive
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The shape of a low-rank adapter.
+
+    Attributes:
+        rank: of each layer's update.
+        alpha: the update is ``alpha / rank * B @ A``.
+        dropout: on the adapter's input.
+        targets: last parts of layer names.
+    """
+
+    rank: int
+    alpha: int
+    dropout: float
+    targets: list[str]
+
+    @property
+    def scaling(self) -> float:
+        """Return alpha / rank."""
+        return self.alpha / self.rank
+
+    def layers(self, model: nn.Module, seed: int) -> list[Layer]:
+        """Return the adapted layers, for an init.
+
+        Raises:
+            ModelError: a target matches no layer, or the rank exceeds a layer's size.
+        """
+        linear = linear_layers(model)
+        names = _adapted(model, self.targets)
+        smallest = min(names, key=lambda name: min(linear[name].weight.shape))
+        if self.rank > min(linear[smallest].weight.shape):
+            raise ModelError(
+                f"lora.rank={self.rank} exceeds layer {smallest} of shape "
+                f"{tuple(linear[smallest].weight.shape)}"
+            )
+        return [
+            Layer(name, linear[name].weight.detach(), self.rank, self.scaling, derive(seed, name))
+            for name in names
+        ]
+
+
+def _adapted(model: nn.Module, targets: list[str]) -> list[str]:
+    """Return the names of the linear layers an adapter with these targets is put on.
+
+    Raises:
+        ModelError: the model has no linear layers, or a target matches none.
+    """
+    names = list(linear_layers(model))
+    if not names:
+        raise ModelError(
+            "an adapter goes on torch's linear layers, and this "
+            f"{type(model).__name__} has none but its output head (GPT-2's are of another kind); train "
+            "all weights with lora=none, or take another model"
+        )
+    if targets == ["all-linear"]:
+        return names
+    for target in targets:
+        if not any(name.split(".")[-1] == target for name in names):
+            known = sorted({name.split(".")[-1] for name in names})
+            raise ModelError(
+                f"LoRA target '{target}' matches no linear layer; this model has {', '.join(known)}"
+            )
+    return [name for name in names if name.split(".")[-1] in targets]
+
+
+def attach(
+    model: PreTrainedModel, factors: dict[str, Factors], adapter: Adapter
+) -> tuple[PeftModel, float]:
+    """Put an adapter with these factors on a model, taking their product out of its weights.
+
+    ``W_base + scaling * B @ A == W``, computed in fp32 from the A and B really used, then rounded to
+    the model's precision. A and B are fp32 whatever the model is.
+
+    Args:
+        model: the target model; its weights are changed in place.
+        factors: by layer name.
+        adapter: its shape.
+
+    Returns:
+        The adapted model, and the share of the adapted weights' Frobenius norm that the adapter took.
+    """
+    linear = linear_layers(model)
+    taken = total = 0.0
+    for name, layer_factors in factors.items():
+        weight = linear[name].weight.data
+        product = adapter.scaling * (layer_factors.b @ layer_factors.a).to(weight.device)
+        taken += float(product.square().sum())
+        total += float(weight.float().square().sum())
+        if product.count_nonzero():
+            weight.copy_(weight.float() - product)
+    with torch.random.fork_rng(devices=[]):
+        peft_model = get_peft_model(
+            model,
+            LoraConfig(
+                r=adapter.rank,
+                lora_alpha=adapter.alpha,
+                lora_dropout=adapter.dropout,
+                target_modules=sorted({name.split(".")[-1] for name in factors}),
+                bias="none",
+                task_type="CAUSAL_LM",
+            ),
+        )
+    with torch.no_grad():
+        for name, layer_factors in factors.items():
+            module = peft_model.get_submodule(f"base_model.model.{name}")
+            module.lora_A["default"].weight.copy_(layer_factors.a)  # type: ignore[union-attr,index]
+            module.lora_B["default"].weight.copy_(layer_factors.b)  # type: ignore[union-attr,index]
+    return peft_model, (taken / total) ** 0.5
+
+
+def save_factors(factors: dict[str, Factors], report: dict[str, Any], file: Path) -> None:
+    """Write initial factors exactly, with what the init reported; they are never recomputed."""
+    tensors = {}
+    for name, layer_factors in factors.items():
+        tensors[f"{name}.a"] = layer_factors.a.cpu().contiguous()
+        tensors[f"{name}.b"] = layer_factors.b.cpu().contiguous()
+    metadata = {"report": json.dumps(report)}
+    write_file(file, lambda aside: save_file(tensors, aside, metadata=metadata))
+
+
+def load_factors(file: Path) -> tuple[dict[str, Factors], dict[str, Any]]:
+    """Read initial factors and the init's report."""
+    with safe_open(file, "pt") as tensors:
+        names = [key.removesuffix(".a") for key in tensors.keys() if key.endswith(".a")]  # noqa: SIM118
+        report = json.loads(tensors.metadata()["report"])
+        factors = {
+            name: Factors(name, tensors.get_tensor(f"{name}.a"), tensors.get_tensor(f"{name}.b"))
+            for name in names
+        }
+    return factors, report
+
+
+def target_function(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which the model computes what it computes now, before any training.
+
+    Under any init that is the target's function: the trained parameters (an adapter's A and B, or all
+    weights) are swapped for their present values, without gradient and without dropout. The values wait
+    in main memory until a loss first asks for them.
+    """
+    initial = {p: p.detach().to("cpu", copy=True) for p in model.parameters() if p.requires_grad}
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        """Compute the target's function inside."""
+        trained = {parameter: parameter.data for parameter in initial}
+        training = [module for module in model.modules() if module.training]
+        try:
+            for parameter, value in initial.items():
+                initial[parameter] = parameter.data = value.to(parameter.device)
+            for module in training:
+                module.training = False
+            with torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter, value in trained.items():
+                parameter.data = value
+
+    return context
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Put the trained weights of a snapshot into a model of the same shape, adapted or not."""
+    if isinstance(model, PeftModel):
+        state = load_file(folder / "adapter_model.safetensors")
+        set_peft_model_state_dict(model, state)
+        return
+    state = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        state |= load_file(file)
+    missing = set(model.load_state_dict(state, strict=False).missing_keys)
+    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+        missing -= set(getattr(model, "_tied_weights_keys", None) or ())
+    if missing:
+        raise ModelError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}")
+
+
+def fold(model: PeftModel, factors: dict[str, Factors], adapter: Adapter, folder: Path) -> None:
+    """Write an adapter that plain peft can load on the *untouched* target.
+
+    With base ``W - s B0 A0`` and adapter B, A: ``W + s [B, -B0] [A; A0]``, rank 2r, the same s. Where
+    B0 is zero the adapter itself will do.
+
+    Args:
+        model: the trained model.
+        factors: A0 and B0.
+        adapter: its shape.
+        folder: where to.
+    """
+    if not any(bool(f.b.count_nonzero()) for f in factors.values()):
+        model.save_pretrained(str(folder))
+        return
+    state: dict[str, Tensor] = get_peft_model_state_dict(model)
+    for name, initial in factors.items():
+        key = f"base_model.model.{name}"
+        a, b = state[f"{key}.lora_A.weight"], state[f"{key}.lora_B.weight"]
+        state[f"{key}.lora_A.weight"] = torch.cat([a, initial.a.to(a)])
+        state[f"{key}.lora_B.weight"] = torch.cat([b, -initial.b.to(b)], dim=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {k: v.cpu().contiguous() for k, v in state.items()}, folder / "adapter_model.safetensors"
+    )
+    config: Any = copy.deepcopy(model.peft_config["default"])
+    config.r, config.lora_alpha = 2 * adapter.rank, 2 * adapter.alpha
+    config.inference_mode = True
+    config.save_pretrained(str(folder))

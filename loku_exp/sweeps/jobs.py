@@ -1,0 +1,92 @@
+"""The runs of a sweep as jobs: what a launcher is given, and how one says that a job has ended."""
+
+import re
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from loku_exp.config.schema import Config
+from loku_exp.errors import HeldError
+
+CONSOLE = "console.log"  # what a run's process printed
+OF_THE_SWEEP = re.compile(r"[+~]*(launcher|on_error|pairs)\b")
+SHOW_ERRORS = {"HYDRA_FULL_ERROR": "1"}
+
+
+@dataclass
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        label: what distinguishes it from the others.
+        overrides: its command line.
+        config_dir: a folder of the user's own yaml.
+        config: what they compose to.
+        folder: of the run.
+        needs: cache entries of its target and reference that were absent when last looked at.
+        state: for people.
+        error: one line, where it failed.
+        seconds: of wall time in this sweep.
+    """
+
+    label: str
+    overrides: list[str]
+    config_dir: str | None
+    config: Config
+    folder: Path
+    needs: set[Path] = field(default_factory=set)
+    state: str = "not started"
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def command(self) -> list[str]:
+        """The command of this run alone."""
+        options = ["--config-dir", self.config_dir] if self.config_dir else []
+        own = [text for text in self.overrides if not OF_THE_SWEEP.match(text)]
+        return [sys.executable, "-m", "loku_exp", *options, *own, "launcher=in_process"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended; `held` where another process works on it, so that it did not begin."""
+
+    error: str | None = None
+    held: bool = False
+
+
+class Work(Protocol):
+    """A run that was started."""
+
+    def poll(self) -> Ending | None:
+        """Return how it ended; None while it goes on."""
+
+    def stop(self) -> None:
+        """End it; it can be gone on with later."""
+
+
+class Launcher(Protocol):
+    """Starts runs, as many at the same time as it has slots."""
+
+    slots: list[Any]
+
+    def start(self, job: Job, slot: Any) -> Work:
+        """Start a run."""
+
+
+def ending_of(code: int, console: Path) -> Ending:
+    """Return how a process ended, from its exit code and what it printed."""
+    if code == 0:
+        return Ending()
+    if code == HeldError.exit_code:
+        return Ending(held=True)
+    if code < 0:
+        name = signal.Signals(-code).name
+        reason = "; most often memory ran out" if name == "SIGKILL" else ""
+        return Ending(error=f"killed by {name}{reason}")
+    lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    last = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+    return Ending(error="; ".join(said) or f"exit code {code}: {last.strip()}")

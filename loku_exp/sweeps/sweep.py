@@ -1,0 +1,200 @@
+"""A sweep: all its runs checked, then worked on, finished ones skipped; one table at the end.
+
+A run is known by its folder, so the same command goes on wherever the last one ended, and two sweeps may
+work on the same folders: each run is done once, by whoever claims it first.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from loku_exp.config.grid import label
+from loku_exp.config.schema import Config
+from loku_exp.errors import ConfigError, UserError
+from loku_exp.results import files as results
+from loku_exp.results import folder as runs
+from loku_exp.runtime.cache import Cache, digest, is_whole
+from loku_exp.runtime.logs import duration
+from loku_exp.stages import bases, preflight
+from loku_exp.stages.inputs import Materials, load_materials
+from loku_exp.sweeps import table as sweep_table
+from loku_exp.sweeps.jobs import Ending, Job, Launcher, Work
+from loku_exp.sweeps.launchers import launcher_of
+
+log = logging.getLogger(__name__)
+FINISHED, SKIPPED, ELSEWHERE = "finished", "was finished", "finished elsewhere"
+SECONDS_BETWEEN_LOOKS = 0.2
+Run = Callable[[Config], Path]
+
+
+def sweep(
+    jobs: list[list[str]], configs: list[Config], config_dir: str | None, run: Run
+) -> list[Job]:
+    """Work on all runs of a sweep and show them in one table.
+
+    Args:
+        jobs: overrides of each run.
+        configs: what they compose to.
+        config_dir: a folder of the user's own yaml.
+        run: runs a configuration in this process.
+
+    Returns:
+        The runs, each with its state; an interrupt is raised again after the table.
+
+    Raises:
+        UserError: with every problem of every run; nothing has been started then.
+    """
+    planned = plan(jobs, configs, config_dir)
+    launcher = launcher_of(configs[0], run)
+    todo = [job for job in planned if job.state != SKIPPED]
+    log.info("%d runs, %d of them finished before", len(planned), len(planned) - len(todo))
+    work = work_on(todo, launcher)
+    try:
+        for job in _reported(work, todo, len(launcher.slots)):
+            if job.error and job.config.on_error == "stop":
+                log.error("on_error=stop: the sweep ends here; the same command goes on")
+                break
+    finally:
+        work.close()  # ends what still runs
+        sweep_table.show(planned)
+    return planned
+
+
+def plan(jobs: list[list[str]], configs: list[Config], config_dir: str | None) -> list[Job]:
+    """Return the runs of a sweep, each once, with everything checked that can be before they start.
+
+    Raises:
+        ConfigError: with every problem of every run.
+    """
+    if len({config.launcher.model_dump_json() for config in configs}) > 1:
+        raise ConfigError("launcher: a sweep has one; remove it from the values swept over")
+    materials_by_recipe: dict[str, Materials] = {}
+    planned: dict[Path, Job] = {}
+    problems: dict[str, None] = {}
+    torch.set_num_threads(configs[0].threads)
+    for overrides, composed in zip(jobs, configs, strict=True):
+        # The machine that submits need not have the device that a cluster's machines have.
+        slurm = composed.launcher.kind == "slurm"
+        config = composed.model_copy(update={"device": "cpu"}) if slurm else composed
+        cache = Cache(config.cache_dir)
+        sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation"})
+        recipe = digest([sections, config.cache_dir])
+        name = label(overrides, jobs) or "the run"
+        try:
+            runs.check_places(config)
+            if recipe not in materials_by_recipe:
+                materials_by_recipe[recipe] = load_materials(config, cache)
+            materials = materials_by_recipe[recipe]
+            preflight.prepare(config, materials)
+            folder = runs.run_folder(config, runs.run_id(config, materials))
+            if runs.is_done(folder):
+                results.read(folder)
+        except UserError as error:
+            problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
+            continue
+        state = SKIPPED if runs.is_done(folder) else "not started"
+        needs = set(bases.entries(config, materials, cache))
+        job = Job(name, overrides, config_dir, composed, folder, needs, state)
+        if folder in planned:
+            log.info("%s is the same run as %s", name, planned[folder].label)
+        planned.setdefault(folder, job)
+    if problems:
+        raise ConfigError(list(problems))
+    return list(planned.values())
+
+
+def work_on(jobs: list[Job], launcher: Launcher) -> Generator[Job, None, None]:
+    """Start runs as slots get free; yield each when it has ended, with its state.
+
+    Of runs that lack the same target or reference one goes first and makes it. A run that another
+    process works on comes last: when that process has ended, finished or not.
+    """
+    waiting, free = list(jobs), list(launcher.slots)
+    running: list[tuple[Job, Any, Work, float]] = []
+    told = False
+    try:
+        while waiting or running:
+            for job in [job for job in waiting if free]:
+                if not free:
+                    break
+                if runs.is_done(job.folder):
+                    waiting.remove(job)
+                    yield _ended(job, ELSEWHERE)
+                elif _can_start(job, [other for other, *_ in running]):
+                    waiting.remove(job)
+                    slot = free.pop(0)
+                    job.state = "interrupted"  # until it has ended
+                    log.info("starting %s", job.label)
+                    began = time.perf_counter()
+                    running.append((job, slot, launcher.start(job, slot), began))
+            for entry in list(running):
+                job, slot, work, began = entry
+                ending = work.poll()
+                if ending is None:
+                    continue
+                running.remove(entry)
+                free.append(slot)
+                if ending.held:
+                    job.state = "not started"
+                    waiting.append(job)
+                    continue
+                job.seconds = time.perf_counter() - began
+                yield _judged(job, ending)
+            if waiting and not running and not told:
+                told = _tell_of_held(waiting)
+            if running or waiting:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        for _, _, work, _ in running:
+            work.stop()
+
+
+def _can_start(job: Job, running: list[Job]) -> bool:
+    job.needs = {entry for entry in job.needs if not is_whole(entry)}
+    made_by_others = set().union(*(other.needs for other in running))
+    return not job.needs & made_by_others and not runs.is_held(job.folder)
+
+
+def _judged(job: Job, ending: Ending) -> Job:
+    error = ending.error
+    if error is None and not runs.is_done(job.folder):
+        error = "ended without a result and without an error"
+    return _ended(job, "failed" if error else FINISHED, error)
+
+
+def _ended(job: Job, state: str, error: str | None = None) -> Job:
+    job.state, job.error = state, error
+    return job
+
+
+def _tell_of_held(waiting: list[Job]) -> bool:
+    held = [job for job in waiting if runs.is_held(job.folder)]
+    for job in held:
+        job.state = "held elsewhere"
+    if held:
+        log.info("waiting for %d runs that other processes work on", len(held))
+    return bool(held)
+
+
+def _reported(work: Iterator[Job], todo: list[Job], num_slots: int) -> Iterator[Job]:
+    """Pass runs on as they end, and say how far the sweep is and when it may end."""
+    seconds = []
+    for count, job in enumerate(work, 1):
+        text = f"[{count}/{len(todo)}] {job.state}: {job.label}"
+        if job.seconds:
+            seconds.append(job.seconds)
+            text += f" ({duration(job.seconds)})"
+        if seconds and count < len(todo):
+            left = fmean(seconds) * (len(todo) - count) / min(num_slots, len(todo) - count)
+            end = datetime.now() + timedelta(seconds=left)
+            text += f"; about {duration(left)} left, until {end:%H:%M}"
+        log.info("%s", text)
+        if job.error:
+            log.error("error: %s: %s", job.label, job.error)
+        yield job

@@ -1,0 +1,259 @@
+"""Every yaml composes, validates and binds; every kind of mistake is named, all at once."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from loku_exp.config import components as signatures
+from loku_exp.config.command_line import read_command_line
+from loku_exp.config.compose import compose_config, conf_dir, rehearse
+from loku_exp.config.rules import parse
+from loku_exp.config.schema import Component, Config
+from loku_exp.errors import ConfigError
+from loku_exp.runtime.cache import digest
+from tests.helpers import tdec_folder
+
+GROUPS = {
+    folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in conf_dir().iterdir()
+    if folder.is_dir() and folder.name != "hydra"
+}
+REQUIRED = {  # what a user must add to an option for it to run
+    "model=hf": ["dataset=toy_tofu", "model.path=owner/name", "reference.source=none"],
+    "init=none": ["lora=none"],
+}
+NEEDS_TDEC = ("model=gpt_neo", "dataset=tdec", "experiment=tdec")
+
+
+@pytest.fixture(scope="module")
+def required(tmp_path_factory):
+    """What must stand beside an option."""
+    folder = tdec_folder(tmp_path_factory.mktemp("tdec"))
+
+    def of(option: str) -> list[str]:
+        tdec = [f"dataset.path={folder}"] if option.startswith(NEEDS_TDEC) else []
+        return [option, *REQUIRED.get(option, []), *tdec]
+
+    return of
+
+
+OPTIONS = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_yaml_composes_validates_and_binds(option, required):
+    config = compose_config(required(option))
+    for name in ("loss", "init", "dataset", "evaluation"):
+        component: Component | None = getattr(config, name)
+        if component is not None:
+            function = component.resolve()
+            inputs = dict.fromkeys(component.inputs)
+            inspect.signature(function).bind(**inputs, **component.knobs)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_yaml_opens_with_its_own_command(option):
+    group, name = option.split("=")
+    comments = [
+        line
+        for line in (conf_dir() / group / f"{name}.yaml").read_text().splitlines()
+        if line.startswith("#")
+    ]
+    assert len(comments) >= 1
+    if name != "none":
+        assert any("python -m loku_exp" in line for line in comments), option
+
+
+@pytest.mark.parametrize("group", ["loss", "init", "dataset", "evaluation"])
+def test_signatures_read_from_source_are_the_functions_own(group, required):
+    for name in GROUPS[group]:
+        component = getattr(compose_config(required(f"{group}={name}")), group)
+        if component is None:
+            continue
+        own = inspect.signature(component.resolve()).parameters.values()
+        read = signatures.read_signature(component.target)
+        assert read.inputs == tuple(p.name for p in own if p.kind == p.POSITIONAL_OR_KEYWORD)
+        assert [(k.name, k.required) for k in read.knobs] == [
+            (p.name, p.default is p.empty) for p in own if p.kind == p.KEYWORD_ONLY
+        ]
+
+
+def test_phi_brings_its_dataset_recipe_and_suite():
+    config = compose_config(["model=phi", "loss=ihl", "init=fila"])
+    assert config.dataset.label == "tofu"
+    assert config.training.recipe == "tofu"
+    assert config.training.learning_rate == 2e-4
+    assert (config.training.batch_size, config.training.warmup_epochs) == (32, 1)
+    assert config.evaluation.knobs["rows"] == 300
+    assert config.target.path == "locuslab/tofu_ft_phi-1.5"
+    assert (config.lora.alpha, config.lora.dropout) == (16, 0)
+
+
+def test_llama_has_its_own_learning_rate_and_target():
+    config = compose_config(["model=llama2", "lora.rank=32"])
+    assert config.training.learning_rate == 1e-4
+    assert config.model.path == "NousResearch/Llama-2-7b-chat-hf"
+    assert config.target.path == "locuslab/tofu_ft_llama2-7b"
+    assert config.lora.alpha == 64
+
+
+def test_the_command_line_wins_over_what_a_model_brings():
+    config = compose_config(["model=phi", "dataset=toy_tofu"])
+    assert config.dataset.label == "toy_tofu"
+    assert config.training.recipe == "toy_tofu"
+    assert compose_config(["dataset=toy_tofu", "training=tofu"]).training.recipe == "tofu"
+
+
+@pytest.mark.parametrize(
+    "way_out", ["reference.source=none", "target.path=null", "target.path=c/d"]
+)
+def test_a_model_that_is_the_target_needs_another_reference(way_out):
+    compose_config(["model=hf", "dataset=toy_tofu", "model.path=a/b", way_out])
+
+
+def test_lora_none_takes_the_init_with_it():
+    config = compose_config(["lora=none"])
+    assert config.init is None
+    assert not config.lora.enabled
+
+
+MISTAKES = [
+    (["lora.rnak=4"], "lora.rnak: no such key; did you mean 'lora.rank'?"),
+    (["model=phii"], "model=phii: no such model; choose one of "),
+    (["experiment=quikc"], "did you mean 'quick'?"),
+    (["+typo=1"], "typo: no such key"),
+    (["+lora.new=3"], "lora.new: no such key"),
+    (["loss.retain_wieght=1"], "loss.retain_wieght: no such key; did you mean 'loss.retain_weight'?"),
+    (["+loss.temperature=1"], "loss.temperature: loku_exp.losses.builtin.ihl has no such knob"),
+    (["+init.epsilom=1"], "has no such knob; did you mean 'epsilon'?"),
+    (["loss.retain_weight=abc"], "loss.retain_weight='abc': should be a valid number"),
+    (["init.epsilon=-1"], "init.epsilon=-1: should be greater than 0"),
+    (["init.svd=fast"], "init.svd='fast': should be 'randomized' or 'exact'"),
+    (["evaluation.rows=0"], "evaluation.rows=0: should be greater than or equal to 1"),
+    (["lora.rank=0"], "lora.rank=0: should be greater than or equal to 1"),
+    (["lora.rank=four"], "lora.rank=four: should be a valid integer"),
+    (["training.epochs=-1"], "training.epochs=-1: should be greater than 0"),
+    (["lora.rank=4,8"], "lora.rank=4,8: several values make a sweep; add -m (--multirun)"),
+    (["lora.targets=qkv"], "lora.targets=qkv: toy_neo has all, qv, qkvo, ffn, qvffn; did you mean"),
+    (["lora=none", "init=fila"], "lora=none has none; set init=none"),
+    (["init=none"], "use init=vanilla"),
+    (["lora=none", "lora.rank=4"], "lora.rank"),
+    (["training.micro_batch_size=3"], "must divide training.batch_size=8"),
+    (["loss._target_=nowhere.loss"], "cannot find module 'nowhere'"),
+    (["loss._target_=loku_exp.losses.builtin.ihlo"], "no function 'ihlo'; did you mean 'ihl'?"),
+    (["reference.source=log"], "reference.source=log needs reference.path"),
+    (["reference.path=x"], "reference.path=x is not used with reference.source=train"),
+    (["model=hf"], "dataset: not chosen; add dataset=tdec | tofu | toy_tdec | toy_tofu"),
+    (["model=hf", "dataset=toy_tofu"], "model.path is not set"),
+    (["model=phi", "dataset.retain_split=retain99"], "retain99 does not belong to forget10"),
+    (["model=phi", "dataset.path=./nowhere"], "dataset.path=./nowhere: no such folder"),
+    (["model=gpt_neo_125m"], "dataset.path=data/tdec: no such folder. TDEC is not on the hub. Put"),
+    (["training.batch_size=all"], "training.batch_size=all needs training.reduction=update"),
+    (["training.retain_batch_size=4"], "training.retain_batch_size needs training.reduction=update"),
+    (["dataset=toy_tdec", "training.stop.n=0"], "training.stop.n=0: should be greater than or equal"),
+    (["dataset=toy_tdec", "evaluation.n=[]"], "evaluation.n"),
+    (["dataset=toy_tdec", "evaluation.limit=0"], "evaluation.limit=0: should be greater than or"),
+    (["dataset.num_forget=30"], "must be at most half of dataset.num_authors=40"),
+    (["seed=[1"], "seed=[1"),
+    (["model=hf", "dataset=toy_tofu", "model.path=a/b"], "from a model that knows the forget set"),
+    (
+        ["model=phi", "reference.source=log", "reference.path=x", "evaluation.truth_ratio=arithmetic"],
+        "set evaluation.truth_ratio=geometric",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "said"), MISTAKES)
+def test_mistake_is_named(overrides, said):
+    problems = rehearse(overrides)
+    assert any(said in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("forget, holdout", "nothing is given for its argument 'holdout'"),
+        (
+            "forget, beta=0.1",
+            "nothing is given for its argument 'beta'; a loss may take forget and",
+        ),
+        ("retain", "a loss must take 'forget'"),
+    ],
+)
+def test_a_loss_of_ones_own_asks_for_what_there_is(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"own_{abs(hash(arguments))}"
+    (tmp_path / f"{module}.py").write_text(f"def loss({arguments}):\n    return None\n")
+    problems = rehearse([f"loss._target_={module}.loss", "~loss.retain_weight"])
+    assert any(said in problem for problem in problems), problems
+
+
+def test_all_mistakes_come_at_once():
+    overrides = [
+        "lora.rnak=4",
+        "model=phii",
+        "+typo=1",
+        "training.epochs=-1",
+        "loss.retain_weight=x",
+    ]
+    assert len(rehearse(overrides)) == len(overrides)
+
+
+def test_typo_inside_a_users_yaml_is_an_error(tmp_path):
+    (tmp_path / "loss").mkdir()
+    text = "_target_: loku_exp.losses.builtin.gd\nretain_weigth: 1.0\n"
+    (tmp_path / "loss/mine.yaml").write_text(text)
+    (problem,) = rehearse(["loss=mine"], str(tmp_path))
+    assert "loss.retain_weigth" in problem
+    assert "did you mean 'retain_weight'?" in problem
+    (tmp_path / "training").mkdir()
+    recipe = (conf_dir() / "training/toy_tofu.yaml").read_text()
+    (tmp_path / "training/mine.yaml").write_text(recipe + "epoch: 3\n")
+    (problem,) = rehearse(["training=mine"], str(tmp_path))
+    assert problem == "training.epoch: no such key; did you mean 'epochs'?"
+
+
+def test_parse_lists_problems_of_schema_and_components_together():
+    container = compose_config([]).model_dump(mode="json", by_alias=True)
+    container["lora"]["rank"] = 0
+    container["loss"]["retain_weight"] = "much"
+    with pytest.raises(ConfigError) as raised:
+        parse(container)
+    assert len(raised.value.problems) == 2
+
+
+def test_a_sweep_is_split_and_checked_job_by_job():
+    line = read_command_line(["lora.rank=4,8", "-m", "loss=gd,ihl"])
+    assert line.jobs() == [
+        [f"lora.rank={rank}", f"loss={loss}"] for rank in (4, 8) for loss in ("gd", "ihl")
+    ]
+    assert line.arguments == ["--multirun", "lora.rank=4,8", "loss=gd,ihl"]
+
+
+def test_what_hydra_answers_is_left_to_it():
+    line = read_command_line(["seed=1", "--config-dir", "mine"])
+    assert (line.jobs(), line.config_dir) == ([["seed=1"]], "mine")
+    assert read_command_line(["--help"]) is None
+    assert read_command_line(["--cfg", "job", "seed=1"]) is None
+
+
+def test_no_python_file_asks_for_a_models_name():
+    package = Path(signatures.__file__).parents[1]
+    names = [name for name in GROUPS["model"] if name != "hf"]
+    for file in package.rglob("*.py"):
+        text = file.read_text()
+        assert not any(f'"{name}"' in text for name in names), file
+
+
+def test_equal_numbers_written_differently_have_one_identity():
+    one = compose_config(["training.learning_rate=1e-4"]).model_dump(mode="json")
+    two = compose_config(["training.learning_rate=0.0001"]).model_dump(mode="json")
+    assert digest(one) == digest(two)
+    assert digest(one) != digest(compose_config([]).model_dump(mode="json"))
+
+
+def test_config_is_frozen():
+    config: Config = compose_config([])
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]

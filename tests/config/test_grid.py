@@ -1,0 +1,102 @@
+"""Which runs a sweep consists of."""
+
+import pytest
+
+from loku_exp.config import grid
+from loku_exp.config.command_line import read_command_line
+from loku_exp.config.compose import compose_all, compose_config
+from loku_exp.errors import ConfigError
+
+PAIRS = "pairs=[{init: vanilla, lora.rank: 8}, {lora: none, init: none}]"
+
+
+def test_the_grid_is_a_product_in_order_and_the_last_key_varies_fastest():
+    assert grid.expand(["a=1,2", "b=x", "c=range(3,5)"], {}, []) == [
+        ["a=1", "b=x", "c=3"],
+        ["a=1", "b=x", "c=4"],
+        ["a=2", "b=x", "c=3"],
+        ["a=2", "b=x", "c=4"],
+    ]
+
+
+def test_the_command_line_wins_over_the_grid_of_a_preset():
+    jobs = grid.expand(
+        ["seed=7", "loss=gd,ihl"], {"seed": "0,1,2", "loss": "ga", "init": "x,y"}, []
+    )
+    assert jobs == [
+        ["seed=7", f"loss={loss}", f"init={init}"] for loss in ("gd", "ihl") for init in "xy"
+    ]
+
+
+def test_pairs_are_crossed_with_the_rest():
+    assert grid.expand(["seed=0,1", PAIRS], {}, [{"never": 1}]) == [
+        ["seed=0", "init=vanilla", "lora.rank=8"],
+        ["seed=1", "init=vanilla", "lora.rank=8"],
+        ["seed=0", "lora=none", "init=none"],
+        ["seed=1", "lora=none", "init=none"],
+    ]
+
+
+def test_pairs_of_a_preset_keep_their_types():
+    entry = {"a.b": None, "c": True, "d": 1e-4, "e": "4", "f": "x y", "g": [1, "z"], "h": "it's"}
+    (job,) = grid.expand([], {}, [entry])
+    read = {o.get_key_element(): o.value() for o in grid.parse(job)}
+    assert read == entry
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["pairs=3"], "not a list of entries"),
+        (["init=fila", PAIRS], "init: given in pairs and beside them"),
+        (["seed=interval(0,1)"], "a sweep needs values: seed=a,b"),
+        (["seed=[1"], "seed=[1"),
+    ],
+)
+def test_what_is_no_grid_is_refused(overrides, said):
+    with pytest.raises(ConfigError) as raised:
+        grid.expand(overrides, {}, [])
+    assert said in str(raised.value)
+
+
+def test_a_label_is_what_differs():
+    jobs = [["a=1", "b=2", "c=3"], ["a=1", "b=4", "d=5"]]
+    assert [grid.label(job, jobs) for job in jobs] == ["b=2 c=3", "b=4 d=5"]
+    assert grid.label(["a=1"], [["a=1"]]) == "a=1"
+
+
+def test_a_preset_brings_its_grid():
+    jobs = read_command_line(["-m", "experiment=toy_grid", "seed=5", "loss=gd,ihl"]).jobs()
+    assert len(jobs) == 4
+    assert {job[0] for job in jobs} == {"seed=5"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([PAIRS], "add -m (--multirun)"),
+        (["-m", "experiment=quick,toy_grid"], "experiment=toy_grid: it has a grid of its own"),
+        (["-m", "hydra/launcher=joblib"], "hydra/launcher: sweeps are run by loku_exp itself"),
+        (["-m", "hydra.sweeper.max_batch_size=2"], "hydra.sweeper.max_batch_size: sweeps are run by"),
+        (["-m", "hydra.sweep.dir=x"], "use output_dir="),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_swept_is_refused(arguments, said):
+    with pytest.raises(ConfigError) as raised:
+        read_command_line(arguments).jobs()
+    assert said in str(raised.value)
+
+
+def test_every_job_is_composed_and_its_mistakes_named_once():
+    jobs = grid.expand(["seed=0,1", "lora.rnak=3", "loss=ihll"], {}, [])
+    with pytest.raises(ConfigError) as raised:
+        compose_all(jobs)
+    assert len(raised.value.problems) == 2
+    config = compose_all(grid.expand(["loss=gd", PAIRS], {}, []))[1]
+    assert (config.lora.enabled, config.init) == (False, None)
+
+
+def test_a_launcher_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'loku_exp\[slurm\]'"):
+        compose_config(["launcher=slurm"])

@@ -1,0 +1,184 @@
+"""The function is unchanged by an init, and the same after saving, reloading and folding."""
+
+import pytest
+import torch
+from peft import PeftModel
+
+from loku_exp.errors import ModelError
+from loku_exp.inits.fila import fila, fila_official
+from loku_exp.inits.interface import Importance
+from loku_exp.inits.vanilla import vanilla
+from loku_exp.methods.adapter import (
+    Adapter,
+    attach,
+    fold,
+    load_factors,
+    load_trained,
+    save_factors,
+    target_function,
+)
+from loku_exp.models.load import linear_layers
+from tests.helpers import tiny_model
+
+ADAPTER = Adapter(rank=3, alpha=6, dropout=0.0, targets=["q_proj", "c_fc", "c_proj"])
+IDS = torch.randint(61, (3, 10), generator=torch.Generator().manual_seed(1))
+
+
+def fisher(**_):
+    generator = torch.Generator().manual_seed(0)
+    model = tiny_model()
+    weights = {
+        name: torch.rand(len(layer.weight), generator=generator)
+        for name, layer in linear_layers(model).items()
+    }
+    return Importance(weights, 0.0)
+
+
+INITS = {
+    "vanilla": vanilla,
+    "fila": lambda layers: fila(layers, fisher),
+    "fila_official": lambda layers: fila_official(layers, fisher),
+}
+
+
+def initialised(name, dtype=torch.float32):
+    model = tiny_model(dtype=dtype)
+    factors = {f.name: f for f in INITS[name](ADAPTER.layers(model, seed=0))}
+    peft_model, share = attach(model, factors, ADAPTER)
+    return peft_model, factors, share
+
+
+def train_a_little(model):
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    for _ in range(3):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model):
+    return model(input_ids=IDS).logits.float()
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_logits_are_unchanged_by_the_init(name):
+    expected = logits(tiny_model())
+    model, _, share = initialised(name)
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+    assert (share > 0.01) == (name != "vanilla")
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_base_plus_adapter_is_the_weight(name):
+    original = linear_layers(tiny_model())
+    model, factors, _ = initialised(name)
+    for layer, f in factors.items():
+        base = model.get_submodule(f"base_model.model.{layer}").base_layer.weight
+        torch.testing.assert_close(
+            base + ADAPTER.scaling * f.b @ f.a, original[layer].weight, rtol=1e-5, atol=1e-7
+        )
+        if name != "vanilla":
+            assert not torch.allclose(base, original[layer].weight)
+
+
+def test_bf16_base_keeps_fp32_factors_and_nearly_its_function():
+    expected = logits(tiny_model(dtype=torch.bfloat16))
+    model, _, _ = initialised("fila", torch.bfloat16)
+    trained = {p.dtype for p in model.parameters() if p.requires_grad}
+    frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
+    assert (trained, frozen) == ({torch.float32}, {torch.bfloat16})
+    assert (logits(model) - expected).abs().max() < 0.02 * expected.abs().max() + 0.01
+
+
+def test_only_target_layers_are_adapted_and_only_factors_trained():
+    model, factors, _ = initialised("fila")
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {
+        f"base_model.model.{layer}.lora_{x}.default.weight" for layer in factors for x in "AB"
+    }
+    assert {layer.split(".")[-1] for layer in factors} == set(ADAPTER.targets)
+    assert len(factors) == 2 * 3
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_folded_adapter_gives_the_same_logits_on_the_untouched_base(name, tmp_path):
+    model, factors, _ = initialised(name)
+    expected = logits(train_a_little(model))
+    fold(model, factors, ADAPTER, tmp_path)
+    plain = PeftModel.from_pretrained(tiny_model(), str(tmp_path)).eval()
+    torch.testing.assert_close(logits(plain), expected, rtol=0, atol=2e-5)
+    assert plain.peft_config["default"].r == (3 if name == "vanilla" else 6)
+    assert not torch.allclose(logits(tiny_model()), expected, atol=1e-3)  # it learned something
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_reloaded_snapshot_gives_the_same_logits_bit_by_bit(name, tmp_path):
+    model, factors, _ = initialised(name)
+    expected = logits(train_a_little(model))
+    save_factors(factors, {"found": 1}, tmp_path / "init.safetensors")
+    model.save_pretrained(tmp_path / "snapshot")
+    loaded, report = load_factors(tmp_path / "init.safetensors")
+    again, _ = attach(tiny_model(), loaded, ADAPTER)
+    load_trained(again, tmp_path / "snapshot")
+    assert torch.equal(logits(again.eval()), expected)
+    assert report == {"found": 1}
+
+
+def test_full_model_snapshot_is_loaded_back(tmp_path):
+    trained = train_a_little(tiny_model())
+    trained.save_pretrained(tmp_path)
+    again = tiny_model()
+    load_trained(again, tmp_path)
+    assert torch.equal(logits(again), logits(trained))
+    with pytest.raises(ModelError, match="lacks the weights"):
+        load_trained(tiny_model(tied=False), tmp_path)
+
+
+@pytest.mark.parametrize("name", [*INITS, "full"])
+def test_target_function_is_the_target_before_during_and_after_training(name):
+    model = tiny_model() if name == "full" else initialised(name)[0]
+    expected = logits(tiny_model())
+    as_target = target_function(model)
+    after = logits(train_a_little(model))
+    with as_target():
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(logits(model), after)
+    assert not torch.allclose(after, expected, atol=1e-3)
+
+
+def test_target_function_has_no_dropout_and_leaves_training_as_it_was():
+    adapter = Adapter(rank=3, alpha=6, dropout=0.5, targets=ADAPTER.targets)
+    model = tiny_model()
+    factors = {f.name: f for f in INITS["fila"](adapter.layers(model, seed=0))}
+    model, _ = attach(model, factors, adapter)
+    as_target = target_function(model)
+    frozen = model.base_model.model.transformer.h[0].eval()
+    model.train()
+    frozen.eval()
+    modes = [module.training for module in model.modules()]
+    with as_target():
+        torch.testing.assert_close(logits(model), logits(tiny_model()), rtol=0, atol=1e-5)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_target_that_matches_no_layer_raises():
+    adapter = Adapter(3, 6, 0.0, ["q_proj", "fc1"])
+    with pytest.raises(
+        ModelError, match=r"'fc1' matches no linear layer; this model has c_fc, c_proj"
+    ):
+        adapter.layers(tiny_model(), seed=0)
+
+
+def test_rank_larger_than_a_layer_raises():
+    with pytest.raises(ModelError, match=r"lora\.rank=17 exceeds layer .* of shape \(16, 16\)"):
+        Adapter(17, 34, 0.0, ["q_proj"]).layers(tiny_model(), seed=0)
+
+
+def test_all_linear_leaves_out_the_head():
+    names = [layer.name for layer in Adapter(3, 6, 0.0, ["all-linear"]).layers(tiny_model(), 0)]
+    assert "lm_head" not in names
+    assert len(names) == 2 * 6

@@ -1,0 +1,224 @@
+"""Several processes give the numbers of one, write once, and refuse what they cannot share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import BatchSampler, SequentialSampler
+
+from loku_exp.__main__ import checked
+from loku_exp.config.compose import compose_config
+from loku_exp.errors import ConfigError, TrainingError
+from loku_exp.inits.interface import Factors
+from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.results import files as results
+from loku_exp.run import run
+from loku_exp.runtime import distributed as parallel
+from loku_exp.training.schedule import Plan
+from loku_exp.training.trainer import _arguments
+from tests.helpers import TINY_TDEC, tiny_model
+
+QUICK = ["experiment=quick", "evaluation.curve=none", "device=cpu"]
+FULL = [*QUICK, "training.micro_batch_size=2"]  # 8 examples an update: four micro-batches
+FULL += ["lora=none", "training.reduction=update"]
+EXTRACTION = [*TINY_TDEC, "training.stop.el=0.99", "training.stop.ma=0.99"]
+EXTRACTION += ["training.micro_batch_size=1", "device=cpu"]
+
+FACTORS = Factors("transformer.h.0.mlp.c_fc", torch.zeros(2, 16), torch.zeros(64, 2))
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """As if torchrun had started two processes, this being the first."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def torchrun(*overrides: str) -> subprocess.CompletedProcess:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    arguments = [*launcher, "--nproc-per-node", "2", "-m", "loku_exp", *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [FULL, EXTRACTION], ids=["full", "tdec"])
+def test_two_processes_give_the_parameters_of_one(tmp_path, shared_cache, overrides):
+    cache = f"cache_dir={shared_cache}"
+    one = run(compose_config([*overrides, cache, f"output_dir={tmp_path}/one"]))
+    finished = torchrun(*overrides, cache, f"output_dir={tmp_path}/two")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.count("verdict:") == 1
+    assert finished.stderr.count("evaluating the unlearned model") == 1
+
+    two = tmp_path / "two" / one.name  # the same configuration has the same id
+    ours, theirs = results.read(one), results.read(two)
+    assert ours.run.hardware["processes"] == 1
+    assert theirs.run.hardware["processes"] == 2
+    for name in ("forget_loss", "retain_loss", "grad_norm", "learning_rate"):
+        assert theirs.training[name] == pytest.approx(ours.training[name], rel=1e-4, abs=1e-6)
+    assert theirs.cost["flops"]["training"] == ours.cost["flops"]["training"]
+    assert theirs.training.get("epochs_to_forget") == ours.training.get("epochs_to_forget")
+
+    snapshots = sorted(path.name for path in one.glob("snapshots/*"))
+    assert snapshots == sorted(path.name for path in two.glob("snapshots/*"))
+    file = next((one / "snapshots" / snapshots[-1]).glob("*model.safetensors")).relative_to(one)
+    parameters, others = load_file(one / file), load_file(two / file)
+    assert parameters.keys() == others.keys()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(others[name], parameter, atol=1e-6, rtol=0)
+    assert not (two / ".staging").exists()
+    assert len(list(two.glob(f"snapshots/{snapshots[-1]}/rng_state*"))) == 2
+
+
+@pytest.mark.slow
+def test_a_mistake_ends_all_processes_and_is_said_once(tmp_path):
+    finished = torchrun("lora.rnak=1", f"output_dir={tmp_path}/out")
+    assert finished.returncode != 0
+    assert finished.stderr.count("error: lora.rnak: no such key") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_update_has_the_examples_it_has_with_one_process():
+    plan = Plan(updates=3, updates_per_epoch=1, batch_size=8, micro_batch_size=2, processes=2)
+    assert plan.accumulation == 2
+    batches = BatchSampler(SequentialSampler(range(plan.num_items)), 2, drop_last=False)
+    shards = [list(BatchSamplerShard(batches, num_processes=2, process_index=k)) for k in (0, 1)]
+    for update in range(plan.updates):
+        steps = range(update * plan.accumulation, (update + 1) * plan.accumulation)
+        seen = sorted(row for shard in shards for step in steps for row in shard[step])
+        assert seen == list(range(8 * update, 8 * update + 8))
+
+
+def test_an_update_that_cannot_be_shared_is_refused():
+    recipe = compose_config([*QUICK, "training.micro_batch_size=4"]).training
+    assert Plan.of(recipe, 20, processes=2).accumulation == 1
+    with pytest.raises(
+        TrainingError, match="micro_batch_size=4: 3 processes cannot share an update"
+    ):
+        Plan.of(recipe, 20, processes=3)
+
+
+def test_an_update_of_the_whole_set_is_split_as_the_processes_need():
+    recipe = compose_config(EXTRACTION).training.model_copy(update={"micro_batch_size": 8})
+    for rows, processes, micro in ((12, 1, 6), (12, 2, 6), (12, 4, 3), (6, 2, 3)):
+        plan = Plan.of(recipe, rows, processes)
+        assert plan.micro_batch_size == micro
+        assert plan.accumulation * micro * processes == rows
+    with pytest.raises(TrainingError, match="2 processes cannot share an update of 7"):
+        Plan.of(recipe, 7, processes=2)
+
+
+def test_no_sweep_under_torchrun(two):
+    with pytest.raises(ConfigError, match="start torchrun once a run, without -m"):
+        checked(["-m", "loss=ihl,gd"])
+
+
+def test_no_device_by_number_under_torchrun(two):
+    with pytest.raises(ConfigError, match="device=cuda:1: under torchrun each process takes"):
+        compose_config(["device=cuda:1"])
+
+
+class Wrapper(nn.Module):
+    """Prepares something in its forward pass, as DistributedDataParallel does."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.inside = False
+
+    def forward(self, *arguments):
+        self.inside = True
+        found = self.module(*arguments)
+        self.inside = False
+        return found
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_loss_runs_inside_the_forward_pass_of_the_wrapper(own):
+    model = nn.Linear(2, 2)
+    if own:
+        model.forward = lambda x: x + 1  # as autocast leaves it
+    wrapper, x = Wrapper(model), torch.ones(1, 2)
+    before = vars(model).get("forward")
+
+    def loss() -> torch.Tensor:
+        assert wrapper.inside
+        return model(x).sum() + model(2 * x).sum()
+
+    expected = (model(x) + model(2 * x)).sum()
+    torch.testing.assert_close(parallel.through(wrapper, model, loss), expected)
+    assert vars(model).get("forward") is before
+    assert torch.equal(parallel.through(model, model, lambda: model(x)), model(x))
+
+    def failing() -> torch.Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        parallel.through(wrapper, model, failing)
+    assert vars(model).get("forward") is before
+
+
+def test_one_process_needs_no_others(tmp_path: Path):
+    assert (parallel.size(), parallel.rank(), parallel.local_rank()) == (1, 0, 0)
+    assert parallel.of_first(lambda: 3) == 3
+    parallel.together(print, "never")
+    with parallel.first_alone() as first, parallel.leading():
+        assert first
+
+
+def test_a_process_of_its_own_is_alone(two):
+    assert parallel.leave()
+    assert parallel.size() == 1
+    assert not parallel.leave()
+
+
+def test_sharding_without_several_gpus_is_refused():
+    with pytest.raises(ConfigError, match="parallel=fsdp2 shards over several processes") as error:
+        compose_config(["parallel=fsdp2", "device=cpu"])
+    assert "parallel=fsdp2 needs GPUs" in str(error.value)
+
+
+def test_sharding_with_a_stop_rule_is_refused(two):
+    assert compose_config(["parallel=fsdp2"]).parallel == "fsdp2"
+    with pytest.raises(ConfigError, match="parallel=fsdp2 has no stop rule"):
+        compose_config(["parallel=fsdp2", "dataset=toy_tdec"])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sharding_composes_the_arguments_of_a_trainer(tmp_path, checkpointing):
+    model, _ = attach(tiny_model(), {"transformer.h.0.mlp.c_fc": FACTORS}, Adapter(2, 4, 0.0, []))
+    recipe = compose_config(QUICK).training
+    sharding = parallel.fsdp2(model, checkpointing)
+    device = torch.device("cpu")
+    arguments = _arguments(recipe, Plan.of(recipe, 20), 1e-3, tmp_path, 0, device, sharding)
+    assert arguments.fsdp
+    plugin = arguments.fsdp_plugin_args
+    assert plugin["fsdp_version"] == 2
+    assert plugin["auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
+    assert plugin["transformer_cls_names_to_wrap"] == "GPTNeoBlock"
+    assert plugin["reshard_after_forward"] is True
+    assert plugin["activation_checkpointing"] is checkpointing
+    assert plugin["state_dict_type"] == "FULL_STATE_DICT"
+    assert not arguments.gradient_checkpointing
+
+
+def test_memory_of_a_model_by_hand():
+    memory = pytest.importorskip("benchmarks.memory")
+    llama = memory.shape("llama2", 32)
+    assert llama.model == 6_738_415_616  # as published
+    per_layer = 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert llama.adapter == 32 * per_layer == 79_953_920
+    block = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    assert llama.gathered == block + 2 * 32000 * 4096 + 4096
+    of = memory.Shape(model=100, adapter=10, gathered=0)
+    assert memory.bytes_per_gpu(of, 8, lora=True, sharded=False) == 100 * 2 + 10 * 16
+    assert memory.bytes_per_gpu(of, 4, lora=True, sharded=True) == (100 * 2 + 10 * 16) / 4
+    assert memory.bytes_per_gpu(of, 2, lora=False, sharded=True) == 100 * 16 / 2
+    assert memory.shape("gpt_neo_1_3b", 8).model == 1_315_575_808

@@ -1,0 +1,181 @@
+"""A search: the best setting that forgets enough, chosen on half of the rows, resumed as if undisturbed."""
+
+import json
+
+import pytest
+
+from loku_exp.errors import ConfigError, TrainingError, UserError
+from loku_exp.results import files as results
+from loku_exp.search import __main__ as search
+from loku_exp.search.criterion import Objective, judged
+from loku_exp.search.halves import split
+
+optuna = pytest.importorskip("optuna")
+OBJECTIVE = Objective("model_utility", "forget_prob", None, 0.05, 0)
+
+
+def examples(utility=0.5, forget=0.2, retain_prob=None):
+    """Rows of three models: the reference has forget probability 0.25, the target knows everything."""
+    rows = []
+    models = {"target": (1.0, 0.9), "reference": (0.25, 0.9), "unlearned": (forget, utility)}
+    for model, (prob, level) in models.items():
+        for name in ("forget", "retain", "authors", "facts"):
+            value = prob if name == "forget" else level
+            if model == "unlearned" and name == "retain" and retain_prob is not None:
+                value = retain_prob
+            rows += [
+                {
+                    "model": model,
+                    "set": name,
+                    "row": k,
+                    "group": f"author {k // 2}",
+                    "prob": value,
+                    "rouge": level,
+                    "truth_ratio": level,
+                    "log_ratio": 0.1 * k,
+                    "generation": "words",
+                }
+                for k in range(8)
+            ]
+    return rows  # fmt: skip
+
+
+def test_value_and_limit_are_those_of_the_selection_half_alone():
+    rows = examples(utility=0.6)
+    _, reported = split(rows, 0)
+    for row in reported:
+        row["prob"] = row["rouge"] = row["truth_ratio"] = 0.123
+    problem, value, above = judged(rows, OBJECTIVE)
+    assert problem is None
+    assert value == pytest.approx(0.6)
+    assert above == pytest.approx(0.2 - (0.25 + 0.05))
+
+
+def test_the_limit_may_be_given():
+    objective = Objective("retain_rouge", "forget_prob", 0.1, 0.0, 0)
+    assert judged(examples(), objective)[2] == pytest.approx(0.1)
+
+
+def test_a_collapsed_run_and_nan_are_failures():
+    assert judged(examples(retain_prob=0.1), OBJECTIVE)[0].startswith(
+        "COLLAPSED (retain probability"
+    )
+    assert judged(examples(forget=float("nan")), OBJECTIVE)[0].startswith("model_utility is")
+
+
+def test_an_unknown_metric_names_those_there_are():
+    with pytest.raises(ConfigError, match=r"utility: no metric .*model_utility"):
+        judged(examples(), Objective("utility", "forget_prob", None, 0, 0))
+
+
+@pytest.fixture
+def start(tmp_path, shared_cache, monkeypatch):
+    """Search with a stand-in for the run: more learning forgets more and costs utility."""
+    ran = []
+
+    def run(config, folder):
+        rate = config.training.learning_rate
+        ran.append(rate)
+        if hook := hooks.get(len(ran)):
+            raise hook
+        utility, forget = 0.9 - 40 * rate, 0.6 - 50 * rate
+        lines = "".join(json.dumps(row) + "\n" for row in examples(utility, forget))
+        (folder / "examples.jsonl").write_text(lines)
+        (folder / "done.json").write_text("{}")
+
+    def claiming(config):
+        from loku_exp.results import folder as runs
+        from loku_exp.runtime.cache import Cache
+        from loku_exp.stages import inputs as materials
+
+        loaded = materials.load_materials(config, Cache(config.cache_dir))
+        folder = runs.run_folder(config, runs.run_id(config, loaded))
+        folder.mkdir(parents=True, exist_ok=True)
+        run(config, folder)
+
+    monkeypatch.setattr("loku_exp.run.run", claiming)
+    monkeypatch.setenv("LOKU_SWEEP", "search")  # which a search would leave set
+    monkeypatch.setattr(results, "read", lambda folder: None)
+    hooks, place = {}, {}
+
+    def start(name, *arguments, trials=4, fail_at=None, error=None):
+        hooks.clear()
+        ran.clear()
+        if fail_at:
+            hooks[fail_at] = error
+        place["output"] = tmp_path / name
+        world = ["dataset.num_authors=4", "dataset.num_forget=1", "training.batch_size=1"]
+        world += [
+            "training.micro_batch_size=1",
+            "model.vocabulary=300",
+            f"cache_dir={shared_cache}",
+        ]
+        line = ["--trials", str(trials), *arguments, *world, f"output_dir={place['output']}"]
+        search.search(search._arguments().parse_intermixed_args(line))
+        (file,) = place["output"].glob("search-*.json")
+        return json.loads(file.read_text()), list(ran)
+
+    return start
+
+
+RATE = "training.learning_rate=tag(log,interval(1e-3,1e-2))"
+
+
+def test_the_best_that_forgets_enough_is_found_and_reported(start, capsys):
+    content, ran = start("one", RATE)
+    assert len(ran) == 4
+    enough = [rate for rate in ran if 0.6 - 50 * rate <= 0.30]
+    assert content["best"]["params"]["training.learning_rate"] == min(enough)
+    assert content["trials"] == {"all": 4, "failed": 0, "feasible": len(enough)}
+    assert "unlearned" in content["reported"]
+    assert "took no part in the choice" in capsys.readouterr().out
+    assert start("one", RATE)[1] == []  # all trials are there
+    assert len(start("one", RATE, trials=5)[1]) == 1
+
+
+def test_an_interrupted_search_asks_for_the_same_trials(start):
+    undisturbed = start("whole", RATE)[1]
+    with pytest.raises(KeyboardInterrupt):
+        start("killed", RATE, fail_at=3, error=KeyboardInterrupt())
+    rest = start("killed", RATE)[1]
+    assert rest == undisturbed[2:]
+
+
+def test_a_failed_run_is_a_failed_trial(start):
+    content, ran = start("failing", RATE, fail_at=2, error=TrainingError("the loss is nan"))
+    assert len(ran) == 4
+    assert content["trials"]["failed"] == 1
+
+
+def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
+    with pytest.raises(UserError, match="no forget_prob is within its limit"):
+        start("never", RATE, "--at-most", "-1", trials=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1"], "nothing to search over"),
+        (["seed=1,2", "--trials", "0"], "--trials 0: a search needs at least one"),
+        (["lora.rnak=range(1,4)"], "lora.rnak: no such key"),
+        (["training.learning_rate=interval(-1,1)"], "training.learning_rate"),
+        (["lora.rank=interval(4,32)"], "lora.rank=.* valid integer"),
+        (["loss=gd,ihl,ihll"], "loss=ihll: no such loss"),
+    ],
+)
+def test_mistakes_come_before_the_first_trial(start, tmp_path, arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        start("wrong", *arguments)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_values_become_distributions():
+    from loku_exp.config import grid
+    from loku_exp.search import space as search_space
+
+    texts = ["a=interval(0.1,1)", "a=tag(log,interval(1e-3,1))", "a=range(4,33,4)", "a=x,'y z'"]
+    floats, log, ranged, chosen = map(search_space.distribution, grid.parse(texts))
+    assert floats == optuna.distributions.FloatDistribution(0.1, 1)
+    assert log == optuna.distributions.FloatDistribution(1e-3, 1, log=True)
+    assert (ranged.low, ranged.high, ranged.step) == (4, 32, 4)
+    assert chosen.choices == ("x", "'y z'")

@@ -1,0 +1,72 @@
+"""What changes numbers changes the identity of a run, wherever its files lie."""
+
+import os
+
+import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig
+
+from loku_exp.config.compose import compose_config
+from loku_exp.models import identity
+from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.results.folder import run_id
+from loku_exp.runtime import cache
+from loku_exp.runtime.cache import Cache
+from loku_exp.stages.inputs import load_materials
+
+SMALL = ["experiment=quick"]
+
+
+def test_hub_weights_are_told_apart_by_revision(monkeypatch):
+    asked = []
+
+    class Loaded:
+        _commit_hash = None
+
+    def from_pretrained(path, **options):
+        asked.append((path, options))
+        return Loaded()
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
+    arguments = ["model=hf", "dataset=toy_tofu", "model.path=a/b", "reference.source=none"]
+    model = compose_config([*arguments, "model.revision=v2", "model.trust_remote_code=true"]).model
+    assert identity.weights_digest("a/b", "model.path", model) == "a/b@v2"
+    assert identity.weights_digest("c/d", "target.path", model) == "c/d@None"
+    assert [options["revision"] for _, options in asked] == ["v2", None]
+    assert all(options["trust_remote_code"] for _, options in asked)
+
+
+def test_tokenizers_of_one_vocabulary_that_split_differently_differ():
+    plain, with_start = (train_tokenizer(["a question and its answer"], 300) for _ in range(2))
+    assert identity.tokenizer_digest(plain) == identity.tokenizer_digest(with_start)
+    with_start.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    assert plain.get_vocab() == with_start.get_vocab()
+    assert identity.tokenizer_digest(plain) != identity.tokenizer_digest(with_start)
+
+
+def test_a_users_own_function_enters_by_its_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "own_loss.py"
+    code = "def mild(forget):\n    return {}\n"
+    arguments = [*SMALL, "loss._target_=own_loss.mild", "~loss.retain_weight"]
+    ids = []
+    for factor in ("1", "22"):
+        file.write_text(code.format(factor))
+        config = compose_config(arguments)
+        ids.append(run_id(config, load_materials(config, Cache(tmp_path / "cache"))))
+    assert ids[0] != ids[1]
+    assert identity.own_code(compose_config(SMALL).own_functions()) == {}
+
+
+def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
+    file = tmp_path / "weights"
+    file.write_text("one")
+    first = cache.file_digest(file)
+    with monkeypatch.context() as without:
+        without.setattr(cache.hashlib, "file_digest", pytest.fail)
+        assert cache.file_digest(file) == first
+    file.write_text("two")
+    os.utime(file, ns=(1, 1))
+    assert cache.file_digest(file) != first

@@ -1,0 +1,139 @@
+"""What is wrong with a run is said before its folder is made and anything is trained."""
+
+import json
+import shutil
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM
+
+from loku_exp.config.compose import compose_config
+from loku_exp.errors import ConfigError, ModelError
+from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.run import run
+
+SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder laid out like the hub's, with a tokenizer and few weights."""
+    folder = tmp_path / "base"
+    config = GPTNeoConfig(
+        vocab_size=300, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
+        attention_types=[[["global", "local"], 1]], max_position_embeddings=256,
+    )  # fmt: skip
+    GPTNeoForCausalLM(config).save_pretrained(folder)
+    train_tokenizer(["a question and its answer"], 300).save_pretrained(folder)
+    return folder
+
+
+def refused(tmp_path, *overrides, error=ConfigError, match):
+    places = [f"output_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
+    with pytest.raises(error, match=match):
+        run(compose_config([*overrides, *places]))
+    assert not (tmp_path / "out").exists()
+
+
+def own(place, *overrides):
+    sizes = ["evaluation.max_tokens=200", *SMALL]
+    return ["model=hf", f"model.path={place}", "reference.source=none", *sizes, *overrides]
+
+
+def test_reference_is_not_trained_from_a_copy_of_the_target(place, tmp_path):
+    shutil.copytree(place, tmp_path / "copy")
+    (tmp_path / "copy/README.md").write_text("a copy")
+    again = own(place, f"target.path={tmp_path}/copy", "reference.source=train")
+    refused(tmp_path, *again, match="also the base in model.path")
+
+
+def test_trainings_of_no_update_are_refused(tmp_path):
+    short = ["training.epochs=0.01", "model.finetuning.epochs=0.01"]
+    refused(tmp_path, *SMALL, *short, match=r"model\.finetuning\.epochs=0\.01 over .*less than one")
+    refused(tmp_path, *SMALL, *short, match=r"training\.epochs=0\.01 over .*less than one")
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_device_that_is_not_there_is_refused(tmp_path, device):
+    refused(tmp_path, *SMALL, f"device={device}", error=ModelError, match=f"device={device}: not")
+
+
+def test_lengths_are_checked(tmp_path):
+    over = "evaluation.max_tokens=5000 exceeds the model's context of 256 tokens"
+    refused(tmp_path, *SMALL, "evaluation.max_tokens=5000", match=over)
+    under = r"max_tokens=8 counts prompt and generation together, .* longest prompt alone has"
+    refused(tmp_path, *SMALL, "evaluation.max_tokens=8", match=under)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["target.path=./typo"], r"target\.path=\./typo: no such folder"),
+        (["target.path=some/hub_id"], r"cannot load target\.path=some/hub_id.*target\.path=null"),
+        (["reference.source=path", "reference.path=/no/x"], r"reference\.path=/no/x: no such"),
+        (["target.path=EMPTY"], r"target\.path=.*empty: no config\.json there"),
+        (["target.path=BARE"], r"cannot load target\.path=.*bare: no weights in it"),
+    ],
+)
+def test_models_that_cannot_be_had_are_named_by_their_key(place, tmp_path, overrides, match):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    shutil.copy(place / "config.json", tmp_path / "bare")
+    places = {"EMPTY": str(tmp_path / "empty"), "BARE": str(tmp_path / "bare")}
+    for name, folder in places.items():
+        overrides = [override.replace(name, folder) for override in overrides]
+    refused(tmp_path, *own(place, *overrides), error=ModelError, match=match)
+
+
+def test_target_is_not_looked_for_where_weights_are_random(place, tmp_path):
+    from loku_exp.results.folder import run_id
+    from loku_exp.runtime.cache import Cache
+    from loku_exp.stages.inputs import load_materials
+
+    tokenizer = [f"model.tokenizer={place}", "model.architecture.vocab_size=300"]
+    overrides = ["model=llama2", "model.weights=random", *SMALL, *tokenizer]
+    ids = []
+    for target in ("target.path=some/hub_id", "target.path=another/hub_id"):
+        config = compose_config([*overrides, target])
+        ids.append(run_id(config, load_materials(config, Cache(tmp_path / "cache"))))
+    assert ids[0] == ids[1]
+
+
+def test_layers_of_another_kind_are_refused(place, tmp_path):
+    config = GPT2Config(
+        vocab_size=300,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=256,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(place)
+    refused(tmp_path, *own(place), error=ModelError, match="GPT2LMHeadModel has none .* lora=none")
+
+
+REMOTE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_that_comes_with_a_model_reaches_the_adapter(place, tmp_path):
+    from loku_exp.methods.gradient import plan_adapter
+    from loku_exp.runtime.cache import Cache
+    from loku_exp.stages.inputs import load_materials
+
+    (place / "own_model.py").write_text(REMOTE)
+    content = {
+        "model_type": "own_llama", "vocab_size": 300, "hidden_size": 16, "intermediate_size": 16,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "auto_map": {"AutoConfig": "own_model.OwnConfig", "AutoModelForCausalLM": "own_model.OwnModel"},
+    }  # fmt: skip
+    (place / "config.json").write_text(json.dumps(content))
+    config = compose_config(own(place, "model.trust_remote_code=true"))
+    materials = load_materials(config, Cache(tmp_path / "cache"))
+    assert plan_adapter(config, materials) is not None

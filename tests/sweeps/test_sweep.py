@@ -1,0 +1,364 @@
+"""Runs of a sweep: skipped, failed, killed, held by others; on every launcher. Stubs stand in for runs."""
+
+import multiprocessing
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+
+from benchmarks.toy_sweep import check
+from loku_exp.config.compose import compose_config
+from loku_exp.errors import ConfigError, HeldError, TrainingError
+from loku_exp.results import folder as runs
+from loku_exp.sweeps import sweep as sweeps
+from loku_exp.sweeps import table as sweep_table
+from loku_exp.sweeps.jobs import Ending, Job, ending_of
+from loku_exp.sweeps.launchers import InProcess, Processes, launcher_of, visible_devices
+from loku_exp.sweeps.slurm import Cluster
+from loku_exp.sweeps.sweep import plan, sweep, work_on
+from tests.helpers import alive, until
+
+FINISH = "from pathlib import Path; Path({folder!r}, 'done.json').write_text('{{}}')"
+WAIT = "import time; time.sleep(60)"
+
+
+@dataclass
+class Stub(Job):
+    """A job whose process runs a given line of Python."""
+
+    code: str = FINISH
+
+    @property
+    def command(self):
+        return [sys.executable, "-S", "-c", self.code.format(folder=str(self.folder))]
+
+
+@pytest.fixture
+def job(tmp_path):
+    config = SimpleNamespace(on_error="continue")
+
+    def job(name: str, code: str = FINISH, **more) -> Stub:
+        return Stub(name, [], None, config, tmp_path / name, code=code, **more)
+
+    return job
+
+
+def worked(jobs, launcher) -> dict[str, str]:
+    return {job.label: job.error or job.state for job in work_on(jobs, launcher)}
+
+
+def two() -> Processes:
+    return Processes([{}, {}])
+
+
+def test_a_failed_and_a_killed_run_do_not_end_the_others(job):
+    jobs = [
+        job("killed", "import os; os.kill(os.getpid(), 9)"),
+        job("mistake", "import sys; print('error: a'); print('error: b'); sys.exit(1)"),
+        job("broken", "1 / 0"),
+        job("silent", "pass"),
+        job("good"),
+    ]
+    assert worked(jobs, two()) == {
+        "killed": "killed by SIGKILL; most often memory ran out",
+        "mistake": "a; b",
+        "broken": "exit code 1: ZeroDivisionError: division by zero",
+        "silent": "ended without a result and without an error",
+        "good": "finished",
+    }
+    assert "Traceback" in (jobs[2].folder / "console.log").read_text()
+
+
+def test_as_many_run_at_the_same_time_as_there_are_slots(job, tmp_path):
+    code = "import os, pathlib; pathlib.Path({folder!r}, 'began').touch()\n" + WAIT
+    work = work_on([job(name, code) for name in "abc"], two())
+    with pytest.raises(TimeoutError):
+        _next_within(work, seconds=2)
+    assert len(list(tmp_path.glob("*/began"))) == 2
+
+
+def _next_within(work, seconds):
+    def give_up(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        return next(work)
+    finally:
+        signal.alarm(0)
+
+
+def test_closing_a_sweep_ends_its_processes(job, tmp_path):
+    code = f"import os, pathlib; pathlib.Path({{folder!r}}, 'pid').write_text(str(os.getpid()))\n{WAIT}"
+    jobs = [job("good"), job("long", code)]
+    work = work_on(jobs, two())
+    assert next(work).label == "good"
+    pid_file = tmp_path / "long/pid"
+    until(lambda: pid_file.is_file() and pid_file.read_text())
+    work.close()
+    assert not alive(int(pid_file.read_text()))
+    assert jobs[1].state == "interrupted"
+
+
+def test_each_run_sees_its_own_gpu(job, tmp_path):
+    code = (
+        "import os, pathlib\n"
+        "pathlib.Path({folder!r}, os.environ['CUDA_VISIBLE_DEVICES']).touch()\n" + FINISH
+    )
+    config = compose_config(["launcher=gpus", "launcher.devices=[3,GPU-7]"])
+    launcher = launcher_of(config, None)
+    assert set(worked([job(name, code) for name in "abcd"], launcher).values()) == {"finished"}
+    seen = [path.name for path in tmp_path.glob("*/*") if path.name in ("3", "GPU-7")]
+    assert len(seen) == 4
+    assert set(seen) == {"3", "GPU-7"}
+
+
+def test_visible_gpus_are_those_of_the_environment(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert visible_devices() == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match="no GPU is visible here; use launcher=processes"):
+        launcher_of(compose_config(["launcher=gpus"]), None)
+
+
+def test_runs_that_share_a_base_wait_for_the_one_that_makes_it(job, tmp_path):
+    base, other = tmp_path / "base", tmp_path / "other base"
+    make = (
+        "import pathlib, time; base = pathlib.Path({base!r}); time.sleep(0.5); base.mkdir();"
+        "(base / 'manifest.json').write_text('{{{{\"files\": {{{{}}}}}}}}'); "
+    )
+    first = make.format(base=str(base)) + FINISH
+    needs_base = "import pathlib; assert pathlib.Path({base!r}, 'manifest.json').is_file(); "
+    then = needs_base.format(base=str(base)) + FINISH
+    jobs = [
+        job("makes it", first, needs={base}),
+        job("uses it", then, needs={base}),
+        job("uses another", make.format(base=str(other)) + FINISH, needs={other}),
+    ]
+    launcher = Processes([{}, {}, {}])
+    assert set(worked(jobs, launcher).values()) == {"finished"}
+
+
+def test_a_run_held_by_another_process_is_waited_for(job):
+    finishes, gives_up = job("finished there"), job("given up there")
+    locks = []
+    for held in (finishes, gives_up):
+        held.folder.mkdir()
+        locks.append(FileLock(held.folder / ".lock"))
+        locks[-1].acquire()
+    work = work_on([finishes, gives_up, job("free")], two())
+    assert next(work).label == "free"
+    (finishes.folder / "done.json").write_text("{}")
+    for lock in locks:
+        lock.release()
+    rest = {job.label: job.state for job in work}
+    assert rest == {"finished there": "finished elsewhere", "given up there": "finished"}
+
+
+def test_two_sweeps_on_the_same_folders_do_each_run_once(tmp_path):
+    """Both claim as runs do; each run appends to a file that counts."""
+
+    def run(folder):
+        with runs.claimed(folder):
+            time.sleep(0.1)
+            with (folder / "count").open("a") as count:
+                count.write("x")
+            (folder / "done.json").write_text("{}")
+
+    def sweep_all(name):
+        jobs = [Job(n, [], None, tmp_path / n, tmp_path / n) for n in "abcd"]
+        states = [job.state for job in work_on(jobs, InProcess(run))]
+        (tmp_path / name).write_text(" ".join(states))
+
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=sweep_all, args=(name,)) for name in ("one", "two")]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [(tmp_path / name / "count").read_text() for name in "abcd"] == ["x"] * 4
+    said = (tmp_path / "one").read_text() + " " + (tmp_path / "two").read_text()
+    assert said.count("finished elsewhere") == 4
+    assert len(said.replace("finished elsewhere", "").split()) == 4
+
+
+def test_in_this_process_any_failure_is_that_of_one_run(job):
+    errors = iter([None, TrainingError("the loss is nan"), ZeroDivisionError("oh"), HeldError("x")])
+
+    def run(config):
+        error = next(errors)
+        if error:
+            raise error
+
+    launcher = InProcess(run)
+    endings = [launcher.start(job("x"), None).poll() for _ in range(4)]
+    assert endings == [
+        Ending(),
+        Ending(error="the loss is nan"),
+        Ending(error="ZeroDivisionError: oh"),
+        Ending(held=True),
+    ]
+
+
+def test_exit_codes_say_how_a_process_ended(tmp_path):
+    console = tmp_path / "console.log"
+    console.write_text("")
+    assert ending_of(0, console) == Ending()
+    assert ending_of(HeldError.exit_code, console) == Ending(held=True)
+    assert ending_of(-15, console).error == "killed by SIGTERM"
+    assert ending_of(3, console).error == "exit code 3: it printed nothing"
+
+
+def test_submitit_runs_each_as_a_job(job, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    overrides = ["launcher=slurm", "launcher.cluster=local", "launcher.parameters.gpus_per_node=0"]
+    config = compose_config([*overrides, f"output_dir={tmp_path}", "launcher.jobs=2"])
+    jobs = [job("good"), job("mistake", "import sys; print('error: no'); sys.exit(1)")]
+    assert worked(jobs, Cluster(config)) == {"good": "finished", "mistake": "no"}
+    with pytest.raises(ConfigError, match=r"launcher\.parameters"):
+        Cluster(compose_config([*overrides, "+launcher.parameters.nodez=2"]))
+
+
+def test_the_command_of_a_job_is_that_of_the_run_alone(tmp_path):
+    overrides = ["launcher=gpus", "launcher.devices=[0]", "on_error=stop", "loss=gd", "seed=1"]
+    made = Job("x", overrides, "mine", compose_config([]), tmp_path)
+    expected = [
+        "-m",
+        "loku_exp",
+        "--config-dir",
+        "mine",
+        "loss=gd",
+        "seed=1",
+        "launcher=in_process",
+    ]
+    assert made.command[1:] == expected
+
+
+@pytest.fixture
+def tiny(tmp_path, shared_cache):
+    """Overrides of a world that is read in a second."""
+    world = ["dataset.num_authors=4", "dataset.num_forget=1", "training.batch_size=1"]
+    world += ["training.micro_batch_size=1", "model.vocabulary=300"]
+    return [*world, f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
+
+
+def compose_jobs(tiny, *jobs):
+    overrides = [[*tiny, *job] for job in jobs]
+    return overrides, [compose_config(job) for job in overrides]
+
+
+def test_a_sweep_skips_fails_and_goes_on(tiny, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(sweeps.sweep_table, "show", shown.append)
+    monkeypatch.setattr(sweeps.results, "read", lambda folder: None)
+    tried = []
+
+    def run(config):
+        tried.append(config.seed)
+        if config.seed == 1:
+            raise TrainingError("the loss is nan")
+        folder = next(job.folder for job in planned if job.config == config)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "done.json").write_text("{}")
+
+    jobs, configs = compose_jobs(tiny, ["seed=0"], ["seed=1"], ["seed=2"], ["seed=0"])
+    planned = plan(jobs, configs, None)
+    assert len(planned) == 3  # the fourth is the first again
+    done = sweep(jobs, configs, None, run)
+    assert [job.state for job in done] == ["finished", "failed", "finished"]
+    assert done[1].error == "the loss is nan"
+    again = sweep(jobs, configs, None, run)
+    assert [job.state for job in again] == ["was finished", "failed", "was finished"]
+    assert tried == [0, 1, 2, 1]
+    assert shown == [done, again]
+
+
+def test_on_error_stop_ends_the_sweep_at_the_first_failure(tiny, monkeypatch):
+    monkeypatch.setattr(sweeps.sweep_table, "show", lambda jobs: None)
+
+    def run(config):
+        raise TrainingError("no")
+
+    jobs, configs = compose_jobs([*tiny, "on_error=stop"], ["seed=0"], ["seed=1"])
+    assert [job.state for job in sweep(jobs, configs, None, run)] == ["failed", "not started"]
+
+
+def test_an_interrupted_sweep_shows_what_there_is(tiny, monkeypatch):
+    shown = []
+    monkeypatch.setattr(sweeps.sweep_table, "show", shown.extend)
+
+    def run(config):
+        raise KeyboardInterrupt
+
+    jobs, configs = compose_jobs(tiny, ["seed=0"], ["seed=1"])
+    with pytest.raises(KeyboardInterrupt):
+        sweep(jobs, configs, None, run)
+    assert [job.state for job in shown] == ["interrupted", "not started"]
+
+
+def test_every_run_is_checked_before_the_first_starts(tiny, tmp_path):
+    jobs, configs = compose_jobs(tiny, ["lora.rank=4"], ["lora.rank=900"], ["init.num_retain=9999"])
+    with pytest.raises(ConfigError) as raised:
+        sweep(jobs, configs, None, lambda config: pytest.fail("started"))
+    assert len(raised.value.problems) == 2
+    assert raised.value.problems[0].startswith("lora.rank=900: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sweep_settings_do_not_change_a_runs_folder(tiny):
+    jobs, configs = compose_jobs(
+        tiny, ["seed=0"], ["on_error=stop"], ["pairs=[{a: 1}]"], ["launcher=in_process"]
+    )
+    assert len(plan(jobs, configs, None)) == 1
+    jobs, configs = compose_jobs(tiny, ["launcher=in_process"], ["launcher=processes"])
+    with pytest.raises(ConfigError, match="launcher: a sweep has one"):
+        plan(jobs, configs, None)
+
+
+def test_the_table_shows_state_metrics_and_collapse(job):
+    def record(verdict, training=None, **metrics):
+        return SimpleNamespace(
+            verdict=verdict,
+            training=training or {},
+            cost={"seconds": {"bases": 100.0, "unlearning": 30.0}},
+            models={"target": SimpleNamespace(metrics={}), "unlearned": SimpleNamespace(metrics=metrics)},
+        )  # fmt: skip
+
+    jobs = [job("a", state="finished"), job("b", state="failed"), job("c", state="was finished")]
+    records = [record("fine", forget_prob=0.5, retain_loss=1.0), None, record("COLLAPSED (x)")]
+    header, rows = sweep_table.rows(jobs, records)
+    assert header == ["run", "state", "forget set, probability", "time", "folder"]
+    assert rows == [
+        ["a", "finished", "0.500", "2 min", "a"],
+        ["b", "failed", "", "", "b"],
+        ["c", "was finished, COLLAPSED", "", "2 min", "c"],
+    ]
+    stopped = {"success": True, "epochs_to_forget": 7, "epochs": 7.0}
+    not_stopped = {"success": False, "epochs_to_forget": None, "epochs": 20.0}
+    records = [record("fine", training=stopped), None, record("fine", training=not_stopped)]
+    header, rows = sweep_table.rows(jobs, records)
+    assert header == ["run", "state", "epochs, to forget", "time", "folder"]
+    assert [row[2] for row in rows] == ["7", "", "> 20"]
+
+
+def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
+    folder = tmp_path / "run"
+    with runs.claimed(folder):
+        assert runs.is_held(folder)
+        with pytest.raises(HeldError, match="another process is working"), runs.claimed(folder):
+            pass
+    assert not runs.is_held(folder)
+    (folder / "done.json").write_text("{}")
+    with pytest.raises(HeldError, match="has just finished"), runs.claimed(folder):
+        pass
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_gives_what_an_undisturbed_one_gives(tmp_path):
+    overrides = ["experiment=quick", "evaluation.curve=none", "lora.rank=4,8", "init=vanilla,fila"]
+    check(overrides, 4, tmp_path)

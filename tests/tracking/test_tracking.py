@@ -1,0 +1,211 @@
+"""Tracking a run: what arrives, that it is off by default, and that its failures cost nothing."""
+
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from loku_exp.config import rules as configuration
+from loku_exp.config.compose import compose_config
+from loku_exp.errors import ConfigError
+from loku_exp.results import files as results
+from loku_exp.run import run
+from loku_exp.runtime.events import Begun, Updated, tell
+from loku_exp.tracking import tracked
+from loku_exp.tracking import wandb as tracking
+from loku_exp.tracking.tracker import samples
+from loku_exp.tracking.wandb import run_id
+from tests.helpers import killed_at_its_first_snapshot
+from tests.tracking.wandb_log import read
+
+QUICK = ["experiment=quick"]
+OFFLINE = ["tracking=wandb", "tracking.mode=offline"]
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    """Neither key nor settings of who runs the tests; a home folder that must stay untouched."""
+    for name in list(os.environ):
+        if name.startswith("WANDB_") or name == tracking.SWEEP:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    return home
+
+
+@pytest.fixture
+def start(tmp_path, shared_cache):
+    """Run a configuration as the command line does."""
+
+    def start(*overrides: str) -> Path:
+        places = [f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
+        config = compose_config([*QUICK, *places, *overrides])
+        with tracked(config.tracking):
+            return run(config)
+
+    return start
+
+
+@contextmanager
+def opened(folder: Path, *overrides: str):
+    """Open a tracker without a run."""
+    config = compose_config([*QUICK, *overrides])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("seed: 0\n")
+    with tracked(config.tracking):
+        tell(Begun(folder, config))
+        yield
+        tell(Updated(1, {"forget_loss": 0.5}))
+
+
+def test_an_offline_run_has_everything(start, no_account, monkeypatch):
+    monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd")
+    folder = start(*OFFLINE, "tracking.artifact=true", "tracking.samples=3")
+    record, kept = results.read(folder), read(folder)
+    assert kept["run"].run_id == record.run.id == run_id(folder)
+    assert kept["run"].run_group == "loss=ihl,gd"
+    assert list(kept["run"].tags) == ["toy"]
+    assert kept["exit"] == 0
+
+    assert kept["config"]["method"] == "ihl fila"
+    assert kept["config"]["lora"]["rank"] == 8
+    assert kept["config"]["training"]["epochs"] == 2
+
+    updates = [row for row in kept["history"] if "unlearning/loss" in row]
+    assert [row["update"] for row in updates] == list(range(1, 11))
+    for name in ("forget_loss", "retain_loss", "grad_norm", "learning_rate"):
+        assert [row[f"unlearning/{name}"] for row in updates] == record.training[name]
+    snapshots = [row for row in kept["history"] if "snapshot/forget_prob" in row]
+    assert [row["epoch"] for row in snapshots] == [0, 1, 2]
+    for row, point in zip(snapshots, record.curve, strict=True):
+        metrics = {k.removeprefix("snapshot/"): v for k, v in row.items() if "snapshot/" in k}
+        assert metrics == point.metrics
+
+    for role, model in record.models.items():
+        assert {name: kept["summary"][f"{role}/{name}"] for name in model.metrics} == model.metrics
+    assert kept["summary"]["verdict"] == record.verdict
+    (table,) = kept["files"].glob("media/table/table_*.json")
+    assert len(json.loads(table.read_text())["data"]) > 10
+    (texts,) = kept["files"].glob("media/table/samples_*.json")
+    content = json.loads(texts.read_text())
+    rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+    assert rows == samples(folder, 3)
+    assert len(rows) == 3
+    assert list(kept["files"].glob("media/images/plots/curve_*.png"))
+    assert any(artifact.type == "adapter" for artifact in kept["artifacts"])
+
+    assert not list(no_account.glob("**/*wandb*"))
+    assert not [name for name in os.environ if name.startswith("WANDB_")]
+    folder_of_run = (folder / "wandb").stat().st_mtime_ns
+    start(*OFFLINE)  # it is shown, and shown nowhere else
+    assert (folder / "wandb").stat().st_mtime_ns == folder_of_run
+
+
+def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path):
+    with killed_at_its_first_snapshot():
+        start(*OFFLINE, "seed=1", "evaluation.curve=none")
+    (folder,) = (tmp_path / "out").iterdir()
+    first = read(folder)
+    assert first["exit"] == 1
+    assert [row["update"] for row in first["history"]] == [1, 2, 3, 4, 5]
+    (old,) = folder.glob("wandb/offline-run-*")
+    old.rename(folder / "first")
+    start(*OFFLINE, "seed=1", "evaluation.curve=none")
+    second = read(folder)
+    assert second["run"].run_id == first["run"].run_id
+    updates = [row["update"] for row in second["history"] if "unlearning/loss" in row]
+    assert updates == [6, 7, 8, 9, 10]
+
+
+def test_tracking_changes_neither_the_run_nor_its_folder(start):
+    tracked_run, plain = start(*OFFLINE), start("force=true")
+    assert plain.name == tracked_run.name + "-r2"
+    assert not (plain / "wandb").exists()  # it is off by default
+    one, two = (results.read(folder) for folder in (tracked_run, plain))
+    assert one.curve == two.curve
+    assert one.training == two.training
+
+
+@pytest.mark.parametrize("server", ["nobody", "silent"])
+def test_a_server_out_of_reach_costs_seconds_and_one_line(tmp_path, monkeypatch, caplog, server):
+    deaf = socket.create_server(("127.0.0.1", 0))  # accepts, never answers
+    port = 9 if server == "nobody" else deaf.getsockname()[1]
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    folder = tmp_path / "run-0123456789ab"
+    started = time.monotonic()
+    with (
+        caplog.at_level(logging.WARNING),
+        opened(folder, "tracking=wandb", "tracking.init_timeout=1"),
+    ):
+        pass
+    assert time.monotonic() - started < 15
+    (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
+    assert warning.startswith("wandb is offline (")
+    assert "\n" not in warning
+    assert [row["unlearning/forget_loss"] for row in read(folder)["history"]] == [0.5]
+
+
+def test_without_a_key_it_is_offline_and_asks_nothing(tmp_path, caplog):
+    folder = tmp_path / "run-0123456789ab-r2"
+    with caplog.at_level(logging.WARNING), opened(folder, "tracking=wandb"):
+        pass
+    (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
+    assert "there is no key" in warning
+    assert read(folder)["run"].run_id == "0123456789ab-r2"
+
+
+def test_a_tracker_that_breaks_is_named_once_and_the_run_goes_on(tmp_path, caplog, monkeypatch):
+    folder = tmp_path / "run-0123456789ab"
+    with caplog.at_level(logging.WARNING), opened(folder, *OFFLINE):
+        monkeypatch.setattr(
+            tracking.Wandb, "scalars", lambda *a, **k: (_ for _ in ()).throw(OSError("disk\nfull"))
+        )
+        tell(Updated(1, {"forget_loss": 1.0}))
+    (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
+    assert warning == (
+        "tracking=wandb stopped (OSError: disk full); the run goes on, its folder has everything"
+    )
+    assert read(folder)["exit"] == 0
+
+
+def test_tensorboard_by_one_word(start):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    folder = start("tracking=tensorboard", "tracking.samples=2", "evaluation.curve=none")
+    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    losses = [scalar.value for scalar in events.Scalars("unlearning/forget_loss")]
+    assert losses == pytest.approx(results.read(folder).training["forget_loss"])
+    assert [scalar.step for scalar in events.Scalars("snapshot/forget_prob")] == [0, 10]
+    assert len(events.Tensors("samples/text_summary")) == 2
+    assert events.Images("plots/curve")
+
+
+def test_tensorboard_absent_is_said_before_anything_starts(monkeypatch):
+    find = configuration.importlib.util.find_spec
+    monkeypatch.setattr(
+        configuration.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "tensorboard" else find(name, *rest),
+    )
+    with pytest.raises(ConfigError, match=r"pip install 'loku_exp\[tensorboard\]'"):
+        compose_config([*QUICK, "tracking=tensorboard"])
+
+
+def test_a_long_command_line_is_a_group_of_its_own(monkeypatch):
+    section = compose_config([*QUICK, *OFFLINE]).tracking
+    groups = []
+    for last in "ab":
+        monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd " * 20 + last)
+        groups.append(tracking._group(section))
+    assert groups[0] != groups[1]
+    assert max(map(len, groups)) <= 128
