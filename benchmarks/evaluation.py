@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import Row, interleaved, seconds_of
-from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.tofu import suite as tofu
@@ -47,12 +47,12 @@ def rows() -> list[Row]:
             inside = time.perf_counter() - start
             return answers
 
-    def ours(asked: list[Record], generate: bool) -> None:
+    def ours(asked: list[Example], generate: bool) -> None:
         lm = Timed(model, tokenizer, batch_tokens=16_384, max_length=512, stop_at_eos=False)
         task = tofu.TofuTask("forget", asked, suite, None, generate=generate)
         found["ours"] = evaluate(lm, [task]).metrics["forget_prob"]
 
-    def published(asked: list[Record], generate: bool) -> None:
+    def published(asked: list[Example], generate: bool) -> None:
         found["published"] = _scored(model, asked)
         if generate:
             _generated(model, asked)
@@ -102,7 +102,7 @@ def _model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-def _records() -> list[Record]:
+def _records() -> list[Example]:
     generator = torch.Generator().manual_seed(0)
 
     def text(mean: int) -> tuple[int, ...]:
@@ -117,7 +117,7 @@ def _records() -> list[Record]:
         others = {"paraphrase": (labelled[1],), "wrong": tuple(labelled[2:])}
         reference = _decode(list(answers[0]))
         found.append(
-            Record(row, "", "forget", prompt, labelled[0], others, f"question {row}", reference)
+            Example(row, "", "forget", prompt, labelled[0], others, f"question {row}", reference)
         )
     return found
 
@@ -127,7 +127,7 @@ def _decode(ids: list[int]) -> str:
 
 
 @torch.no_grad()
-def _scored(model: LlamaForCausalLM, records: list[Record]) -> float:
+def _scored(model: LlamaForCausalLM, records: list[Example]) -> float:
     """Return the mean probability of the answers; the other texts' losses are computed and dropped."""
     probabilities = []
     kinds = [
@@ -144,7 +144,7 @@ def _scored(model: LlamaForCausalLM, records: list[Record]) -> float:
 
 
 @torch.no_grad()
-def _generated(model: LlamaForCausalLM, records: list[Record]) -> None:
+def _generated(model: LlamaForCausalLM, records: list[Example]) -> None:
     for start in range(0, len(records), GENERATED_TOGETHER):
         batch = records[start : start + GENERATED_TOGETHER]
         width = max(len(record.prompt) for record in batch)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.training.snapshots import Snapshots
 
 
@@ -44,9 +44,9 @@ def tiny_model(
 def tiny_records() -> Records:
     """Records of TOFU's four evaluation sets over 61 random tokens."""
 
-    def record(row: int, role: str, wrong: int) -> Record:
+    def record(row: int, role: str, wrong: int) -> Example:
         texts = [random_sequence(6 + (row + k) % 5, 3, 61, 100 * row + k) for k in range(wrong + 2)]
-        return Record(
+        return Example(
             row=row,
             group=f"author {row // 2}",
             role=role,

@@ -11,15 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from loku_exp.config import components as signatures
-from loku_exp.config.schema import (
-    Component,
-    Config,
-    DatasetConfig,
-    EvaluationConfig,
-    OptimizationConfig,
-)
+from loku_exp.config.schema import Component, Config, DatasetConfig, EvaluationConfig
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed as parallel
+from loku_exp.runtime.settings import Optimization
 
 GIVEN = {"loss": ("forget", "retain"), "init": ("layers", "fisher")}  # what the program hands over
 TARGET_IS_BASE = (
@@ -81,7 +76,7 @@ def dataset_problems(dataset: DatasetConfig) -> list[str]:
 def cross_field_problems(config: Config) -> list[str]:
     """Return violated rules that concern more than one key."""
     problems = []
-    optimisations: dict[str, OptimizationConfig] = {
+    optimisations: dict[str, Optimization] = {
         "training": config.training,
         "model.finetuning": config.model.finetuning,
     }

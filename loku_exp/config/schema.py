@@ -6,13 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from loku_exp.config import components as signatures
-from loku_exp.runtime.knobs import Count, NonNegative, Positive, Seed, Share
-
-
-class Section(BaseModel):
-    """A node of the configuration; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from loku_exp.runtime.knobs import Count, Positive, Seed, Share
+from loku_exp.runtime.settings import ModelSettings, Recipe, Setting
 
 
 class Component(BaseModel):
@@ -41,77 +36,6 @@ class Component(BaseModel):
         return getattr(importlib.import_module(self.target.rpartition(".")[0]), self.name)
 
 
-class TemplateConfig(Section):
-    """Text around a question; labels begin where `start + question + end` alone would end."""
-
-    question_start: str
-    question_end: str
-    answer_tag: str
-
-
-class OptimizationConfig(Section):
-    """One optimisation: how many updates, of what, with which optimiser."""
-
-    epochs: Positive
-    batch_size: (
-        Count | Literal["all"]
-    )  # examples per update; all: the whole set, one update an epoch
-    micro_batch_size: Count  # examples per forward pass; must divide batch_size (all: at most)
-    learning_rate: Positive
-    weight_decay: NonNegative
-    betas: tuple[Share, Share]
-    warmup_epochs: NonNegative
-    schedule: Literal["linear", "constant"]
-    max_grad_norm: Positive
-    bucket: Count | None  # updates whose examples are sorted by length to pad less; null: none
-    autocast: Literal["auto", "none", "bfloat16"]  # auto: bfloat16 where the hardware has it
-
-
-class StopConfig(Section):
-    """When texts count as forgotten: EL_n and MA below what the model has on unseen text."""
-
-    n: Count
-    el: Share | None  # null: measured on unseen text
-    ma: Share | None
-
-
-class TrainingConfig(OptimizationConfig):
-    """The unlearning recipe."""
-
-    recipe: str
-    retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
-    stop: StopConfig | None  # after which epoch training ends early; null: never
-    full_learning_rate: Positive  # used instead of learning_rate with lora=none
-    reduction: Literal["micro_batch", "update"]
-    snapshot_epochs: Count
-    gradient_checkpointing: Literal["auto"] | bool  # auto: where activations would not fit
-    head: Literal["chunked", "plain"]
-    chunk_rows: Count | None
-
-
-class ModelConfig(Section):
-    """A causal language model: where it comes from, how it is prompted, where LoRA goes."""
-
-    name: str
-    kind: Literal["toy", "from_scratch", "pretrained"]
-    path: str | None
-    revision: str | None
-    tokenizer: str | None
-    weights: Literal["pretrained", "scratch", "random"]
-    architecture: dict[str, Any] | None
-    vocabulary: Count | None
-    template: TemplateConfig
-    lora_targets: dict[str, list[str]]
-    dtype: Literal["float32", "bfloat16", "float16"]
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
-    trust_remote_code: bool
-    stop_at_eos: bool
-    finetuned: dict[str, str | None]  # by dataset: a model that is the target
-    references: dict[str, str]  # by dataset: reference.source where it is not `train`
-    finetuning: OptimizationConfig
-    learning_rates: dict[Literal["lora", "full"], Positive]
-
-
 class DatasetConfig(Component):
     """A corpus: the function that loads it and what the program must know of it beforehand."""
 
@@ -121,7 +45,7 @@ class DatasetConfig(Component):
     min_known: Share
 
 
-class LoraConfig(Section):
+class LoraConfig(Setting):
     """The adapter; `lora=none` switches it off and trains all weights."""
 
     enabled: bool
@@ -142,7 +66,7 @@ class EvaluationConfig(Component):
     limit: Count | None
 
 
-class TargetConfig(Section):
+class TargetConfig(Setting):
     """The model to unlearn from: a folder or hub id, or null to fine-tune it here."""
 
     path: str | None
@@ -150,7 +74,7 @@ class TargetConfig(Section):
     min_known: Share
 
 
-class ReferenceConfig(Section):
+class ReferenceConfig(Setting):
     """The model that never saw the forget set."""
 
     source: Literal["train", "path", "log", "none"]
@@ -158,7 +82,7 @@ class ReferenceConfig(Section):
     seed: Seed
 
 
-class TrackingConfig(Section):
+class TrackingConfig(Setting):
     """Where a run's progress is shown beside its folder; no part of what it computes."""
 
     name: Literal["none", "wandb", "tensorboard"]
@@ -172,25 +96,25 @@ class TrackingConfig(Section):
     finish_timeout: Positive | None = None  # seconds
 
 
-class LauncherConfig(Section):
+class LauncherConfig(Setting):
     """Where the runs of a sweep are worked on; each kind has some of the keys."""
 
     kind: Literal["in_process", "processes", "gpus", "slurm"]
     jobs: Count | None = None  # at the same time
     devices: list[int | str] | None = None  # null: those that are visible
     cluster: Literal["slurm", "local"] = "slurm"
-    parameters: dict[str, Any] = {}  # submitit's, null left out
+    parameters: dict[str, Any] = Field(default_factory=dict)  # submitit's, null left out
 
 
-class Config(Section):
+class Config(Setting):
     """A whole run."""
 
-    model: ModelConfig
+    model: ModelSettings
     dataset: DatasetConfig
     loss: Component
     init: Component | None
     lora: LoraConfig
-    training: TrainingConfig
+    training: Recipe
     evaluation: EvaluationConfig
     target: TargetConfig
     reference: ReferenceConfig

@@ -3,31 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from loku_exp.data.records import Records
+from loku_exp.runtime.settings import Template
 
 if TYPE_CHECKING:  # the configuration is checked before anything heavy is imported
     from transformers import PreTrainedTokenizerBase
 
 Role = Literal["target", "reference"]
-
-
-@dataclass(frozen=True)
-class Template:
-    """Text around a question.
-
-    Text = ``question_start + question + question_end + answer_tag + answer``, tokenised at once.
-    """
-
-    question_start: str
-    question_end: str
-    answer_tag: str
-
-    def prompt(self, question: str) -> str:
-        """Return the unlabelled part of the text, which is also the prompt of a generation."""
-        return self.question_start + question + self.question_end
 
 
 class Corpus(Protocol):

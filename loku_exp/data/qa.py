@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loku_exp.data.corpus import Role, Template, digest_of_rows
-from loku_exp.data.records import IGNORED, Record, Records, Sequence, Tokenize
+from loku_exp.data.corpus import Role, digest_of_rows
+from loku_exp.data.records import IGNORED, Example, Records, Sequence, Tokenize
 from loku_exp.errors import DataError
+from loku_exp.runtime.settings import Template
 
 if TYPE_CHECKING:  # the configuration is checked before anything heavy is imported
     from transformers import PreTrainedTokenizerBase
@@ -69,7 +70,7 @@ class QACorpus:
         def tokenize(text: str) -> list[int]:
             return tokenizer(text).input_ids
 
-        def encode_all(rows: list[QA], role: str) -> list[Record]:
+        def encode_all(rows: list[QA], role: str) -> list[Example]:
             return [encode(row, role, tokenize, eos, template, max_length) for row in rows]
 
         target_training = encode_all(self.target_training, "target_training")
@@ -85,7 +86,7 @@ class QACorpus:
 
 def encode(
     row: QA, role: str, tokenize: Tokenize, eos: int, template: Template, max_length: int
-) -> Record:
+) -> Example:
     """Encode one row with TOFU's official labels (locuslab/tofu, ``data_module.py``).
 
     As many tokens are masked as ``question_start + question + question_end`` has *alone*; everything
@@ -111,7 +112,7 @@ def encode(
         alternatives["paraphrase"] = (labelled(row.paraphrase),)
     if row.wrong:
         alternatives["wrong"] = tuple(labelled(wrong) for wrong in row.wrong)
-    return Record(
+    return Example(
         row=row.row,
         group=row.group,
         role=role,

@@ -23,7 +23,7 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Record:
+class Example:
     """One example of a dataset, ready for a model.
 
     Attributes:
@@ -61,8 +61,8 @@ class Records:
         evaluation: evaluation sets by name.
     """
 
-    target_training: list[Record]
-    reference_training: list[Record]
-    forget: list[Record]
-    retain: list[Record]
-    evaluation: dict[str, list[Record]]
+    target_training: list[Example]
+    reference_training: list[Example]
+    forget: list[Example]
+    retain: list[Example]
+    evaluation: dict[str, list[Example]]

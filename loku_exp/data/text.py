@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loku_exp.data.corpus import Role, Template, digest_of_rows
-from loku_exp.data.records import Record, Records, Sequence
+from loku_exp.data.corpus import Role, digest_of_rows
+from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.errors import DataError
 from loku_exp.runtime.cache import digest
+from loku_exp.runtime.settings import Template
 
 if TYPE_CHECKING:  # the configuration is checked before anything heavy is imported
     from transformers import PreTrainedTokenizerBase
@@ -132,10 +133,10 @@ class TextCorpus:
         ids_of = partial(_ids, tokenizer=tokenizer, exact=self.exact)
         eos = int(tokenizer.eos_token_id)
 
-        def cut(rows: list[Text], role: str, length: int = self.length) -> list[Record]:
+        def cut(rows: list[Text], role: str, length: int = self.length) -> list[Example]:
             return [_record(row.row, row.group, role, ids_of(row)[:length]) for row in rows]
 
-        def evaluated(rows: list[Text], role: str) -> list[Record]:
+        def evaluated(rows: list[Text], role: str) -> list[Example]:
             records = cut(rows, role)
             return (
                 [_padded(r, self.length, eos) for r in records] if self.count_padding else records
@@ -183,7 +184,7 @@ def token_map_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     return digest(sorted(tokens.items()))
 
 
-def pack(texts: list[tuple[int, ...]], role: str, length: int, eos: int) -> list[Record]:
+def pack(texts: list[tuple[int, ...]], role: str, length: int, eos: int) -> list[Example]:
     """Join texts with end-of-text after each and cut into sequences; a remainder is dropped.
 
     Args:
@@ -223,7 +224,7 @@ def _ids(row: Text, tokenizer: "PreTrainedTokenizerBase", exact: bool) -> tuple[
     return tuple(tokenizer(text).input_ids)
 
 
-def _record(row: int, group: str, role: str, ids: tuple[int, ...]) -> Record:
+def _record(row: int, group: str, role: str, ids: tuple[int, ...]) -> Example:
     """Return a sequence with every token labelled.
 
     Raises:
@@ -231,9 +232,9 @@ def _record(row: int, group: str, role: str, ids: tuple[int, ...]) -> Record:
     """
     if len(ids) < 2:
         raise DataError(f"row {row} of '{role}' has {len(ids)} tokens; at least 2 are needed")
-    return Record(row, group, role, prompt=ids, answer=Sequence(ids, ids))
+    return Example(row, group, role, prompt=ids, answer=Sequence(ids, ids))
 
 
-def _padded(record: Record, length: int, eos: int) -> Record:
+def _padded(record: Example, length: int, eos: int) -> Example:
     ids = record.prompt + (eos,) * (length - len(record.prompt))
     return replace(record, prompt=ids, answer=Sequence(ids, ids))

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loku_exp.data.records import Record, Sequence
+from loku_exp.data.records import Example, Sequence
 from loku_exp.errors import UserError
 from loku_exp.fisher.blockwise import blocks_of, sweep_fisher
 from loku_exp.fisher.hooks import absolute_epsilon, reduce_fisher, row_weights
@@ -27,8 +27,8 @@ FISHER_FORMAT = 4  # raise by hand whenever an unchanged recipe gives other row 
 def fisher_measure(
     model: nn.Module,
     identity: str,
-    forget: list[Record],
-    retain: list[Record],
+    forget: list[Example],
+    retain: list[Example],
     cache: Cache,
 ) -> MeasureFisher:
     """Return the callback an init measures importance with.
@@ -133,7 +133,7 @@ def _wants_sweep(model: nn.Module, layers: dict[str, nn.Linear], texts: int, lon
     return True
 
 
-def draw_retain(retain: list[Record], count: int, seed: int) -> list[Record]:
+def draw_retain(retain: list[Example], count: int, seed: int) -> list[Example]:
     """Return `count` different retain records, drawn with a seed of their own.
 
     Raises:

@@ -12,19 +12,19 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from loku_exp.config.schema import StopConfig
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.tdec.stop_check import Check, Thresholds, would_flip
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.cache import write_text
 from loku_exp.runtime.events import Updated, tell
+from loku_exp.runtime.settings import StopRule
 
 log = logging.getLogger(__name__)
 CHECKS = "checks.json"
 
 
-def thresholds_of(stop: StopConfig | None, target: Evaluation) -> Thresholds | None:
+def thresholds_of(stop: StopRule | None, target: Evaluation) -> Thresholds | None:
     """Return what the forget set must come below: what is configured, else measured on unseen text.
 
     Args:

@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from loku_exp.config.schema import TrainingConfig
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
@@ -32,6 +31,7 @@ from loku_exp.models import memory
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.distributed import fsdp2
 from loku_exp.runtime.seeds import derive
+from loku_exp.runtime.settings import Recipe
 from loku_exp.training.guards import EveryMatrixLearns
 from loku_exp.training.progress import Progress, Told
 from loku_exp.training.schedule import Plan
@@ -85,7 +85,7 @@ def unlearn(
     records: Records,
     loss: Callable[..., LossTerms],
     inputs: tuple[str, ...],
-    recipe: TrainingConfig,
+    recipe: Recipe,
     *,
     adapter: Adapter | None,
     initialise: Initialise | None,
@@ -183,7 +183,7 @@ def initial_file(folder: Path, initialise: Initialise) -> Path:
     return file
 
 
-def plan_of(recipe: TrainingConfig, num_forget: int) -> Plan:
+def plan_of(recipe: Recipe, num_forget: int) -> Plan:
     """Return the plan of an unlearning.
 
     Raises:
@@ -201,7 +201,7 @@ def plan_of(recipe: TrainingConfig, num_forget: int) -> Plan:
 
 
 def _stream(
-    records: Records, inputs: tuple[str, ...], recipe: TrainingConfig, plan: Plan, seed: int
+    records: Records, inputs: tuple[str, ...], recipe: Recipe, plan: Plan, seed: int
 ) -> Stream:
     """Return the examples of the whole unlearning, in order; the forget set comes first, for epochs."""
     sets = {name: [record.answer for record in getattr(records, name)] for name in sorted(inputs)}
@@ -216,7 +216,7 @@ def _stream(
     )
 
 
-def _is_checkpointed(model: nn.Module, stream: Stream, recipe: TrainingConfig, plan: Plan) -> bool:
+def _is_checkpointed(model: nn.Module, stream: Stream, recipe: Recipe, plan: Plan) -> bool:
     """Return whether activations are computed twice to save memory; ``auto``: where they would not fit."""
     if recipe.gradient_checkpointing != "auto":
         return recipe.gradient_checkpointing

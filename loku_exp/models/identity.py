@@ -11,13 +11,13 @@ from loku_exp.runtime.cache import digest, file_digest, folder_digest
 from loku_exp.runtime.hub import cannot_load, is_local
 
 if TYPE_CHECKING:
-    from loku_exp.config.schema import ModelConfig
+    from loku_exp.runtime.settings import ModelSettings
 
 WEIGHTS = ("*.safetensors", "*.bin")
 PROBE = "What is 17, and why?"
 
 
-def weights_digest(path: str, key: str, model: "ModelConfig") -> str:
+def weights_digest(path: str, key: str, model: "ModelSettings") -> str:
     """Return the identity of weights: of a folder its content, of a hub id its commit if known.
 
     Args:

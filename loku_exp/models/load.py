@@ -14,12 +14,12 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
-from loku_exp.config.schema import ModelConfig
 from loku_exp.errors import ModelError
 from loku_exp.models.activations import fuse_gelu
 from loku_exp.models.head import check_head
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.hub import cannot_load, expanded
+from loku_exp.runtime.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # of shards read and written; downloads keep theirs
@@ -66,7 +66,7 @@ def resolve_attention(attention: str, device: torch.device, dtype: torch.dtype) 
 
 
 def load_model(
-    model: ModelConfig,
+    model: ModelSettings,
     path: str,
     device: torch.device,
     *,
@@ -100,7 +100,7 @@ def load_model(
 
 
 def build_model(
-    model: ModelConfig,
+    model: ModelSettings,
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     device: torch.device,
@@ -137,7 +137,7 @@ def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def from_architecture(
-    model: ModelConfig, tokenizer: PreTrainedTokenizerBase, **options: Any
+    model: ModelSettings, tokenizer: PreTrainedTokenizerBase, **options: Any
 ) -> PreTrainedModel:
     """Return the model with untrained weights, e.g. without memory under ``torch.device("meta")``."""
     return AutoModelForCausalLM.from_config(
@@ -151,7 +151,7 @@ def store_as(model: nn.Module, dtype: str) -> None:
         parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
-def architecture(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
+def architecture(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Return the transformers configuration of a model that is built here, or of its weights.
 
     Raises:

@@ -5,18 +5,18 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from loku_exp.config.schema import ModelConfig
-from loku_exp.data.corpus import Corpus, Template
+from loku_exp.data.corpus import Corpus
 from loku_exp.errors import ModelError
 from loku_exp.models.identity import tokenizer_digest
 from loku_exp.runtime.cache import Cache, digest
 from loku_exp.runtime.hub import cannot_load, expanded
+from loku_exp.runtime.settings import ModelSettings
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 def load_tokenizer(
-    model: ModelConfig, corpus: Corpus, cache: Cache
+    model: ModelSettings, corpus: Corpus, cache: Cache
 ) -> tuple[PreTrainedTokenizerBase, str]:
     """Return the model's tokenizer and its digest; without one, train a BPE on the corpus.
 
@@ -24,7 +24,7 @@ def load_tokenizer(
         ModelError: it cannot be loaded, or has no end-of-text token.
     """
     if model.tokenizer is None:
-        template = Template(**model.template.model_dump())
+        template = model.template
         recipe = {
             "texts": digest(corpus.texts(template)),
             "vocabulary": model.vocabulary,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from loku_exp.config.schema import Config, ModelConfig, OptimizationConfig
+from loku_exp.config.schema import Config
 from loku_exp.data.batches import Stream
 from loku_exp.data.corpus import Role
 from loku_exp.losses.scores import LossTerms, Scores
@@ -11,6 +11,7 @@ from loku_exp.losses.terms import cross_entropy
 from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime.seeds import derive
+from loku_exp.runtime.settings import ModelSettings, Optimization
 from loku_exp.stages.inputs import Materials
 from loku_exp.training.progress import Progress
 from loku_exp.training.schedule import Plan
@@ -55,7 +56,7 @@ def finetune(role: Role, config: Config, materials: Materials, folder: Path, pos
     materials.tokenizer.save_pretrained(folder)
 
 
-def resolved_finetuning(config: Config) -> OptimizationConfig:
+def resolved_finetuning(config: Config) -> Optimization:
     """Return the fine-tuning recipe with the precision this machine trains in."""
     recipe = config.model.finetuning
     device = models.resolve_device(config.device)
@@ -82,7 +83,7 @@ def training_recipe(role: Role, config: Config, materials: Materials) -> dict[st
     }
 
 
-def _start_digest(model: ModelConfig) -> str:
+def _start_digest(model: ModelSettings) -> str:
     return identity.weights_digest(str(model.path), "model.path", model)
 
 

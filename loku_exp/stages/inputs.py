@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from loku_exp.config.schema import Config
-from loku_exp.data.corpus import Corpus, Template
+from loku_exp.data.corpus import Corpus
 from loku_exp.data.records import Records
 from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.lm.responses import Responses
@@ -51,7 +51,7 @@ def load_materials(config: Config, cache: Cache) -> Materials:
     corpus: Corpus = config.dataset.resolve()(**config.dataset.knobs)
     tokenizer, tokenizer_digest = load_tokenizer(config.model, corpus, cache)
     max_length = models.context_length(models.architecture(config.model, tokenizer))
-    template = Template(**config.model.template.model_dump())
+    template = config.model.template
     records = corpus.records(tokenizer, template, max_length)
     available = {"records": records, "tokenizer": tokenizer, "max_length": max_length}
     evaluation = config.evaluation

@@ -1,7 +1,7 @@
 """What can be wrong with a run beyond its configuration, found before its folder is made."""
 
 from loku_exp.config.rules import TARGET_IS_BASE
-from loku_exp.config.schema import Config, OptimizationConfig
+from loku_exp.config.schema import Config
 from loku_exp.data.corpus import Role
 from loku_exp.errors import ConfigError, TrainingError
 from loku_exp.evaluation.harness import Evaluation
@@ -11,6 +11,7 @@ from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.hub import is_local
+from loku_exp.runtime.settings import Optimization
 from loku_exp.stages import evaluate as assessment
 from loku_exp.stages.inputs import Materials
 from loku_exp.training.schedule import Plan
@@ -54,7 +55,7 @@ def _training_problems(config: Config, materials: Materials) -> list[str]:
     """Return which trainings would end before their first update."""
     records = materials.records
     rows = {"target": records.target_training, "reference": records.reference_training}
-    trainings: list[tuple[str, OptimizationConfig, int, int]] = [
+    trainings: list[tuple[str, Optimization, int, int]] = [
         ("model.finetuning", config.model.finetuning, len(rows[role]), 1)
         for role in trained_here(config)
     ]

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from loku_exp.config.schema import OptimizationConfig
 from loku_exp.data.batches import Bucket
 from loku_exp.errors import TrainingError
+from loku_exp.runtime.settings import Optimization
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Plan:
     processes: int = 1
 
     @classmethod
-    def of(cls, optimization: OptimizationConfig, num_rows: int, processes: int = 1) -> "Plan":
+    def of(cls, optimization: Optimization, num_rows: int, processes: int = 1) -> "Plan":
         """Plan as the official code does: ``int(epochs * rows) // batch_size`` updates.
 
         With ``batch_size=all`` an update is an epoch, and its micro-batches are the largest equal ones
@@ -57,7 +57,7 @@ class Plan:
         """Micro-batches of an update on each process."""
         return self.batch_size // (self.micro_batch_size * self.processes)
 
-    def bucket(self, optimization: OptimizationConfig) -> Bucket | None:
+    def bucket(self, optimization: Optimization) -> Bucket | None:
         """Return how this training's examples are sorted by length, if they are."""
         if optimization.bucket is None:
             return None

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from loku_exp.config.schema import OptimizationConfig
 from loku_exp.data.batches import Batch, Stream, collate
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.models.flops import StepFlops
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.cache import writing
+from loku_exp.runtime.settings import Optimization
 from loku_exp.training.guards import FiniteUpdates, on_device_of_model, own_forward
 from loku_exp.training.schedule import Plan
 
@@ -135,7 +135,7 @@ def fit(
     model: nn.Module,
     stream: Stream,
     objective: Objective,
-    optimization: OptimizationConfig,
+    optimization: Optimization,
     plan: Plan,
     *,
     learning_rate: float,
@@ -191,7 +191,7 @@ def _updates(log_history: list[dict[str, float]], flops: float) -> list[dict[str
 
 
 def _arguments(
-    optimization: OptimizationConfig,
+    optimization: Optimization,
     plan: Plan,
     learning_rate: float,
     folder: Path,

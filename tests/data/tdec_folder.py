@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 
-from loku_exp.data.corpus import Template
+from loku_exp.runtime.settings import Template
 
-NO_TEMPLATE = Template("", "", "")
+NO_TEMPLATE = Template(question_start="", question_end="", answer_tag="")
 ARRAY_ROWS = 40
 
 

@@ -4,12 +4,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from loku_exp.config.compose import compose_config
-from loku_exp.data.corpus import Template
 from loku_exp.data.qa import QA, encode
 from loku_exp.data.records import IGNORED
 from loku_exp.data.tofu import load
 from loku_exp.errors import DataError
 from loku_exp.evaluation.tofu.published_log import read_log
+from loku_exp.runtime.settings import Template
 
 LOGS = [
     ("forget01", "retain99"),
@@ -24,7 +24,7 @@ def words(text: str) -> list[int]:
     return [len(word) for word in text.split()]
 
 
-TEMPLATE = Template("Question: ", "\n", "Answer: ")
+TEMPLATE = Template(question_start="Question: ", question_end="\n", answer_tag="Answer: ")
 
 
 def row(answer: str = "It is red") -> QA:
@@ -47,7 +47,7 @@ def test_encode_counts_a_merged_boundary_token_as_prompt():
     def merging(text: str) -> list[int]:  # ']"' is one token, as in Llama-2
         return [ord(c) for c in text.replace(']"', "#")]
 
-    template = Template("[", "]", "")
+    template = Template(question_start="[", question_end="]", answer_tag="")
     record = encode(QA(0, "", "q", '"x"'), "forget", merging, 0, template, 50)
     # alone the prompt has 3 tokens, [ q ]; in the text the third is the merged one
     assert record.answer.ids == (ord("["), ord("q"), ord("#"), ord("x"), ord('"'), 0)
@@ -64,7 +64,7 @@ def test_encode_answer_longer_than_the_context_raises():
 def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_of):
     """Every answer, paraphrase and wrong answer of four published logs, 2,800 counts a set."""
     tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/phi-1_5")
-    template = Template(**compose_config(["model=phi"]).model.template.model_dump())
+    template = compose_config(["model=phi"]).model.template
     corpus = load(path=str(loku_data / "tofu"), forget_split=forget_split)
     records = corpus.records(tokenizer, template, 2048)
     name = f"ft_epoch5_lr2e-05_phi_{log_of}_wd0.01.eval_log_aggregated.json"
@@ -82,7 +82,7 @@ def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_
 
 def test_llama_merges_the_bracket_with_an_opening_quote(loku_data):
     tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/llama-2")
-    template = Template(**compose_config(["model=llama2"]).model.template.model_dump())
+    template = compose_config(["model=llama2"]).model.template
     corpus = load(path=str(loku_data / "tofu"), forget_split="forget10")
     records = corpus.records(tokenizer, template, 4096)
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from loku_exp.config.compose import compose_config
-from loku_exp.config.schema import StopConfig
-from loku_exp.data.records import Record, Records, Sequence
+from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.errors import ConfigError, TrainingError
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
@@ -26,6 +25,7 @@ from loku_exp.losses.builtin import ihl
 from loku_exp.methods.adapter import Adapter
 from loku_exp.methods.stop_rule import UntilForgotten, around_the_stop, thresholds_of
 from loku_exp.methods.unlearning import plan_of, unlearn
+from loku_exp.runtime.settings import StopRule
 from tests.helpers import random_sequence, tiny_model
 
 
@@ -35,7 +35,7 @@ def unseen(*pairs: tuple[float, float]) -> Evaluation:
 
 
 def test_thresholds_are_means_of_unseen_text_with_their_standard_error():
-    found = thresholds_of(StopConfig(n=10, el=None, ma=None), unseen((0.1, 0.2), (0.3, 0.6)))
+    found = thresholds_of(StopRule(n=10, el=None, ma=None), unseen((0.1, 0.2), (0.3, 0.6)))
     assert (found.el, found.ma, found.texts) == (pytest.approx(0.2), pytest.approx(0.4), 2)
     # standard deviation of two values is their distance / sqrt(2); the error divides by sqrt(2) again
     assert (found.el_error, found.ma_error) == (pytest.approx(0.1), pytest.approx(0.2))
@@ -51,12 +51,12 @@ def test_given_thresholds_are_taken_as_they_are():
 def test_thresholds_without_unseen_text_or_without_this_n_say_what_to_set(n):
     evaluation = unseen() if n == 10 else unseen((0.1, 0.2), (0.3, 0.6))
     with pytest.raises(ConfigError, match=r"training\.stop\.el is to be measured on unseen text"):
-        thresholds_of(StopConfig(n=n, el=None, ma=None), evaluation)
+        thresholds_of(StopRule(n=n, el=None, ma=None), evaluation)
 
 
 def test_a_threshold_of_zero_is_refused():
     with pytest.raises(ConfigError, match=r"nothing can be below 0; lower training\.stop\.n"):
-        thresholds_of(StopConfig(n=10, el=None, ma=None), unseen((0, 0.2), (0, 0.6)))
+        thresholds_of(StopRule(n=10, el=None, ma=None), unseen((0, 0.2), (0, 0.6)))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,9 @@ def unlearned(folder, measure, monkeypatch=None):
     """Unlearn four random texts with a stop rule of our own making."""
     folder.mkdir(exist_ok=True)
     rows = [random_sequence(9, 0, 61, i) for i in range(10)]
-    records = [Record(i, "", "", row.ids, Sequence(row.ids, row.ids)) for i, row in enumerate(rows)]
+    records = [
+        Example(i, "", "", row.ids, Sequence(row.ids, row.ids)) for i, row in enumerate(rows)
+    ]
     model = tiny_model()
     adapter = Adapter(2, 4, 0.0, ["q_proj", "c_fc"])
     layers = adapter.layers(model, 0)
@@ -250,7 +252,7 @@ def test_a_micro_batch_without_a_retain_example_is_refused():
 
 def test_standard_error_shrinks_with_the_number_of_texts():
     pairs = [(0.01 * i, 0.2 + 0.01 * i) for i in range(16)]
-    found = thresholds_of(StopConfig(n=10, el=None, ma=None), unseen(*pairs))
+    found = thresholds_of(StopRule(n=10, el=None, ma=None), unseen(*pairs))
     assert found.el_error == pytest.approx(stdev(el for el, _ in pairs) / 4)
 
 

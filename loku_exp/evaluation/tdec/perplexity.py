@@ -8,7 +8,7 @@ over all tokens, so that it does not depend on the batch size.
 import math
 from typing import Any
 
-from loku_exp.data.records import Record
+from loku_exp.data.records import Example
 from loku_exp.evaluation.lm.responses import TokenScores
 from loku_exp.evaluation.tasks import OwnTask, Request
 
@@ -21,7 +21,7 @@ class PerplexityTask(OwnTask):
         rows: fully labelled.
     """
 
-    def __init__(self, name: str, rows: list[Record]):
+    def __init__(self, name: str, rows: list[Example]):
         self.rows = {record.row: record for record in rows}
         documents = {row: (f"row {row}", "") for row in self.rows}
         super().__init__(name, documents, {"ppl": perplexity}, lower_is_better=("ppl",))

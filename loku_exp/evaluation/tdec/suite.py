@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from loku_exp.data.records import IGNORED, Record, Records, Sequence
+from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.ability.build import ability as abilities_of
 from loku_exp.evaluation.harness import Evaluation
@@ -155,7 +155,7 @@ class ExtractionTask(OwnTask):
         full: whether to decode continuations, which EL and examples need.
     """
 
-    def __init__(self, name: str, rows: list[Record], settings: Settings, full: bool):
+    def __init__(self, name: str, rows: list[Example], settings: Settings, full: bool):
         self.rows = {record.row: record for record in rows}
         self.settings = settings
         self.full = full

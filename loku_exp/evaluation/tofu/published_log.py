@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from loku_exp.data.records import Record
+from loku_exp.data.records import Example
 from loku_exp.errors import DataError
 from loku_exp.evaluation.tofu import metrics
 
@@ -121,7 +121,7 @@ def log_ratios(rows: list[PublishedRow]) -> dict[int, float]:
     return {row.row: metrics.log_ratio(row.paraphrase_loss, row.wrong_losses) for row in rows}
 
 
-def check_same_rows(log: PublishedLog, records: dict[str, list[Record]], path: str) -> None:
+def check_same_rows(log: PublishedLog, records: dict[str, list[Example]], path: str) -> None:
     """Check that a log is about our rows: same questions and label counts, row by row.
 
     This catches another template, tokenizer, split or number of rows at once.

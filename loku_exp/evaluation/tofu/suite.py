@@ -14,7 +14,7 @@ from lm_eval.api.group import Group
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedTokenizerBase
 
-from loku_exp.data.records import Record, Records
+from loku_exp.data.records import Example, Records
 from loku_exp.evaluation.harness import Evaluation
 from loku_exp.evaluation.lm.responses import TokenScores
 from loku_exp.evaluation.tasks import OwnTask, Request
@@ -61,7 +61,7 @@ class Suite:
         """See `loku_exp.evaluation.suite.Suite`; every set belongs to a forget split."""
         return []
 
-    def sets(self) -> dict[str, list[Record]]:
+    def sets(self) -> dict[str, list[Example]]:
         """Return the evaluated records by set."""
         return {name: rows[: self.rows] for name, rows in self.records.evaluation.items()}
 
@@ -138,7 +138,7 @@ class TofuTask(OwnTask):
     def __init__(
         self,
         name: str,
-        rows: list[Record],
+        rows: list[Example],
         suite: Suite,
         reference: LogRatios | None,
         generate: bool,

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from loku_exp.config.compose import compose_config
-from loku_exp.data.records import Record, Records, Sequence
+from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import answer_tree
 from loku_exp.evaluation.lm import unlearn_lm as language
@@ -110,7 +110,7 @@ def test_no_text_is_forwarded_twice(overrides, forwarded, tmp_path):
 
 def tdec_suite(unseen, perplexity):
     def records(rows, role):
-        return [Record(k, "", role, row, _labelled(row)) for k, row in enumerate(rows)]
+        return [Example(k, "", role, row, _labelled(row)) for k, row in enumerate(rows)]
 
     sets = {
         "forget": records([random_text(24, seed) for seed in range(5)], "forget"),
@@ -161,7 +161,7 @@ def tofu_suite():
         texts = [prompt + random_text(3 + (row + k) % 6, 100 * row + k) for k in range(wrong + 2)]
         labelled = [Sequence(t, (-100,) * len(prompt) + t[len(prompt) :]) for t in texts]
         others = {"paraphrase": (labelled[1],), "wrong": tuple(labelled[2:])}
-        return Record(row, "", role, prompt, labelled[0], others, f"q{row}", f"{row} 7 9")
+        return Example(row, "", role, prompt, labelled[0], others, f"q{row}", f"{row} 7 9")
 
     sets = {
         name: [record(first + row, name, wrong) for row in range(4)] for name, first, wrong in SETS

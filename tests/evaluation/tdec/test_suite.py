@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from loku_exp.data.records import Record, Records, Sequence
+from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import wavefront
@@ -33,7 +33,7 @@ SIZES = [1, 3, 10]
 
 
 def record(row, role, ids):
-    return Record(row, f"group {row % 2}", role, ids, Sequence(ids, ids))
+    return Example(row, f"group {row % 2}", role, ids, Sequence(ids, ids))
 
 
 def packed(seed):

@@ -1,0 +1,96 @@
+"""What a model, a training and a prompt are described by: frozen values without a default.
+
+The configuration is made of them, and the rooms below it take them as plain arguments; no value lives
+here, each lives in one yaml.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from loku_exp.runtime.knobs import Count, NonNegative, Positive, Share
+
+
+class Setting(BaseModel):
+    """Named values that belong together; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Template(Setting):
+    """Text around a question.
+
+    Text = ``question_start + question + question_end + answer_tag + answer``, tokenised at once; labels
+    begin where ``question_start + question + question_end`` alone would end.
+    """
+
+    question_start: str
+    question_end: str
+    answer_tag: str
+
+    def prompt(self, question: str) -> str:
+        """Return the unlabelled part of the text, which is also the prompt of a generation."""
+        return self.question_start + question + self.question_end
+
+
+class Optimization(Setting):
+    """One optimisation: how many updates, of what, with which optimiser."""
+
+    epochs: Positive
+    batch_size: (
+        Count | Literal["all"]
+    )  # examples per update; all: the whole set, one update an epoch
+    micro_batch_size: Count  # examples per forward pass; must divide batch_size (all: at most)
+    learning_rate: Positive
+    weight_decay: NonNegative
+    betas: tuple[Share, Share]
+    warmup_epochs: NonNegative
+    schedule: Literal["linear", "constant"]
+    max_grad_norm: Positive
+    bucket: Count | None  # updates whose examples are sorted by length to pad less; null: none
+    autocast: Literal["auto", "none", "bfloat16"]  # auto: bfloat16 where the hardware has it
+
+
+class StopRule(Setting):
+    """When texts count as forgotten: EL_n and MA below what the model has on unseen text."""
+
+    n: Count
+    el: Share | None  # null: measured on unseen text
+    ma: Share | None
+
+
+class Recipe(Optimization):
+    """How a model unlearns."""
+
+    recipe: str
+    retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
+    stop: StopRule | None  # after which epoch training ends early; null: never
+    full_learning_rate: Positive  # used instead of learning_rate with lora=none
+    reduction: Literal["micro_batch", "update"]
+    snapshot_epochs: Count
+    gradient_checkpointing: Literal["auto"] | bool  # auto: where activations would not fit
+    head: Literal["chunked", "plain"]
+    chunk_rows: Count | None
+
+
+class ModelSettings(Setting):
+    """A causal language model: where it comes from, how it is prompted, where LoRA goes."""
+
+    name: str
+    kind: Literal["toy", "from_scratch", "pretrained"]
+    path: str | None
+    revision: str | None
+    tokenizer: str | None
+    weights: Literal["pretrained", "scratch", "random"]
+    architecture: dict[str, Any] | None
+    vocabulary: Count | None
+    template: Template
+    lora_targets: dict[str, list[str]]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    trust_remote_code: bool
+    stop_at_eos: bool
+    finetuned: dict[str, str | None]  # by dataset: a model that is the target
+    references: dict[str, str]  # by dataset: reference.source where it is not `train`
+    finetuning: Optimization
+    learning_rates: dict[Literal["lora", "full"], Positive]
