@@ -7,17 +7,16 @@ re-exported, decorated, or compiled) the module is imported.
 
 import ast
 import builtins
-import difflib
 import importlib
 import importlib.util
 import inspect
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from loku_exp.errors import nearest
 from loku_exp.runtime import knobs
 
 
@@ -43,12 +42,6 @@ class TargetError(ValueError):
     """A `_target_` that names no function."""
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest candidate, or an empty string."""
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
 def read_signature(target: str) -> Signature:
     """Return the signature of a dotted function name.
 
@@ -65,7 +58,7 @@ def read_signature(target: str) -> Signature:
 
 
 def problems(
-    section: str, target: str, values: dict[str, Any], given: tuple[str, ...] | None = None
+    section: str, target: str, values: dict[str, Any], given: tuple[str, ...]
 ) -> list[str]:
     """Return what is wrong with the inputs and knobs of one component, one line each.
 
@@ -73,14 +66,14 @@ def problems(
         section: where it stands in the configuration, e.g. ``loss``.
         target: its dotted function name.
         values: the knobs set in the configuration.
-        given: inputs the program can give it, the first of which it must take; None: not checked.
+        given: inputs the program can give it, the first of which it must take.
     """
     try:
         signature = read_signature(target)
     except TargetError as error:
         return [f"{section}._target_={target}: {error}"]
     known = {knob.name: knob for knob in signature.knobs}
-    found = _input_problems(section, target, signature, given) if given else []
+    found = _input_problems(section, target, signature, given)
     for name, value in values.items():
         if name in known:
             found += _type_problems(f"{section}.{name}", value, known[name].annotation)
@@ -101,11 +94,11 @@ def _input_problems(
 ) -> list[str]:
     found = [
         f"{section}._target_={target}: nothing is given for its argument '{name}'; a {section} may take "
-        f"{' and '.join(given)}, and knobs must be keyword-only (behind a *)"
+        f"{' and '.join(given) or 'nothing'}, and knobs must be keyword-only (behind a *)"
         for name in signature.inputs
         if name not in given
     ]
-    if given[0] not in signature.inputs:
+    if given and given[0] not in signature.inputs:
         found.append(f"{section}._target_={target}: a {section} must take '{given[0]}'")
     return found
 

@@ -14,11 +14,11 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from loku_exp.config.components import nearest
 from loku_exp.config.rules import parse
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError
+from loku_exp.errors import ConfigError, nearest
 
 Overrides = list[str]
 
@@ -31,9 +31,10 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Make ``${mul:a,b}`` and ``${inside:folder,name}`` known to OmegaConf; null where a part is missing.
+    """Make ``${mul:a,b}``, ``${inside:folder,name}`` and ``${paired:key,default}`` known to OmegaConf.
 
-    A factor that is not a positive number counts as missing.
+    They are null where a part is missing; a factor that is not a positive number counts as missing.
+    `paired` looks up what belongs to a pair of dataset and model, see ``conf/pairing/public.yaml``.
     """
 
     def mul(a: Any, b: Any) -> Any:
@@ -43,6 +44,16 @@ def register_resolvers() -> None:
     def inside(folder: str | None, name: str) -> str | None:
         return f"{folder}/{name}" if folder else None
 
+    def paired(key: str, default: Any, *, _root_: Any) -> Any:
+        model, dataset = (OmegaConf.select(_root_, f"{part}.name") for part in ("model", "dataset"))
+        for place in ((dataset, model), ("any", model), (dataset, "any")):
+            table = _root_.pairing.get(place[0]) if place[0] else None
+            pair = table.get(place[1]) if table and place[1] else None
+            if pair and key in pair:
+                return pair[key]
+        return default
+
+    OmegaConf.register_new_resolver("paired", paired, replace=True)
     OmegaConf.register_new_resolver("mul", mul, replace=True)
     OmegaConf.register_new_resolver("inside", inside, replace=True)
 
@@ -63,7 +74,9 @@ def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Co
     Raises:
         ConfigError: with every problem of every job; an override that many jobs share is refused once.
     """
-    configs, found = [], dict[str, None]()
+    configs, found = [], dict.fromkeys(_config_dir_problems(config_dir))
+    if found:
+        raise ConfigError(list(found))
     refused: Overrides = []
     for job in jobs:
         config, problems = _rehearse(
@@ -100,10 +113,44 @@ def _rehearse(
                 refused.append(override)
         container = _container(good, config_dir)
     try:
-        return parse(container), problems
+        config = parse(container)
+        return config, problems + _unused(overrides, config)
     except ConfigError as error:
         found = [_with_choices(problem, config_dir) for problem in error.problems]
         return None, problems + found
+
+
+def _unused(overrides: Overrides, config: Config) -> list[str]:
+    """Return what is said of groups that the method takes nothing of."""
+    unused = config.unused_groups() if config.unlearn else []
+    return [
+        f"{override}: method={config.method.name} takes no {group}; remove it, or use method=gradient"
+        for override in overrides
+        for group in unused
+        if re.match(rf"[+~]*{group}[.=@]", override)
+    ]
+
+
+def _config_dir_problems(config_dir: str | None) -> list[str]:
+    """Return what is wrong with a user's folder of yaml: that it is not there, or holds names of ours."""
+    if config_dir is None:
+        return []
+    own = Path(config_dir).expanduser()
+    if not own.is_dir():
+        return [f"--config-dir {config_dir}: no such folder"]
+    problems = []
+    for file in sorted(own.rglob("*.yaml")):
+        place = file.relative_to(own)
+        if (conf_dir() / place).is_file():
+            problems.append(
+                f"{file} would be hidden by {conf_dir() / place}, which has its name; rename it, e.g. to "
+                f"{file.with_stem('my_' + file.stem).name}"
+            )
+        try:
+            OmegaConf.load(file)
+        except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+            problems.append(f"{file} cannot be read as yaml ({' '.join(str(error).split())[:200]})")
+    return problems
 
 
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ here, each lives in one yaml.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from loku_exp.runtime.knobs import Count, NonNegative, Positive, Share
 
@@ -65,12 +65,9 @@ class Recipe(Optimization):
     recipe: str
     retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
     stop: StopRule | None  # after which epoch training ends early; null: never
-    full_learning_rate: Positive  # used instead of learning_rate with lora=none
     reduction: Literal["micro_batch", "update"]
     snapshot_epochs: Count
     gradient_checkpointing: Literal["auto"] | bool  # auto: where activations would not fit
-    head: Literal["chunked", "plain"]
-    chunk_rows: Count | None
 
 
 class ModelSettings(Setting):
@@ -90,7 +87,19 @@ class ModelSettings(Setting):
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
     stop_at_eos: bool
-    finetuned: dict[str, str | None]  # by dataset: a model that is the target
-    references: dict[str, str]  # by dataset: reference.source where it is not `train`
     finetuning: Optimization
     learning_rates: dict[Literal["lora", "full"], Positive]
+
+
+class Tracking(Setting):
+    """Where a run's progress is shown beside its folder; no part of what it computes."""
+
+    name: Literal["none", "wandb", "tensorboard"]
+    samples: int = Field(0, ge=0)  # texts of the forget set, before and after
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None  # null: in a sweep its command line
+    mode: Literal["online", "offline"] | None = None
+    artifact: bool = False  # upload the adapter
+    init_timeout: Positive | None = None  # seconds
+    finish_timeout: Positive | None = None  # seconds

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -25,8 +24,9 @@ from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.evaluation.tdec.metrics import Greedy
 from loku_exp.models.head import apply_term, hidden_before_head, label_positions
+from loku_exp.runtime.logs import progress
 
-DECODE_BYTES = 4_000_000_000
+CPU_CACHE_BYTES, CACHE_BYTES = 1_000_000_000, 4_000_000_000  # keys and values of a chunk's rows
 KeyValues = tuple[Any, Any]
 """Keys and values of one layer, (texts, heads, T, head_dim) each."""
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
@@ -44,7 +44,7 @@ class _Row:
 
 @torch.no_grad()
 def greedy_continuations(
-    model: Any, texts: list[tuple[int, ...]], wanted: Wanted, cache_bytes: int
+    model: Any, texts: list[tuple[int, ...]], wanted: Wanted, cache_bytes: int | None = None
 ) -> list[Greedy]:
     """Return what a model does with texts of similar length.
 
@@ -52,8 +52,10 @@ def greedy_continuations(
         model: a causal language model in evaluation mode.
         texts: one batch of ids, each at least 2 long.
         wanted: which prefixes to decode.
-        cache_bytes: key-value cache that the rows of a chunk may take.
+        cache_bytes: key-value cache that the rows of a chunk may take; None: what suits the device.
     """
+    if cache_bytes is None:
+        cache_bytes = CPU_CACHE_BYTES if model.device.type == "cpu" else CACHE_BYTES
     batch = to_device(pad([Sequence(ids, ids) for ids in texts]), model.device)
     cache = DynamicCache()
     logprobs, argmax = teacher_forced(model, batch, cache)
@@ -67,7 +69,7 @@ def greedy_continuations(
     layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
     size = max(1, cache_bytes // (sum(k.nbytes + v.nbytes for k, v in layers) // len(texts)))
     decoded: list[list[list[int]]] = [[] for _ in texts]
-    with tqdm(total=len(rows), desc="decoding", unit="prefix", leave=False, disable=None) as bar:
+    with progress(len(rows), "decoding", "prefix") as bar:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             for row, tokens in zip(chunk, _decode(model, chunk, layers, width), strict=True):
@@ -91,13 +93,13 @@ def teacher_forced(
     rows, columns = label_positions(batch)
     hidden = hidden_before_head(model, batch, **options)[rows, columns]
     labels = batch["labels"][rows, columns + 1]
-    scores = apply_term(_logprob_and_argmax, hidden, labels, model.get_output_embeddings()).cpu()
+    scores = apply_term(logprob_and_argmax, hidden, labels, model.get_output_embeddings()).cpu()
     counts = torch.bincount(rows.cpu(), minlength=len(batch["input_ids"])).tolist()
     parts = scores.split(counts)
     return [p[:, 0].tolist() for p in parts], [p[:, 1].long().tolist() for p in parts]
 
 
-def _logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
+def logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (n, 2) float64: log-probability of the label, and the argmax (ids are exact in float64)."""
     logprobs = logits.log_softmax(-1).gather(1, labels[:, None])
     return torch.cat([logprobs.double(), logits.argmax(-1, keepdim=True).double()], dim=1)
