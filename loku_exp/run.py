@@ -27,8 +27,12 @@ from loku_exp.workspace import Workspace
 log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> Path:
+def run(config: Config, known: Path | None = None) -> Path:
     """Run a configuration to its end, go on where it was interrupted, or show it if it is finished.
+
+    Args:
+        config: what to run.
+        known: folder of a finished run of it, to add attacks to; None: named by what it computes.
 
     Returns:
         The run's folder.
@@ -45,7 +49,7 @@ def run(config: Config) -> Path:
     inputs = load_inputs(config, cache)
     adapter = preflight.prepare(config, inputs)
     run_id, unlearning = identity.run_id(config, inputs), identity.unlearning_id(config, inputs)
-    folder = identity.run_folder(config, run_id)
+    folder = identity.folder_of(config, run_id, known)
     workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
     if files.has_everything(folder, list(config.attacks)):
         log.info("this run is finished; force=true runs it again beside it")

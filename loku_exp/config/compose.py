@@ -68,6 +68,29 @@ def compose_config(overrides: Overrides, config_dir: str | None = None) -> Confi
     return config
 
 
+def compose_attacks(
+    names: list[str], overrides: Overrides, rates: dict[str, float], config_dir: str | None
+) -> dict[str, Any]:
+    """Return the nodes of attacks by name, as plain data.
+
+    Args:
+        names: of ``conf/attacks``.
+        overrides: of their keys.
+        rates: learning rates of the model they are for.
+        config_dir: a folder of the user's own yaml.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    known = [f"model.learning_rates.{name}={rate}" for name, rate in rates.items()]
+    chosen = f"attacks=[{','.join(names)}]"
+    config = compose_config([*known, chosen, *overrides], config_dir)
+    return {
+        name: component.model_dump(mode="json", by_alias=True)
+        for name, component in config.attacks.items()
+    }
+
+
 def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Config]:
     """Compose and parse the configurations of several jobs.
 

@@ -133,6 +133,16 @@ def attach(
     return peft_model, (taken / total) ** 0.5
 
 
+def adapted_layers(model: nn.Module) -> list[str]:
+    """Return the kinds of linear layers of a model, by the last part of their names; not its head."""
+    return sorted({name.split(".")[-1] for name in linear_layers(model)})
+
+
+def merged(model: Any) -> Any:
+    """Return a model with its adapter, if it has one, added to its weights; it is changed in place."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
 def save_factors(factors: dict[str, Factors], report: dict[str, Any], file: Path) -> None:
     """Write initial factors exactly, with what the init reported; they are never recomputed."""
     tensors = {}

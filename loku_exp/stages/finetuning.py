@@ -9,8 +9,7 @@ import torch
 from loku_exp.config.schema import Config
 from loku_exp.data.batches import Stream
 from loku_exp.data.corpus import Role
-from loku_exp.losses.scores import LossTerms, Scores
-from loku_exp.losses.terms import cross_entropy
+from loku_exp.losses.builtin import language_modelling
 from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime.seeds import derive
@@ -74,11 +73,6 @@ def finetune(
     models.store_as(model, config.model.dtype)
     model.save_pretrained(folder)
     inputs.tokenizer.save_pretrained(folder)
-
-
-def language_modelling(rows: Scores) -> LossTerms:
-    """Return the cross-entropy of some rows, which is what models are fine-tuned on."""
-    return LossTerms(rows.mean(cross_entropy))
 
 
 def training_recipe(role: Role, config: Config, inputs: Inputs) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which run a configuration is: named by what it computes, wherever its inputs lie."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from loku_exp.config.schema import PARTS, Config
 from loku_exp.errors import UserError
 from loku_exp.models import identity
-from loku_exp.results.folder import is_done
+from loku_exp.results.folder import DONE, is_done
 from loku_exp.runtime.cache import digest
 from loku_exp.stages.inputs import Inputs
 
@@ -80,6 +81,23 @@ def run_folder(config: Config, run: str) -> Path:
         count += 1
         folder = folder.with_name(f"{name}-r{count}")
     return folder
+
+
+def folder_of(config: Config, run: str, known: Path | None) -> Path:
+    """Return a run's folder: that of its name, or a known one, which must be of this run.
+
+    Raises:
+        UserError: the known one is of another run.
+    """
+    if known is None:
+        return run_folder(config, run)
+    held = json.loads((known / DONE).read_text(encoding="utf-8"))["id"]
+    if held != run:
+        raise UserError(
+            f"{known} is run {held}, and its configuration is run {run} now: data, weights or the "
+            "version of loku_exp changed since; run its command again"
+        )
+    return known
 
 
 def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:

@@ -48,9 +48,12 @@ def assemble(
         reload_difference: largest difference of a logit between the subject and what was shipped.
         seconds: wall time by stage.
     """
+    attacks = dict.fromkeys(name.partition("+")[2] for name in subjects)
     names = [
-        *(name for name in ORDER if name in subjects),
-        *(n for n in subjects if n not in ORDER),
+        name
+        for attack in sorted(attacks, key=bool)
+        for of in ORDER
+        if (name := f"{of}+{attack}" if attack else of) in subjects
     ]
     metrics = {name for evaluation in evaluations.values() for name in evaluation.metrics}
     judgements = _judgements(inputs, subjects, evaluations, outcome, curve)
