@@ -16,12 +16,12 @@ from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_with_starter
-from loku_exp.startup import begin, ending, prepare_environment, run_tracked
+from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
 
 
 def main() -> None:
     """Check the command line, then run its job, or the jobs of its sweep."""
-    begin()
+    begin_program()
     end_with_starter()
     with ending(), distributed.connected():
         line, jobs, configs = checked(sys.argv[1:])

@@ -8,12 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from loku_exp.startup import begin, ending, prepare_environment
+from loku_exp.startup import begin_program, ending, prepare_environment
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Add attacks to a run; exit code 1 with a line a problem where that cannot be."""
-    begin()
+    begin_program()
     parser = argparse.ArgumentParser(prog="python -m loku_exp.attack", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument(

@@ -17,7 +17,7 @@ from loku_exp.runtime.logs import Stopwatch, log_file
 from loku_exp.stages import evaluate, identity, preflight
 from loku_exp.stages.attack import attacked
 from loku_exp.stages.bases import LOG_FILE, make_bases
-from loku_exp.stages.begin import begin
+from loku_exp.stages.begin import begin_run
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.machine import machine_of, on_this_machine
 from loku_exp.stages.record import assemble
@@ -57,7 +57,7 @@ def run(config: Config, known: Path | None = None) -> Path:
         return folder
 
     with folders.claimed(folder), log_file(folder / LOG_FILE):
-        begin(folder, config)
+        begin_run(folder, config)
         watch.keep_in(folder / "seconds.json")
         ask = partial(evaluate.evaluate_subject, config=config, inputs=inputs, workspace=workspace)
         evaluations: evaluate.Evaluations = {}

@@ -57,7 +57,7 @@ def read_signature(target: str) -> Signature:
     return _from_function(_import(module_name, function_name))
 
 
-def problems(
+def signature_problems(
     section: str, target: str, values: dict[str, Any], given: tuple[str, ...]
 ) -> list[str]:
     """Return what is wrong with the inputs and knobs of one component, one line each.

@@ -22,7 +22,7 @@ PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # read back as the same text, unless i
 WORDS = ("null", "true", "false", "nan", "inf")
 
 
-def parse(overrides: Overrides) -> list[Override]:
+def parse_overrides(overrides: Overrides) -> list[Override]:
     """Read overrides in Hydra's syntax.
 
     Raises:
@@ -53,7 +53,7 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
     """
     values: dict[str, list[str]] = {}
     of_preset = [f"{key}={value}" for key, value in params.items()]
-    for override in parse([*of_preset, *overrides]):
+    for override in parse_overrides([*of_preset, *overrides]):
         key = override.get_key_element()
         if key == PAIRS:
             pairs = override.value()
@@ -73,7 +73,7 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
     ]
 
 
-def label(job: Overrides, jobs: list[Overrides]) -> str:
+def job_label(job: Overrides, jobs: list[Overrides]) -> str:
     """Return what distinguishes a job from the others of its sweep; all of it for a single one."""
     common = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
     return " ".join(override for override in job if override not in common)

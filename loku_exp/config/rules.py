@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from loku_exp.config import components as signatures
+from loku_exp.config import components
 from loku_exp.config.schema import Component, Config, DatasetConfig, EvaluationConfig
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed as parallel
@@ -47,7 +47,8 @@ def parse(container: dict[str, Any]) -> Config:
     except ValidationError as error:
         problems = [_schema_problem(detail) for detail in error.errors()] + problems
     else:
-        problems += cross_field_problems(config)
+        method_is_known = not any(text.startswith("method._target_") for text in problems)
+        problems += cross_field_problems(config) if method_is_known else []
         if not problems:
             problems += dataset_problems(config.dataset)
     if problems:
@@ -74,7 +75,7 @@ def component_problems(container: dict[str, Any]) -> list[str]:
             section = sections.get(kind, Component)
             own = {field.alias or key for key, field in section.model_fields.items()}
             knobs = {key: value for key, value in node.items() if key not in own}
-            problems += signatures.problems(name, node["_target_"], knobs, GIVEN[kind])
+            problems += components.signature_problems(name, node["_target_"], knobs, GIVEN[kind])
     return problems
 
 
@@ -182,7 +183,7 @@ def _adapter_problems(config: Config) -> list[str]:
         problems.append("init=none leaves the adapter without an initialisation; use init=vanilla")
     known = config.model.lora_targets
     if lora.targets is not None and lora.targets not in known:
-        hint = signatures.nearest(lora.targets, known)
+        hint = components.nearest(lora.targets, known)
         problems.append(
             f"lora.targets={lora.targets}: {config.model.name} has {', '.join(known)}{hint}"
         )
@@ -193,12 +194,12 @@ def _schema_problem(detail: Any) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such key{signatures.nearest(location[-1], _fields_at(location[:-1]))}"
+        return f"{key}: no such key{components.nearest(location[-1], _fields_at(location[:-1]))}"
     if detail["type"] == "missing":
         return f"{key}: not set; add {key}=..."
     value = detail["input"]
     return (
-        f"{key}={value if isinstance(value, str) else repr(value)}: {signatures.describe(detail)}"
+        f"{key}={value if isinstance(value, str) else repr(value)}: {components.describe(detail)}"
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loku_exp.config import components as signatures
+from loku_exp.config import components
 from loku_exp.runtime.chosen import Chosen
 from loku_exp.runtime.knobs import Count, Seed, Share
 from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
@@ -29,7 +29,7 @@ class Component(BaseModel):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of what the function takes from the program."""
-        return signatures.read_signature(self.target).inputs
+        return components.read_signature(self.target).inputs
 
     def chosen(self) -> Chosen:
         """Return the same as rooms below the configuration take it."""

@@ -21,7 +21,7 @@ from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, nearest
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.seeds import derive
-from loku_exp.startup import begin, ending, prepare_environment, run_tracked
+from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +35,7 @@ log = logging.getLogger("loku_exp.search")  # also where this file is the progra
 
 def main() -> None:
     """Run the command line."""
-    begin()
+    begin_program()
     with ending():
         search(_arguments().parse_intermixed_args())
 
@@ -57,7 +57,7 @@ def search(arguments: argparse.Namespace) -> None:
 
     if arguments.trials < 1:
         raise ConfigError(f"--trials {arguments.trials}: a search needs at least one")
-    parsed = grid.parse(arguments.overrides)
+    parsed = grid.parse_overrides(arguments.overrides)
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
 
 
-def begin(folder: Path, config: Config) -> None:
+def begin_run(folder: Path, config: Config) -> None:
     """Write the resolved configuration; warn where another version of the code began this run."""
     if distributed.rank() > 0:
         return

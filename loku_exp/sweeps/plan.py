@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from loku_exp.config.grid import label
+from loku_exp.config.grid import job_label
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.results import files
@@ -37,7 +37,7 @@ def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | No
     problems: dict[str, None] = {}
     torch.set_num_threads(configs[0].threads)
     for overrides, config in zip(jobs, configs, strict=True):
-        name = label(overrides, jobs) or "the run"
+        name = job_label(overrides, jobs) or "the run"
         try:
             job = _planned(name, overrides, config, config_dir, loaded)
         except UserError as error:
