@@ -59,13 +59,21 @@ class Metric(BaseModel):
             return f"{value:g}"
         return f"{value:+.2f}" if self.form == "signed" else f"{value:.3f}"
 
-    def arrow(self, value: float | None, goal: float | None) -> str:
-        """Return which way, and how far, a value is from what it should meet; nothing where unknown."""
+    def arrow(self, value: float | None, goal: float | None, chance: float = 0.0) -> str:
+        """Return which way, and how far, what a value should meet is; nothing where unknown.
+
+        Args:
+            value: of a model.
+            goal: of its reference.
+            chance: what their difference may be by chance; ``≈`` within it.
+        """
         if value is None or goal is None or self.better != "reference":
             return ""
         gap = goal - value
         size = self.written(abs(gap)) if self.form == "perplexity" else f"{abs(gap):.2f}"
-        return "=" if abs(gap) < SAME else f"{'↑' if gap > 0 else '↓'} {size}"
+        if abs(gap) < SAME:
+            return "="
+        return "≈" if abs(gap) <= chance else f"{'↑' if gap > 0 else '↓'} {size}"
 
     def scaled(self, value: float) -> float:
         """Return a value on the scale it is averaged and drawn on: a p-value as its log10."""

@@ -49,6 +49,8 @@ class ModelPart(_Part):
         derived_from: the subject it was made from.
         reference: the subject it is compared with.
         metrics: by name.
+        half_widths: by metric, half of the 99 % interval of the difference to the reference, over other
+            rows; see `loku_exp.evaluation.differences`.
         judgement: of a model that was to forget.
     """
 
@@ -57,6 +59,7 @@ class ModelPart(_Part):
     derived_from: str | None
     reference: str | None
     metrics: dict[str, float]
+    half_widths: dict[str, float] = {}
     judgement: Judgement | None = None
 
 

@@ -70,5 +70,6 @@ def _cell(record: Record, name: str, metric: Metric, arrows: Arrows) -> str:
     reference = record.models.get(model.reference or "")
     if arrows == "none" or reference is None:
         return text
-    arrow = metric.arrow(value, reference.metrics.get(metric.name))
+    chance = model.half_widths.get(metric.name, 0.0)
+    arrow = metric.arrow(value, reference.metrics.get(metric.name), chance)
     return f"{text} {arrow if arrows == 'distance' else arrow[:1]}".strip()

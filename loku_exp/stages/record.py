@@ -9,6 +9,7 @@ import torch
 
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
+from loku_exp.evaluation.differences import half_widths
 from loku_exp.evaluation.suite import Evaluation, Facts
 from loku_exp.results.schema import CurvePoint, MachinePart, ModelPart, Record, RunPart
 from loku_exp.stages.inputs import Inputs
@@ -77,7 +78,8 @@ def assemble(
         protocol=protocol,
         catalogue=completed(inputs.suite.catalogue, metrics),
         models={
-            name: _model(subjects[name], evaluations[name], judgements.get(name)) for name in names
+            name: _model(subjects[name], evaluations, judgements.get(name), inputs)
+            for name in names
         },
         curve=curve,
         training=(
@@ -111,13 +113,22 @@ def _judgements(
     return found
 
 
-def _model(subject: Subject, evaluation: Evaluation, judgement: Judgement | None) -> ModelPart:
+def _model(
+    subject: Subject,
+    evaluations: dict[str, Evaluation],
+    judgement: Judgement | None,
+    inputs: Inputs,
+) -> ModelPart:
+    evaluation = evaluations[subject.name]
+    reference = evaluations.get(subject.reference or "")
+    widths = half_widths(evaluation.examples, reference.examples, inputs.suite) if reference else {}
     return ModelPart(
         role=subject.name if subject.name in ORDER else "attacked",
         weights=subject.weights,
         derived_from=subject.derived_from,
         reference=subject.reference,
         metrics=evaluation.metrics,
+        half_widths=widths,
         judgement=judgement,
     )
 
@@ -179,6 +190,10 @@ def _notes(
         forget, retain = protocol["examples_per_update"]
         parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
     notes = ["protocol: " + "; ".join(parts)]
+    if protocol["reference"] != "none":
+        notes.append(
+            "arrows: where the reference is; ≈ within what other rows might have changed (99 %)"
+        )
     init = outcome.report.init if outcome else None
     if init:
         notes.append(
