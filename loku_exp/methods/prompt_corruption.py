@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
+from loku_exp.methods.wrapper import Hooked, Wrapper
 from loku_exp.runtime.cache import damage, digest, file_digest, write_folder
 from loku_exp.runtime.knobs import Count, Positive, Share
 from loku_exp.runtime.seeds import derive
@@ -75,7 +76,7 @@ def prompt_corruption(
     return Outcome(subject, report, partial(_check, subject, target, place, records))
 
 
-class CorruptedPrompts(nn.Module):
+class CorruptedPrompts(Wrapper):
     """A model whose flagged prompts get noise on their embeddings, all tokens but the last.
 
     Args:
@@ -85,18 +86,9 @@ class CorruptedPrompts(nn.Module):
     """
 
     def __init__(self, wrapped: Any, profile: Tensor, settings: dict[str, Any]):
-        super().__init__()
-        self.wrapped = wrapped
+        super().__init__(wrapped)
         self.profile = profile.numpy()
         self.settings = settings
-        self._prompts: list[Ids | None] = []
-        self._offsets: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("wrapped"), name)
 
     def forward(
         self,
@@ -144,7 +136,7 @@ class CorruptedPrompts(nn.Module):
                     noisy[row, start:end] += self._noise(prompt, output)[: end - start] * spread
             return noisy
 
-        return _Hooked(embedding, corrupt)
+        return Hooked(embedding, corrupt)
 
     def _noise(self, prompt: Ids, like: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(
@@ -152,19 +144,6 @@ class CorruptedPrompts(nn.Module):
         )
         noise = torch.randn(len(prompt), like.shape[-1], generator=generator)
         return noise.to(like)
-
-
-class _Hooked:
-    """A forward hook for the time of a context."""
-
-    def __init__(self, module: nn.Module, hook: Any):
-        self.module, self.hook = module, hook
-
-    def __enter__(self) -> None:
-        self.handle = self.module.register_forward_hook(self.hook)
-
-    def __exit__(self, *_: Any) -> None:
-        self.handle.remove()
 
 
 def log_odds(forget: Iterable[Ids], retain: Iterable[Ids], longest: int) -> np.ndarray:

@@ -10,8 +10,6 @@ from loku_exp.results.terminal import console
 from loku_exp.runtime.logs import duration
 from loku_exp.sweeps.jobs import Job
 
-LEAST_WIDTH = 12  # of the column of runs, in characters
-
 
 def show_sweep(jobs: list[Job]) -> None:
     """Print the table, or a block a run where it would be too wide; then folders and errors."""
@@ -20,7 +18,7 @@ def show_sweep(jobs: list[Job]) -> None:
     header, cells = header_and_cells(jobs, records)
     place.print(f"{len(jobs)} runs in {jobs[0].folder.parent}", soft_wrap=True)
     table = _table(header, cells)
-    if place.measure(table).minimum <= place.width:
+    if place.measure(table, options=place.options.update(width=10_000)).maximum <= place.width:
         place.print(table)
     else:
         for row in cells:
@@ -79,14 +77,8 @@ def summary_metrics(records: list[Record]) -> list[Metric]:
 def _table(header: list[str], cells: list[list[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
-        words = name.replace(", ", "\n").replace(" to ", " to\n")
-        table.add_column(
-            words,
-            justify="left" if index < 2 else "right",
-            min_width=LEAST_WIDTH if index == 0 else None,
-            no_wrap=index > 1,
-            overflow="fold",
-        )
+        words = name.replace(", ", "\n").replace(" ", "\n")
+        table.add_column(words, justify="left" if index < 2 else "right", no_wrap=True)
     for row in cells:
         table.add_row(*row)
     return table
