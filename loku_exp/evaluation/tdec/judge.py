@@ -48,6 +48,7 @@ def catalogue(n: Sequence[int], length: int, suffix: int) -> list[Metric]:
             name=f"{name}_{quantity}",
             label=f"{title}, {label}",
             part=PARTS.get(f"{name}_{quantity}", "detail"),
+            forget=name == "forget",
             summary=(quantity == "ma" and name != "unseen")
             or (name == "forget" and quantity[:2] == "el"),
         )
