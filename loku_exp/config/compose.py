@@ -22,7 +22,7 @@ from loku_exp.errors import ConfigError, nearest
 
 Overrides = list[str]
 # Hydra and OmegaConf raise these for what a user wrote; a few of them are not their own.
-SPECIAL = re.compile(r"token recognition error|mismatched input|extraneous input|no viable")
+SPECIAL = re.compile(r"token recognition error|mismatched input|extraneous|viable|Viable")
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
