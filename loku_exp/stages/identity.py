@@ -35,8 +35,8 @@ def check_places(config: Config) -> None:
                 pass
         except OSError as error:
             raise UserError(
-                f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); name "
-                f"another one: {key}=DIR"
+                f"{key}={folder}: {existing} is not a folder that can be written to "
+                f"({error.strerror}); name another one: {key}=DIR"
             ) from error
 
 
