@@ -53,7 +53,7 @@ def parse_json(text: str, file: Path, line: int | None = None, *, finite: bool =
 
 def shortened(value: Any) -> str:
     """Return a value for a message: on one line, not much of it."""
-    return _SHORT.repr(value)
+    return "null" if value is None else _SHORT.repr(value)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _faults(value: Any, finite: bool) -> Iterator[str]:
             value.encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(value[error.start]):04x}"
-            yield f"holds {half}, half of a surrogate pair, which is no character; write both or none"
+            yield f"holds {half}, half of a surrogate pair and no character; write both halves"
     elif isinstance(value, float):
         if finite and not math.isfinite(value):
             yield f"is {value}, not a finite number"

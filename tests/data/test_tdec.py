@@ -367,6 +367,11 @@ def test_too_small_a_corpus_is_said_when_it_is_packed(folder, tmp_path):
 # -- what is wrong with a folder -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["~nobody/tdec", "/" + "x" * 300, "a\0b"])
+def test_names_that_can_be_no_folder(path):
+    assert "no such folder" in problems(path=path)[0]
+
+
 def test_no_such_folder(tmp_path):
     said = problems(path=str(tmp_path / "none"))
     assert len(said) == 1

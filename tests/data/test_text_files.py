@@ -264,7 +264,7 @@ def test_what_is_wrong_with_a_csv_file_is_said(tmp_path, content, said):
         ('{"text": "a"} {"text": "b"}', r"line 2: not JSON \(Extra data"),
         ('"a"', "line 2: 'a' is not a JSON object"),
         ("[1]", r"line 2: \[1\] is not a JSON object"),
-        ("null", "line 2: None is not a JSON object"),
+        ("null", "line 2: null is not a JSON object"),
         ('{"text": "a", "text": "b"}', "line 2: the key 'text' is there twice in one object"),
         ('{"a": {"b": 1, "c": 2, "b": 1}}', "line 2: the key 'b' is there twice"),
         ('{"text": "a", "n": NaN}', "line 2: 'n': is nan, not a finite number"),
@@ -345,7 +345,7 @@ def test_texts_of_which_something_can_be_seen(text):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "'text' is None; it must be a text"),
+        (None, "'text' is null; it must be a text"),
         (7, "'text' is 7; it must be a text"),
         (True, "'text' is True; it must be a text"),
         (["a"], r"'text' is \['a'\]; it must be a text"),
@@ -361,10 +361,10 @@ def test_what_must_be_a_text(value, said):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "'w' is None; it must be a list of texts"),
+        (None, "'w' is null; it must be a list of texts"),
         ("abc", "'w' is 'abc'; it must be a list of texts"),
         ([], r"'w' is \[\]; it must be a list of texts"),
-        (["a", None], "'w', item 2, is None; it must be a text"),
+        (["a", None], "'w', item 2, is null; it must be a text"),
         ([1], "'w', item 1, is 1; it must be a text"),
     ],
 )

@@ -72,9 +72,9 @@ def test_line_separator_inside_a_text_is_no_line_end(folder):
     [
         ("{oops", "line 3: not JSON"),
         ("[1]", r"line 3: \[1\] is not a JSON object"),
-        ("null", "line 3: None is not a JSON object"),
+        ("null", "line 3: null is not a JSON object"),
         ('{"question": "q42?"}', "line 3: lacks answer; it has question"),
-        ('{"question": "q42?", "answer": null}', "line 3: 'answer' is None; it must be a text"),
+        ('{"question": "q42?", "answer": null}', "line 3: 'answer' is null; it must be a text"),
         ('{"question": "q42?", "answer": 42}', "line 3: 'answer' is 42; it must be a text"),
         ('{"question": "q42?", "answer": NaN}', "line 3: 'answer': is nan"),
         ('{"question": "q42?", "answer": "a\\ud83d"}', r"line 3: 'answer': holds \\ud83d, half of"),
@@ -115,10 +115,10 @@ PERTURBED = ["forget10_perturbed", "retain_perturbed", "world_facts_perturbed"]
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "is None; it must be a list of texts"),
+        (None, "is null; it must be a list of texts"),
         ([], r"is \[\]; it must be a list of texts"),
         ("one text", "is 'one text'; it must be a list of texts"),
-        (["a", None], ", item 2, is None; it must be a text"),
+        (["a", None], ", item 2, is null; it must be a text"),
         ([3, "a"], ", item 1, is 3; it must be a text"),
         (["a", "\u200b"], ", item 2, is empty"),
         ([["a"]], r", item 1, is \['a'\]; it must be a text"),

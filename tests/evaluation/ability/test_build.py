@@ -195,6 +195,9 @@ def test_rows_of_mixed_types_are_malformed(data, changed, said):
 def test_a_folder_that_is_not_there_is_refused(option, tmp_path):
     with pytest.raises(ConfigError, match=rf"evaluation\.{option}=.*nowhere: no such folder"):
         build(**{option: str(tmp_path / "nowhere")}, skip_missing=True)
+    for path in ("~nobody/data", "/" + "x" * 300):
+        with pytest.raises(ConfigError, match=rf"evaluation\.{option}=.*: no such folder"):
+            build(**{option: path}, skip_missing=True)
 
 
 def test_limit_and_replay(data, texts, tmp_path):
