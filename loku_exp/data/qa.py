@@ -35,6 +35,11 @@ class QACorpus:
     evaluation: dict[str, list[QA]]
     protocol: dict[str, object]
 
+    @property
+    def described(self) -> list[str]:
+        """See `Corpus`; the forget split says it, where there are several."""
+        return [str(self.protocol["forget_split"])] if "forget_split" in self.protocol else []
+
     def digest(self) -> str:
         """See `Corpus`."""
         sets = {

@@ -32,7 +32,7 @@ from loku_exp.errors import DataError
 from loku_exp.runtime.knobs import Count, NonNegativeCount, Seed, Share
 
 
-def load(
+def load_tdec(
     *,
     path: str,
     forget_set: int | None = 0,

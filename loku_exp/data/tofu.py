@@ -28,7 +28,7 @@ EVALUATION_SETS = {
 }
 
 
-def load(
+def load_tofu(
     *,
     path: str,
     forget_split: str,

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from loku_exp.data import text as text_module
 from loku_exp.data.overlap import overlaps
-from loku_exp.data.tdec import load, problems
+from loku_exp.data.tdec import load_tdec, problems
 from loku_exp.data.text import token_map_digest
 from loku_exp.errors import DataError
 from loku_exp.models.tokenizer import train_tokenizer
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def loaded(folder, **knobs):
     """The forget set 4_0 at a short length."""
-    return load(path=str(folder), **{"forget_size": 4, "length": 16, **knobs})
+    return load_tdec(path=str(folder), **{"forget_size": 4, "length": 16, **knobs})
 
 
 def docs(texts):
@@ -215,8 +215,8 @@ def test_draws_depend_on_their_seed_only(folder):
 
 def test_the_same_split_in_every_process(folder):
     code = (
-        "import sys; from loku_exp.data.tdec import load;"
-        "print(load(path=sys.argv[1], forget_size=4, length=16, unseen=5).digest())"
+        "import sys; from loku_exp.data.tdec import load_tdec;"
+        "print(load_tdec(path=sys.argv[1], forget_size=4, length=16, unseen=5).digest())"
     )
     digests = {
         subprocess.run(
@@ -377,7 +377,7 @@ def test_no_such_folder(tmp_path):
     assert len(said) == 1
     assert "no such folder. TDEC is not on the hub. Put the forget sets" in said[0]
     with pytest.raises(DataError, match="no such folder"):
-        load(path=str(tmp_path / "none"))
+        load_tdec(path=str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(("size", "number"), [(4, 2), (8, 0), (32, 0), (4, None)])
@@ -629,7 +629,9 @@ SHARING = [11, 2, 6]  # texts of the sets of 128 that share 30 words with the fo
 
 
 def forget_records(tdec, tokenizer, **knobs):
-    return load(path=str(tdec), length=999, **knobs).records(tokenizer, NO_TEMPLATE, 1024).forget
+    return (
+        load_tdec(path=str(tdec), length=999, **knobs).records(tokenizer, NO_TEMPLATE, 1024).forget
+    )
 
 
 @pytest.mark.parametrize(
@@ -644,7 +646,7 @@ def test_lengths_of_the_published_sets(tdec, gpt2, number, lengths, exact):
     knobs = {"forget_set": number, "unseen": 1, "siblings": 1}
     records = forget_records(tdec, gpt2, **knobs)
     assert Counter(len(record.prompt) for record in records) == lengths
-    corpus = load(path=str(tdec), source="ids", **knobs)
+    corpus = load_tdec(path=str(tdec), source="ids", **knobs)
     rows = {text.row: text.ids for text in corpus.forget}
     assert sum(record.prompt == rows[record.row] for record in records) == exact
 
@@ -652,7 +654,7 @@ def test_lengths_of_the_published_sets(tdec, gpt2, number, lengths, exact):
 @pytest.mark.slow
 def test_the_published_sets_are_nested_and_disjoint_between_seeds(tdec):
     def rows(size, number):
-        corpus = load(path=str(tdec), forget_size=size, forget_set=number, siblings=128)
+        corpus = load_tdec(path=str(tdec), forget_size=size, forget_set=number, siblings=128)
         assert not set(docs(corpus.forget)) & set(docs(corpus.siblings))
         others = {128: 128 - (number == 0)}.get(size, 128 - size)
         apart[size, number] = others - len(corpus.siblings)
@@ -675,7 +677,7 @@ def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, 
     names = ("preprefix", "prefix", "suffix")
     parts = [np.load(tdec / f"lm_extraction_benchmark/train_{name}.npy") for name in names]
     arrays = np.concatenate(parts, axis=1)
-    corpus = load(path=str(tdec), source="ids", siblings=96, unseen=64)
+    corpus = load_tdec(path=str(tdec), source="ids", siblings=96, unseen=64)
     phi, llama = (
         AutoTokenizer.from_pretrained(loku_data / f"tokenizers/{name}")
         for name in ("phi-1_5", "llama-2")
@@ -693,13 +695,13 @@ def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, 
         assert len(records.evaluation["pile"]) == 1500
     with pytest.raises(DataError, match="token ids are GPT-2's"):
         corpus.records(llama, NO_TEMPLATE, 2048)
-    text = load(path=str(tdec)).records(llama, NO_TEMPLATE, 2048)  # text suits every tokenizer
+    text = load_tdec(path=str(tdec)).records(llama, NO_TEMPLATE, 2048)  # text suits every tokenizer
     assert {record.prompt[0] for record in text.forget} == {llama.bos_token_id}
 
 
 def test_the_real_corpora_share_nothing_with_what_is_evaluated(tdec):
     for number in (0, 1, 2):
-        corpus = load(path=str(tdec), forget_set=number, overlap="drop", siblings=96)
+        corpus = load_tdec(path=str(tdec), forget_set=number, overlap="drop", siblings=96)
         assert overlaps(corpus.retain, corpus.held_out) == {}
         assert overlaps(corpus.retain, corpus.perplexity["pile"]) == {}
         assert overlaps(corpus.retain, [*corpus.forget, *corpus.siblings]) == {}
@@ -708,7 +710,7 @@ def test_the_real_corpora_share_nothing_with_what_is_evaluated(tdec):
 
 
 def test_a_tokenizer_of_ones_own_on_the_real_texts(tdec):
-    corpus = load(path=str(tdec), siblings=8, unseen=8)
+    corpus = load_tdec(path=str(tdec), siblings=8, unseen=8)
     own = train_tokenizer(corpus.texts(NO_TEMPLATE), 1000)
     records = corpus.records(own, NO_TEMPLATE, 256)
     assert {len(record.prompt) for record in records.forget} == {200}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loku_exp.data.tofu import load, problems
+from loku_exp.data.tofu import load_tofu, problems
 from loku_exp.errors import DataError
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 
 def test_load_reads_a_folder(folder):
-    corpus = load(path=str(folder), forget_split="forget10")
+    corpus = load_tofu(path=str(folder), forget_split="forget10")
     assert [row.row for row in corpus.forget] == list(range(40, 60))
     assert corpus.reference_training == corpus.retain == corpus.target_training[:40]
     assert corpus.evaluation["forget"][0].group == "author 2"
@@ -51,7 +51,7 @@ def test_load_reads_a_folder(folder):
 
 
 def test_exclude_evaluated_leaves_those_rows_out_of_the_retain_set(folder):
-    corpus = load(path=str(folder), forget_split="forget10", retain_draw="exclude_evaluated")
+    corpus = load_tofu(path=str(folder), forget_split="forget10", retain_draw="exclude_evaluated")
     assert [row.row for row in corpus.retain] == list(range(8, 40))
     assert len(corpus.reference_training) == 40
 
@@ -62,7 +62,7 @@ def test_line_separator_inside_a_text_is_no_line_end(folder):
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
     (folder / "full.json").write_text(lines, encoding="utf-8")
     assert (
-        load(path=str(folder), forget_split="forget10").target_training[3].answer
+        load_tofu(path=str(folder), forget_split="forget10").target_training[3].answer
         == "two\u2028lines"
     )
 
@@ -86,7 +86,7 @@ def test_malformed_line_raises_with_its_number(folder, line, said):
     lines[2] = line
     (folder / "forget10.json").write_text("\n".join(lines))
     with pytest.raises(DataError, match=rf"forget10\.json, {said}"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def change(folder, name, row, **values):
@@ -105,7 +105,7 @@ def change(folder, name, row, **values):
 def test_empty_answer_raises_with_its_row(folder, split, blank):
     change(folder, split, 1, answer=blank)
     with pytest.raises(DataError, match=rf"{split}\.json, line 1: 'answer' is empty"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 PERTURBED = ["forget10_perturbed", "retain_perturbed", "world_facts_perturbed"]
@@ -127,7 +127,7 @@ PERTURBED = ["forget10_perturbed", "retain_perturbed", "world_facts_perturbed"]
 def test_wrong_answers_are_texts(folder, split, value, said):
     change(folder, split, 1, perturbed_answer=value)
     with pytest.raises(DataError, match=rf"{split}\.json, line 1: 'perturbed_answer' ?{said}"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 @pytest.mark.parametrize("split", PERTURBED)
@@ -135,7 +135,7 @@ def test_wrong_answers_are_texts(folder, split, value, said):
 def test_a_paraphrase_is_a_text(folder, split, value):
     change(folder, split, 1, paraphrased_answer=value)
     with pytest.raises(DataError, match=rf"{split}\.json, line 1: 'paraphrased_answer' is "):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 @pytest.mark.parametrize("split", ["forget10_perturbed", "retain_perturbed"])
@@ -145,16 +145,16 @@ def test_a_paraphrase_is_not_replaced_by_the_answer(folder, split):
     del content[2]["paraphrased_answer"]
     write(folder, split, content)
     with pytest.raises(DataError, match=rf"{split}\.json, line 3: lacks paraphrased_answer"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def test_facts_have_paraphrases_throughout_or_not_at_all(folder):
     wrong = [rows(1, perturbed=3)[0], {"question": "q", "answer": "a", "perturbed_answer": ["b"]}]
     write(folder, "world_facts_perturbed", wrong)
     with pytest.raises(DataError, match=r"perturbed\.json, line 2: lacks paraphrased_answer"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
     write(folder, "world_facts_perturbed", wrong[:1])
-    facts = load(path=str(folder), forget_split="forget10").evaluation["facts"]
+    facts = load_tofu(path=str(folder), forget_split="forget10").evaluation["facts"]
     assert [(row.paraphrase, row.group) for row in facts] == [("p0", "row 0")]
 
 
@@ -180,12 +180,12 @@ def test_splits_have_the_order_of_full(folder, split, size, what):
     places = list(range(size))
     reorder(folder, split, [*places[:3], 4, 3, *places[5:]])
     with pytest.raises(DataError) as caught:
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
     assert f"{split}.json, line 4: {split} is not {what}: it asks" in str(caught.value)
     assert str(caught.value).endswith("; put it in that order")
     write(folder, split, rows(size, perturbed=5, first=100))
     with pytest.raises(DataError, match=r"line 1: .*; take all files from one release"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 @pytest.mark.parametrize(
@@ -200,13 +200,13 @@ def test_splits_have_the_order_of_full(folder, split, size, what):
 def test_splits_have_the_rows_of_full(folder, split, kept, said):
     reorder(folder, split, range(kept))
     with pytest.raises(DataError, match=said):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def test_more_evaluated_retain_rows_than_there_are(folder):
     write(folder, "retain_perturbed", rows(41, perturbed=5))
     with pytest.raises(DataError, match="has 41 rows, the first rows of retain90 40"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def same_rows(folder, retain, forget):
@@ -224,29 +224,29 @@ def test_what_is_forgotten_is_not_retained(folder):
     with pytest.raises(
         DataError, match=r"row 21 of full is to be forgotten, and row 1 of .* \('q0\?'\)"
     ):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
     disguised = {"question": " Q3？ ", "answer": "A3"}
     same_rows(folder, rows(20), [*rows(5, first=30), disguised])
     with pytest.raises(DataError, match="row 26 of full is to be forgotten, and row 4 of"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
     other_answer = {"question": "q3?", "answer": "of another author"}
     same_rows(folder, rows(20), [*rows(5, first=30), other_answer])
-    assert len(load(path=str(folder), forget_split="forget10").forget) == 6
+    assert len(load_tofu(path=str(folder), forget_split="forget10").forget) == 6
 
 
 def test_forget_set_that_is_everything(folder):
     same_rows(folder, rows(20), rows(20, first=20))
     write(folder, "full", rows(20, first=20))
     with pytest.raises(DataError, match=r"retain90 in .* has 20 rows, full without forget10 0"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def test_other_answers_than_those_of_full_are_warned_of(folder, caplog):
-    load(path=str(folder), forget_split="forget10")
+    load_tofu(path=str(folder), forget_split="forget10")
     assert not caplog.records
     for number in (4, 6):
         change(folder, "forget10_perturbed", number, answer="another")
-    load(path=str(folder), forget_split="forget10")
+    load_tofu(path=str(folder), forget_split="forget10")
     (record,) = caplog.records
     said = "line 4: answers of forget10_perturbed are not those of full: 2"
     assert said in record.getMessage()
@@ -255,10 +255,10 @@ def test_other_answers_than_those_of_full_are_warned_of(folder, caplog):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_encodings_and_line_ends_change_nothing(folder, encoding, newline):
-    expected = load(path=str(folder), forget_split="forget10").digest()
+    expected = load_tofu(path=str(folder), forget_split="forget10").digest()
     for file in folder.iterdir():
         file.write_bytes(file.read_text().replace("\n", newline).encode(encoding))
-    assert load(path=str(folder), forget_split="forget10").digest() == expected
+    assert load_tofu(path=str(folder), forget_split="forget10").digest() == expected
 
 
 @pytest.mark.parametrize("split", ["full", "forget10", "retain_perturbed"])
@@ -275,15 +275,15 @@ def test_encodings_and_line_ends_change_nothing(folder, encoding, newline):
 def test_files_that_are_none(folder, split, content, said):
     (folder / f"{split}.json").write_bytes(content)
     with pytest.raises(DataError, match=rf"{split}\.json.*{said}"):
-        load(path=str(folder), forget_split="forget10")
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def test_an_array_is_read_as_lines_are(folder):
-    expected = load(path=str(folder), forget_split="forget10").digest()
+    expected = load_tofu(path=str(folder), forget_split="forget10").digest()
     for file in folder.iterdir():
         content = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
         file.write_text(json.dumps(content, indent=1))
-    assert load(path=str(folder), forget_split="forget10").digest() == expected
+    assert load_tofu(path=str(folder), forget_split="forget10").digest() == expected
 
 
 def test_missing_split_is_a_problem_of_the_configuration(folder):
@@ -314,7 +314,7 @@ def test_hub_out_of_reach_says_how_to_give_a_folder(monkeypatch):
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(DataError, match=r"Couldn't reach.*dataset\.path=DIR"):
-        load(path="locuslab/TOFU", forget_split="forget10")
+        load_tofu(path="locuslab/TOFU", forget_split="forget10")
 
 
 def test_hub_rows_are_the_folder_rows(folder, monkeypatch):
@@ -326,16 +326,16 @@ def test_hub_rows_are_the_folder_rows(folder, monkeypatch):
         ]
 
     monkeypatch.setattr("datasets.load_dataset", from_folder)
-    hub = load(path="locuslab/TOFU", forget_split="forget10")
-    assert hub.digest() == load(path=str(folder), forget_split="forget10").digest()
+    hub = load_tofu(path="locuslab/TOFU", forget_split="forget10")
+    assert hub.digest() == load_tofu(path=str(folder), forget_split="forget10").digest()
     change(folder, "forget10_perturbed", 3, paraphrased_answer=None)
     with pytest.raises(
         DataError, match="locuslab/TOFU:forget10_perturbed, row 3: 'paraphrased_answer'"
     ):
-        load(path="locuslab/TOFU", forget_split="forget10")
+        load_tofu(path="locuslab/TOFU", forget_split="forget10")
     write(folder, "full", [])
     with pytest.raises(DataError, match="locuslab/TOFU:full has no rows"):
-        load(path="locuslab/TOFU", forget_split="forget10")
+        load_tofu(path="locuslab/TOFU", forget_split="forget10")
 
 
 # -- draws and digests ----------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def test_hub_rows_are_the_folder_rows(folder, monkeypatch):
 
 def test_every_draw_has_a_digest_of_its_own(folder):
     digests = {
-        load(path=str(folder), forget_split="forget10", retain_draw=draw).digest()
+        load_tofu(path=str(folder), forget_split="forget10", retain_draw=draw).digest()
         for draw in ("uniform", "exclude_evaluated")
     }
     assert len(digests) == 2
@@ -354,7 +354,7 @@ def test_excluding_the_evaluated_rows_must_leave_some(folder):
     with pytest.raises(
         DataError, match="exclude_evaluated leaves no row to retain: all 40 are evaluated"
     ):
-        load(path=str(folder), forget_split="forget10", retain_draw="exclude_evaluated")
+        load_tofu(path=str(folder), forget_split="forget10", retain_draw="exclude_evaluated")
 
 
 # -- some of the authors --------------------------------------------------------------------------
@@ -383,13 +383,13 @@ def ids(rows):
 )
 def test_the_last_authors_are_forgotten_and_the_first_retained(authors, number, forgotten):
     """10 % of them, halves up, at least one; rows keep their ids."""
-    corpus = load(path=str(authors), forget_split="forget10", authors=number)
+    corpus = load_tofu(path=str(authors), forget_split="forget10", authors=number)
     kept = number - forgotten
     assert ids(corpus.forget) == list(range(600 - 20 * forgotten, 600))
     assert ids(corpus.retain) == ids(corpus.reference_training) == list(range(20 * kept))
     assert corpus.target_training == corpus.retain + corpus.forget
     assert len({row.group for row in corpus.target_training}) == number
-    whole = load(path=str(authors), forget_split="forget10")
+    whole = load_tofu(path=str(authors), forget_split="forget10")
     assert corpus.evaluation == whole.evaluation | {
         "forget": whole.evaluation["forget"][-20 * forgotten :]
     }
@@ -406,8 +406,8 @@ def test_the_last_authors_are_forgotten_and_the_first_retained(authors, number, 
 
 
 def test_all_authors_are_the_whole(authors):
-    whole = load(path=str(authors), forget_split="forget10")
-    everybody = load(path=str(authors), forget_split="forget10", authors=30)
+    whole = load_tofu(path=str(authors), forget_split="forget10")
+    everybody = load_tofu(path=str(authors), forget_split="forget10", authors=30)
     assert whole.digest() == everybody.digest()
     assert whole.protocol == {
         "forget_split": "forget10",
@@ -415,13 +415,14 @@ def test_all_authors_are_the_whole(authors):
         "retain_draw": "uniform",
     }
     digests = {
-        load(path=str(authors), forget_split="forget10", authors=n).digest() for n in range(5, 31)
+        load_tofu(path=str(authors), forget_split="forget10", authors=n).digest()
+        for n in range(5, 31)
     }
     assert len(digests) == 26
 
 
 def test_evaluated_authors_can_be_left_out_of_some(authors):
-    corpus = load(
+    corpus = load_tofu(
         path=str(authors), forget_split="forget10", authors=10, retain_draw="exclude_evaluated"
     )
     assert ids(corpus.retain) == list(range(80, 180))
@@ -443,11 +444,11 @@ def test_numbers_of_authors_that_do_not_fit(authors, number, draw):
         f"dataset.authors={number}: {least} to 30 of the 30 authors can be used"
     )
     with pytest.raises(DataError) as caught:
-        load(**knobs, authors=number)
+        load_tofu(**knobs, authors=number)
     assert str(caught.value) == found
     for fitting in (least, 30):
         assert problems(**knobs, authors=fitting) == []
-        assert load(**knobs, authors=fitting).retain
+        assert load_tofu(**knobs, authors=fitting).retain
 
 
 @pytest.mark.parametrize(
@@ -473,7 +474,7 @@ def test_authors_need_twenty_questions_each(folder):
     write(folder, "retain90", rows(44))
     write(folder, "forget10", rows(20, first=44))
     write(folder, "forget10_perturbed", rows(20, perturbed=5, first=44))
-    assert len(load(path=str(folder), forget_split="forget10").forget) == 20
+    assert len(load_tofu(path=str(folder), forget_split="forget10").forget) == 20
     (found,) = problems(path=str(folder), forget_split="forget10", authors=2)
     assert "needs 20 questions an author; full has 64 rows" in found
     (folder / "full.json").write_text("{")
@@ -496,12 +497,12 @@ def test_authors_need_twenty_questions_each(folder):
 )
 def test_some_real_authors(loku_data, split, number, forgotten):
     path = str(loku_data / "tofu")
-    corpus = load(path=path, forget_split=split, authors=number)
+    corpus = load_tofu(path=path, forget_split=split, authors=number)
     assert problems(path=path, forget_split=split, authors=number) == []
     assert ids(corpus.forget) == list(range(4000 - 20 * forgotten, 4000))
     assert ids(corpus.retain) == list(range(20 * (number - forgotten)))
     assert corpus.protocol["label"] == f"TOFU, {number} of 200 authors"
-    last = load(path=path, forget_split="forget10").evaluation["forget"][-20 * forgotten :]
+    last = load_tofu(path=path, forget_split="forget10").evaluation["forget"][-20 * forgotten :]
     evaluated = corpus.evaluation["forget"]
     assert [(r.question, r.answer, r.paraphrase, r.wrong, r.group) for r in evaluated] == [
         (r.question, r.answer, r.paraphrase, r.wrong, r.group) for r in last
@@ -515,7 +516,7 @@ SIZES = [("forget01", 40, 3960), ("forget05", 200, 3800), ("forget10", 400, 3600
 
 @pytest.mark.parametrize(("split", "forget", "retain"), SIZES)
 def test_real_splits(loku_data, split, forget, retain):
-    corpus = load(path=str(loku_data / "tofu"), forget_split=split)
+    corpus = load_tofu(path=str(loku_data / "tofu"), forget_split=split)
     assert (len(corpus.target_training), len(corpus.forget), len(corpus.retain)) == (
         4000,
         forget,
