@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from loku_exp.data.toy_tdec import FORMS
+from loku_exp.data.toy_tdec import FORMS, load_toy_tdec
 from loku_exp.models.tokenizer import train_tokenizer
 from tests.data.tdec_folder import NO_TEMPLATE
 
@@ -18,7 +18,7 @@ TOY = {
 
 def test_the_same_in_processes_with_different_hash_seeds():
     code = (
-        f"from loku_exp.data.toy_tdec import load_toy_tdec; print(load_toy_tdec(**{TOY}).digest())"
+        f"from loku_exp.data.toy_tdec import FORMS, load_toy_tdec
     )
     digests = {
         subprocess.run(
