@@ -18,7 +18,7 @@ TOY = {
 
 def test_the_same_in_processes_with_different_hash_seeds():
     code = (
-        f"from loku_exp.data.toy_tdec import FORMS, load_toy_tdec
+        f"from loku_exp.data.toy_tdec import load_toy_tdec; print(load_toy_tdec(**{TOY}).digest())"
     )
     digests = {
         subprocess.run(
