@@ -31,7 +31,7 @@ check: install  ## lint, format, types
 	$(BIN)/mypy
 
 docs: install  ## the pages of docs/ as a site in build/docs; a dead link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 bench: install  ## speed and memory beside their limits (about three minutes)
 	$(BIN)/python -m benchmarks
