@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench bench-gpu controls clean
+.PHONY: help install run test check docs bench bench-gpu controls clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ check: install  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install  ## the pages of docs/ as a site in build/docs; a dead link is an error
+	$(BIN)/mkdocs build --strict
 
 bench: install  ## speed and memory beside their limits (about three minutes)
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,118 @@
+"""Examples are files that run, and the pages show them as they are; a researcher's day runs, too."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from loku_exp.config.command_line import read_command_line
+from loku_exp.results import files as results
+from tests.docs.pages import BLOCKS, EXAMPLES, ROOT, SCRIPTS, SHOWN, commands_of
+
+RUNS = [c for c in SHOWN if c.folder == "examples" and "--config-dir" in c.words]
+SMALL = ["dataset.num_authors=8", "dataset.num_forget=2"]
+QUICK = ["model.finetuning.epochs=3", "training.epochs=1", "target.min_known=0"]
+QUICK += ["evaluation.curve=none"]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A reader's folder with a copy of the examples."""
+    return shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("user") / "mine")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUNS, ids=lambda command: command.line)
+def test_worked_example_runs(mine, shared_cache, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    quick = QUICK if "dataset=" in command.line else [*QUICK, *SMALL]
+    arguments = [sys.executable, *command.words[1:], *quick, f"output_dir={tmp_path}"]
+    arguments += [f"cache_dir={shared_cache}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    runs = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert len(runs) == len(read_command_line(list(command.words[3:])).jobs())
+    group, name = re.search(r" (\w+)=(\w+)", command.line).groups()
+    if group != "experiment":
+        assert results.read(runs[0]).run.choices[group] == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_runs(mine, shared_cache, name, tmp_path):
+    arguments = [sys.executable, name, *QUICK, *SMALL, f"output_dir={tmp_path}"]
+    arguments += [f"cache_dir={shared_cache}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(arguments, cwd=mine, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "unlearned " in result.stdout
+
+
+def test_blocks_are_the_files_they_name():
+    for block in BLOCKS:
+        if block.file:
+            assert block.text == (ROOT / block.file).read_text(), f"{block.page}: {block.file}"
+        else:
+            assert block.language not in ("python", "yaml"), f"{block.page}: name a tested file"
+
+
+def test_every_example_is_shown():
+    files = {
+        str(f.relative_to(ROOT)) for kind in ("py", "yaml") for f in EXAMPLES.rglob(f"*.{kind}")
+    }
+    assert files == {block.file for block in BLOCKS if block.file}
+    folders = {path.name for path in EXAMPLES.iterdir() if (path / "conf").is_dir()}
+    assert folders == {word.split("/")[0] for c in RUNS for word in c.words if "/conf" in word}
+
+
+DAY = ["docs/sweeps.md", "docs/report.md", "docs/tracking.md", "docs/export.md"]
+TINY = ["dataset.num_authors=4", "dataset.num_forget=1", "model.vocabulary=300"]
+TINY += ["model.finetuning.epochs=2", "target.min_known=0", "evaluation.curve=none"]
+TINY += ["training.epochs=1", "training.batch_size=1", "training.micro_batch_size=1"]
+
+
+@pytest.mark.slow
+def test_a_researchers_day(tmp_path, shared_cache):
+    """Sweeps, a search, reports, a comparison, trackers and an export, as their pages have them."""
+    day = [
+        command
+        for page in DAY
+        for block in BLOCKS
+        if block.page == page and block.language == "bash"
+        for command in commands_of(block.text)
+        if command.line.startswith("python -m loku_exp") and "toy_sweep" not in command.line
+    ]
+    assert len(day) > 10
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    for command in day:
+        line = command.line.replace("4,8,16,32", "4").replace("--trials 20", "--trials 2")
+        runs = sorted(tmp_path.glob("outputs/toy_neo*vanilla-r4-*"))
+        for name in ("RUN_A", "RUN_B", "RUN"):
+            if f"outputs/{name}" in line:
+                line = line.replace(f"outputs/{name}", str(runs.pop(0)))
+        module, *arguments = shlex.split(line)[2:]
+        arguments = [text.replace("DIR", str(tmp_path / module)) for text in arguments]
+        if module.endswith("dashboard") and "--print" not in arguments:
+            continue  # needs an account
+        if module in ("loku_exp", "loku_exp.search"):
+            arguments += [*TINY, f"cache_dir={shared_cache}"]
+            arguments += ["--margin=1"] if module.endswith("search") else []
+            arguments += ["seed=1"] if "tensorboard" in line else []  # else that run is there
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "outputs/report/report.html").is_file()
+    assert list(tmp_path.glob("outputs/report/compare-*.csv"))
+    assert list(tmp_path.glob("outputs/search-*.json"))
+    assert not list(tmp_path.glob("multirun*"))  # Hydra's own folder
+    assert list(tmp_path.glob("outputs/*/wandb"))
+    assert list(tmp_path.glob("outputs/**/events.out.*"))
+    assert (tmp_path / "loku_exp.export/adapter_model.safetensors").is_file()

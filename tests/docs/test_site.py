@@ -1,0 +1,52 @@
+"""Tables are the committed ones, links lead somewhere, and the pages build as a site."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import BLOCK, CHANGELOG, DOCS, LINK, LLMS, PAGES, README, ROOT
+
+
+@pytest.mark.parametrize("file", ["benchmarks/toy_grid.md"])
+def test_tables_are_the_committed_ones(file):
+    table = [line for line in (ROOT / file).read_text().splitlines() if line.startswith("|")]
+    assert "\n".join(table) in "\n".join(DOCS.values())
+
+
+def test_readme_shows_six_rows_of_the_whole_table_and_is_short():
+    rows = [line for line in README.splitlines() if line.startswith(("│", "verdict: "))]
+    assert len(rows) == 7
+    assert set(rows) <= set(DOCS["toy.md"].splitlines())
+    assert len(README.splitlines()) < 200
+
+
+def test_links_lead_to_files():
+    pages = {**PAGES, "CHANGELOG.md": CHANGELOG, "docs/llms.txt": LLMS}
+    for page, text in pages.items():
+        for link in LINK.findall(BLOCK.sub("", text)):
+            if "://" not in link:
+                assert ((ROOT / page).parent / link).is_file(), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("place", ["README.md", "docs/index.md", "docs/llms.txt", "mkdocs.yml"])
+def test_every_page_is_listed(place):
+    text = (ROOT / place).read_text()
+    assert [name for name in DOCS if name != "index.md" and name not in text] == []
+
+
+def test_the_site_builds_and_fetches_nothing(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {f"{Path(name).stem}.html" for name in DOCS} <= {p.name for p in tmp_path.glob("*.html")}
+    fetched = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"(?:https?:)?//")
+    for page in tmp_path.rglob("*.html"):
+        assert not fetched.search(page.read_text()), page
+    for style in tmp_path.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text()), style
+    for link in LINK.findall(LLMS):
+        assert (tmp_path / link).is_file()
