@@ -12,7 +12,7 @@ from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.results.folder import run_id
 from loku_exp.runtime import cache
 from loku_exp.runtime.cache import Cache
-from loku_exp.stages.inputs import load_materials
+from loku_exp.stages.inputs import load_inputs
 
 SMALL = ["experiment=quick"]
 

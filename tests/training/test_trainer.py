@@ -15,10 +15,10 @@ from loku_exp.inits.interface import Factors
 from loku_exp.losses.builtin import gd, ihl
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
 from loku_exp.methods.adapter import Adapter, attach
-from loku_exp.methods.unlearning import _stream
+from loku_exp.methods.gradient import _stream
 from loku_exp.models.load import linear_layers
 from loku_exp.training.guards import on_device_of_model
-from loku_exp.training.progress import Progress
+from loku_exp.training.progress import TrainingProgress
 from loku_exp.training.schedule import Plan
 from loku_exp.training.trainer import Objective, ObjectiveTrainer, fit
 from tests.helpers import random_sequence, tiny_model, tiny_records
@@ -61,7 +61,7 @@ def test_less_than_one_update_raises():
 
 def trained(tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model=None, **changes):
     recipe = OFFICIAL.model_copy(
-        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3} | changes
+        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3, "learning_rate": 1e-3} | changes
     )
     plan = Plan.of(recipe, 8)
     per_update = recipe.batch_size if recipe.reduction == "update" else None
@@ -75,10 +75,9 @@ def trained(tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model
         Objective(loss, ("forget", "retain"), plain=plain),
         recipe,
         plan,
-        learning_rate=1e-3,
         folder=tmp_path,
         seed=0,
-        callbacks=[Progress("test")],
+        callbacks=[TrainingProgress("test")],
     )
     return history, model
 
