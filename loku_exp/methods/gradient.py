@@ -127,7 +127,12 @@ def plan_of(recipe: Recipe, num_forget: int) -> Plan:
 
 
 def problems(
-    records: Records, loss: Chosen, init: Chosen | None, recipe: Recipe, vocabulary: int
+    records: Records,
+    loss: Chosen,
+    init: Chosen | None,
+    recipe: Recipe,
+    vocabulary: int,
+    layers: int,
 ) -> list[str]:
     """Return what would end this method, a line each.
 
@@ -137,6 +142,7 @@ def problems(
         init: its ``num_retain``, if it has one, must be there.
         recipe: must make at least one update.
         vocabulary: tokens of the tokenizer.
+        layers: of the model.
     """
     found = []
     known = records.batch_names()
@@ -156,8 +162,15 @@ def problems(
     except UserError as error:
         found.append(str(error))
     texts, _ = records.batches(loss.inputs)
+    empty = [name for name, rows in texts.items() if not rows]
+    if empty:
+        return [
+            *found,
+            f"loss={loss.name}: it wants the batch '{empty[0]}', and this dataset has 0 such rows; give "
+            "it some, or use a loss without that batch",
+        ]
     called = partial(loss.resolve(), **loss.knobs)
-    return found + dry_run.problems(loss.name, called, texts, vocabulary)
+    return found + dry_run.problems(loss.name, called, texts, vocabulary, layers)
 
 
 def initial_factors(

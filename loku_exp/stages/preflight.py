@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from loku_exp.config.rules import TARGET_IS_BASE
@@ -10,6 +11,7 @@ from loku_exp.data.corpus import Role
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
+from loku_exp.models.load import architecture
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
 from loku_exp.stages.inputs import Inputs
@@ -30,9 +32,9 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     adapters: list[Adapter | None] = []
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
-    problems += _method_problems(config, inputs, adapter) if config.unlearn else []
+    problems += _said(lambda: _method_problems(config, inputs, adapter))
     for component in config.attacks.values():
-        problems += _own_problems(component, records=inputs.records)
+        problems += _said(partial(_own_problems, component, records=inputs.records))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return adapter
@@ -66,6 +68,8 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
 
 
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
+    if not config.unlearn:
+        return []
     return _own_problems(
         config.method,
         records=inputs.records,
@@ -74,6 +78,7 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         adapter=adapter,
         recipe=config.training,
         vocabulary=len(inputs.tokenizer),
+        layers=getattr(architecture(config.model, inputs.tokenizer), "num_hidden_layers", 2),
     )
 
 
