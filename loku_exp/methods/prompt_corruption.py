@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
 from loku_exp.methods.wrapper import Hooked, Wrapper
-from loku_exp.runtime.cache import damage, digest, file_digest, write_folder
+from loku_exp.runtime.cache import digest, file_digest, whole_folder
 from loku_exp.runtime.knobs import Count, Positive, Share
 from loku_exp.runtime.seeds import derive
 from loku_exp.subject import Outcome, Report, Subject
@@ -55,10 +55,8 @@ def prompt_corruption(
         longest: n-grams of up to so many tokens.
     """
     place = workspace.folder / FOLDER
-    if not place.is_dir() or damage(place):
-        write_folder(
-            place, partial(_write, records, strength, false_alarms, longest, workspace.seed), {}
-        )
+    measure = partial(_write, records, strength, false_alarms, longest, workspace.seed)
+    whole_folder(place, measure, {})
     settings = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
     subject = Subject(
         name="unlearned",

@@ -20,7 +20,7 @@ from loku_exp.subject import Outcome, Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-OF_METHODS = ("init.safetensors", "checks.json", "snapshots", "adapter", "model", "method")
+OF_METHODS = ("init.safetensors", "init.sha256", "snapshots", "adapter", "model", "method")
 UNLEARNING = "unlearning.json"
 
 

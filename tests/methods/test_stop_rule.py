@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 import torch
+from loku_exp.methods.unlearning import plan_of, unlearn
 
 from loku_exp.config.compose import compose_config
 from loku_exp.data.records import Example, Records, Sequence
@@ -24,7 +25,6 @@ from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.builtin import ihl
 from loku_exp.methods.adapter import Adapter
 from loku_exp.methods.stop_rule import UntilForgotten, around_the_stop, thresholds_of
-from loku_exp.methods.unlearning import plan_of, unlearn
 from loku_exp.runtime.settings import StopRule
 from tests.helpers import random_sequence, tiny_model
 

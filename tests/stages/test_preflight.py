@@ -85,8 +85,8 @@ def test_models_that_cannot_be_had_are_named_by_their_key(place, tmp_path, overr
 
 
 def test_target_is_not_looked_for_where_weights_are_random(place, tmp_path):
-    from loku_exp.stages.identity import run_id
     from loku_exp.runtime.cache import Cache
+    from loku_exp.stages.identity import run_id
     from loku_exp.stages.inputs import load_inputs
 
     tokenizer = [f"model.tokenizer={place}", "model.architecture.vocab_size=300"]
@@ -122,9 +122,9 @@ class OwnModel(LlamaForCausalLM):
 
 
 def test_code_that_comes_with_a_model_reaches_the_adapter(place, tmp_path):
-    from loku_exp.stages.unlearn import plan_adapter
     from loku_exp.runtime.cache import Cache
     from loku_exp.stages.inputs import load_inputs
+    from loku_exp.stages.unlearn import plan_adapter
 
     (place / "own_model.py").write_text(REMOTE)
     content = {

@@ -32,7 +32,8 @@ def trained(
 ):
     """Six updates of four texts by the official recipe, with changes; returns its log and the model."""
     recipe = OFFICIAL.model_copy(
-        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3, "learning_rate": 1e-3} | changes
+        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3, "learning_rate": 1e-3}
+        | changes
     )
     plan = Plan.of(recipe, 8)
     per_update = recipe.batch_size if recipe.reduction == "update" else None

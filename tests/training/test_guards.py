@@ -1,4 +1,4 @@
-"""What stands around a training: finite updates, gradients that reach, the device, the model's own forward."""
+"""What stands around a training: finite updates, gradients that reach, device, the model's own forward."""
 
 import pytest
 import torch

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from loku_exp.evaluation.lm.responses import Replay, Responses
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.errors import ConfigError, DataError
 from loku_exp.evaluation.ability.build import ability
 from loku_exp.evaluation.harness import evaluate, limits
-from loku_exp.evaluation.lm.responses import Replay, Responses
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from tests.evaluation.ability.ability_documents import (
     FOUNDRY,
