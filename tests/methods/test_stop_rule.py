@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from loku_exp.errors import TrainingError
 from loku_exp.evaluation.tdec.stop_check import Check
 from loku_exp.methods.gradient import plan_of
 from loku_exp.runtime.events import Updated, followed_by
@@ -119,7 +120,5 @@ def test_where_the_newest_snapshot_is_damaged_its_epoch_is_checked_again(tmp_pat
 
 def test_a_micro_batch_without_a_retain_example_is_refused():
     recipe = RECIPE.model_copy(update={"retain_batch_size": 2, "micro_batch_size": 1})
-    from loku_exp.errors import TrainingError
-
     with pytest.raises(TrainingError, match=r"training\.retain_batch_size=2 leaves some of the 4"):
         plan_of(recipe, 4)

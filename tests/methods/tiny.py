@@ -25,13 +25,22 @@ RECIPE = compose_config(
 ).training
 
 
+class _NoTokenizer:
+    """Nothing to save beside a model."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        pass
+
+
 def target(dtype: str = "float32") -> Subject:
     """The tiny model as a subject; every load is another object with the same weights."""
 
     def load(dtype: str | None = None, own: str = dtype):
         return tiny_model(dtype=getattr(torch, dtype or own))
 
-    return Subject("target", "pretrained", f"tiny {dtype}", load, reference="reference", path="tiny")
+    return Subject(
+        "target", "pretrained", f"tiny {dtype}", load, reference="reference", path="tiny"
+    )
 
 
 def records(forget: int = 4, retain: int = 6) -> Records:
@@ -46,7 +55,7 @@ def workspace(folder: Path, dtype: str = "float32", seed: int = 0) -> Workspace:
     folder.mkdir(parents=True, exist_ok=True)
     precision = {"model": dtype, "finetuning": "none", "unlearning": "none"}
     machine = Machine("cpu", precision, "eager", 1, 1)
-    return Workspace(folder, Cache(folder.parent / "cache"), seed, machine)
+    return Workspace(folder, Cache(folder.parent / "cache"), seed, machine, _NoTokenizer())
 
 
 def unlearned(folder: Path, dtype: str = "float32", **changes) -> Outcome:

@@ -41,9 +41,7 @@ def killed_after(place, step, **options):
                 raise Killed
 
     with pytest.raises(Killed):
-        trained(
-            place / "staging", callbacks=[Killing(list(STEPS), place / "snapshots", **options)]
-        )
+        trained(place / "staging", callbacks=[Killing(list(STEPS), place / "snapshots", **options)])
     return place / "snapshots"
 
 
