@@ -19,12 +19,12 @@ from loku_exp.runtime.lifetime import end_with_starter
 from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Check the command line, then run its job, or the jobs of its sweep."""
     begin_program()
     end_with_starter()
     with ending(), distributed.connected():
-        line, jobs, configs = checked(sys.argv[1:])
+        line, jobs, configs = checked(sys.argv[1:] if arguments is None else arguments)
         if line is None:
             _answered_by_hydra()
         elif line.multirun or configs[0].launcher.kind != "in_process":

@@ -10,7 +10,9 @@ import builtins
 import importlib
 import importlib.util
 import inspect
+import math
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +53,12 @@ def read_signature(target: str) -> Signature:
         TargetError: there is no such module or function; the message names a near one.
     """
     module_name, _, function_name = target.rpartition(".")
-    for node in _source(module_name, target).body:
+    source = _source(module_name, target)
+    for node in source.body:
         if isinstance(node, ast.FunctionDef) and node.name == function_name:
             if node.decorator_list:
                 break
-            return _from_source(node)
+            return _from_source(node, _aliases(source))
     return _from_function(_import(module_name, function_name))
 
 
@@ -107,10 +110,21 @@ def _input_problems(
 
 def describe(detail: Any) -> str:
     """Return one error of pydantic as a rule in words, e.g. ``should be greater than 0``."""
+    if detail["type"] == "string_pattern_mismatch":
+        name = "A-Za-z0-9" in str(detail["ctx"]["pattern"])
+        return (
+            "should be letters, digits, '.', '_' and '-', at most 64, for it names a folder"
+            if name
+            else "should be a path in one line"
+        )
+    if detail["type"] == "string_too_short":
+        return "should not be empty"
     return str(detail["msg"]).removeprefix("Input ").removeprefix("Value error, ")
 
 
 def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
+    if any(isinstance(x, float) and not math.isfinite(x) for x in _leaves(value)):
+        return [f"{key}={value!r}: should be a finite number"]
     if annotation is None:
         return []
     try:
@@ -118,6 +132,14 @@ def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
     except ValidationError as error:
         return [f"{key}={value!r}: {describe(error.errors()[0])}"]
     return []
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def _source(module_name: str, target: str) -> ast.Module:
@@ -137,24 +159,38 @@ def _source(module_name: str, target: str) -> ast.Module:
         raise TargetError(f"{spec.origin} is no Python that can be read ({error})") from error
 
 
-def _from_source(node: ast.FunctionDef) -> Signature:
+def _aliases(source: ast.Module) -> dict[str, Any]:
+    """Return the types that a module gives names, e.g. ``Kind = Literal["a", "b"]``."""
+    found: dict[str, Any] = {}
+    for node in source.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+            value = _evaluate(node.value, {})
+            found |= {
+                target.id: value
+                for target in node.targets
+                if isinstance(target, ast.Name) and value
+            }
+    return found
+
+
+def _from_source(node: ast.FunctionDef, aliases: dict[str, Any]) -> Signature:
     arguments = node.args
     return Signature(
         inputs=tuple(argument.arg for argument in arguments.posonlyargs + arguments.args),
         knobs=tuple(
-            Knob(argument.arg, _evaluate(argument.annotation), default is None)
+            Knob(argument.arg, _evaluate(argument.annotation, aliases), default is None)
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         ),
         takes_any_knob=arguments.kwarg is not None,
     )
 
 
-def _evaluate(annotation: ast.expr | None) -> Any:
+def _evaluate(annotation: ast.expr | None, aliases: dict[str, Any]) -> Any:
     """Return the type an annotation names, or None where it is not one of ours or of typing's."""
-    names = vars(builtins) | vars(typing) | vars(knobs)
+    names = vars(builtins) | vars(typing) | vars(knobs) | aliases
     try:
         return eval(ast.unparse(annotation), {}, names) if annotation else None
-    except (NameError, AttributeError):
+    except (NameError, AttributeError, TypeError):
         return None
 
 

@@ -17,10 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from loku_exp.config.rules import parse
-from loku_exp.config.schema import Config
+from loku_exp.config.schema import PARTS, Config
 from loku_exp.errors import ConfigError, nearest
 
 Overrides = list[str]
+# Hydra and OmegaConf raise these for what a user wrote; a few of them are not their own.
+SPECIAL = re.compile(r"token recognition error|mismatched input|extraneous|viable|Viable")
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
 def conf_dir() -> Path:
@@ -125,13 +128,13 @@ def _rehearse(
     good: Overrides = []
     try:
         container = _container(overrides, config_dir)
-    except (HydraException, OmegaConfBaseException):
+    except COMPOSING:
         # Groups first: a wrong model=... should not make its dataset's keys look wrong too.
         for override in sorted(overrides, key=lambda text: "." in text.split("=")[0]):
             try:
                 container = _container([*good, override], config_dir)
                 good.append(override)
-            except (HydraException, OmegaConfBaseException) as error:
+            except COMPOSING as error:
                 problems.append(_explain(override, error, good, config_dir))
                 refused.append(override)
         container = _container(good, config_dir)
@@ -145,9 +148,15 @@ def _rehearse(
 
 def _unused(overrides: Overrides, config: Config) -> list[str]:
     """Return what is said of groups that the method takes nothing of."""
-    unused = config.unused_groups() if config.unlearn else []
+    unused = config.unused_groups()
+    why = f"method={config.method.name} takes no {{0}}; remove it, or use method=gradient"
+    if not config.unlearn:
+        unused, why = (
+            [*PARTS, "method"],
+            "unlearn=false only evaluates, and takes no {0}; remove it",
+        )
     return [
-        f"{override}: method={config.method.name} takes no {group}; remove it, or use method=gradient"
+        f"{override}: {why.format(group)}"
         for override in overrides
         for group in unused
         if re.match(rf"[+~]*{group}[.=@]", override)
@@ -193,13 +202,22 @@ def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) 
 
 def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:
     """Return one line for an override that Hydra refuses, with the nearest valid name."""
-    key, _, value = override.lstrip("+~").partition("=")
+    key, equals, value = override.lstrip("+~").partition("=")
+    if not key or (not equals and not override.startswith("~")):
+        return f"{override}: not key=value" + (f"; write {key}=..." if key else "")
+    if override.startswith("~"):
+        return f"{override}: it cannot be left out; give it another value: {key}=..."
     options = _options(key, config_dir)
     if options and value not in options:
         hint = nearest(value, options)
         return f"{key}={value}: no such {key}; choose one of {', '.join(options)}{hint}"
     if "ambiguous" in str(error).lower():
         return f"{override}: several values make a sweep; add -m (--multirun)"
+    if SPECIAL.search(str(error)):
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        return (
+            f"{override}: its value has special characters; write it quoted: '{key}=\"{quoted}\"'"
+        )
     valid = list(_keys(_container(good, config_dir)))
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):
         return f"{key}: no such key{nearest(key, [*valid, *_groups(config_dir)])}"

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from loku_exp.errors import ConfigError
@@ -34,7 +34,12 @@ def parse_overrides(overrides: Overrides) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
-            problems.append(f"{text}: {str(error).splitlines()[0]}")
+            key, _, value = text.partition("=")
+            quoted = f"'{key}=\"{value}\"'"
+            reason = str(error).splitlines()[0]
+            problems.append(
+                f"{text}: {reason}; a value with special characters is quoted: {quoted}"
+            )
     if problems:
         raise ConfigError(problems)
     return parsed
@@ -83,6 +88,8 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key = override.get_key_element()
+    if isinstance(override.value(), Glob):
+        raise ConfigError(f"{override.input_line}: name the values instead: {key}=a,b")
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line}: an interval is for a search (python -m loku_exp.search); a sweep "

@@ -5,6 +5,7 @@ Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or ra
 """
 
 import importlib.util
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,7 +46,7 @@ def parse(container: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate(container)
     except ValidationError as error:
-        problems = [_schema_problem(detail) for detail in error.errors()] + problems
+        problems = _schema_problems(error) + problems
     else:
         method_is_known = not any(text.startswith("method._target_") for text in problems)
         problems += cross_field_problems(config) if method_is_known else []
@@ -190,8 +191,29 @@ def _adapter_problems(config: Config) -> list[str]:
     return problems
 
 
+def _schema_problems(error: ValidationError) -> list[str]:
+    """Return a line for each key; what several types of one key say is joined."""
+    by_key: dict[str, list[Any]] = {}
+    for detail in error.errors():
+        by_key.setdefault(".".join(_location(detail)), []).append(detail)
+    found = []
+    for details in by_key.values():
+        first = _schema_problem(details[0])
+        others = [components.describe(detail).removeprefix("should be ") for detail in details[1:]]
+        found.append(" or ".join([first, *others]))
+    return found
+
+
+def _location(detail: Any) -> list[str]:
+    """Return the keys that lead to a value, without the names pydantic has for the types of a union."""
+    parts = [str(part) for part in detail["loc"]]
+    return [
+        part for part in parts if not re.search(r"[\[(\-]", part) and part not in ("bool", "int")
+    ]
+
+
 def _schema_problem(detail: Any) -> str:
-    location = [str(part) for part in detail["loc"]]
+    location = _location(detail)
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such key{components.nearest(location[-1], _fields_at(location[:-1]))}"

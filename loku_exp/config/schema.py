@@ -1,12 +1,13 @@
 """The schema of a run: every section, its keys, their types and ranges. No values live here."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field
 
 from loku_exp.config import components
 from loku_exp.runtime.chosen import Chosen
-from loku_exp.runtime.knobs import Count, Seed, Share
+from loku_exp.runtime.knobs import Count, Name, Place, Seed, Share
 from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
 
 
@@ -43,7 +44,7 @@ PARTS = {"loss": "loss", "init": "init", "lora": "adapter", "training": "recipe"
 class DatasetConfig(Component):
     """A corpus: the function that loads it and what the program must know of it beforehand."""
 
-    label: str = Field(alias="name")
+    label: Name = Field(alias="name")
     toy: bool
     known_by: str  # the metric that shows a target knows the forget set
     min_known: Share
@@ -112,11 +113,11 @@ class Config(Setting):
     tracking: Tracking
     seed: Seed
     unlearn: bool
-    output_dir: str
-    cache_dir: str
+    output_dir: Place
+    cache_dir: Place
     force: bool
     device: str
-    threads: Count
+    threads: Annotated[int, Ge(1), Le(1024)]
     launcher: LauncherConfig
     on_error: Literal["continue", "stop"]
     pairs: list[dict[str, Any]]

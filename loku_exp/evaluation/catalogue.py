@@ -35,6 +35,8 @@ class Metric(BaseModel):
             model that never knew it, 0 is there; ``test`` against such a model; ``utility`` that is
             kept; ``ability`` that has nothing to do with the forget set; ``detail``.
         summary: whether tables over many runs show it.
+        forget: whether it is about the forget set, where target and reference differ for that reason; in
+            any other metric they differ as two trainings do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +48,7 @@ class Metric(BaseModel):
     unit: Literal["group", "row", "all"] = "row"
     part: Part = "detail"
     summary: bool = False
+    forget: bool = False
 
     def written(self, value: float | None) -> str:
         """Return a value as tables show it; nothing where it is absent."""

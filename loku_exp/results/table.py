@@ -70,6 +70,22 @@ def _cell(record: Record, name: str, metric: Metric, arrows: Arrows) -> str:
     reference = record.models.get(model.reference or "")
     if arrows == "none" or reference is None:
         return text
-    chance = model.half_widths.get(metric.name, 0.0)
-    arrow = metric.arrow(value, reference.metrics.get(metric.name), chance)
+    goal = reference.metrics.get(metric.name)
+    arrow = metric.arrow(value, goal, _chance(record, name, metric))
     return f"{text} {arrow if arrows == 'distance' else arrow[:1]}".strip()
+
+
+def _chance(record: Record, name: str, metric: Metric) -> float:
+    """Return what a model may differ from its reference by chance, of rows and of training.
+
+    Target and reference are two trainings that differ in the forget set alone; what they differ by in
+    anything else, two trainings of one recipe may.
+    """
+    model = record.models[name]
+    rows = model.half_widths.get(metric.name, 0.0)
+    attack = name.partition("+")[2]
+    pair = [record.models.get(f"{of}+{attack}" if attack else of) for of in ("target", "reference")]
+    values = [of.metrics.get(metric.name) for of in pair if of is not None]
+    if metric.forget or len(values) < 2 or None in values:
+        return rows
+    return max(rows, abs(float(values[0] or 0) - float(values[1] or 0)))

@@ -4,11 +4,12 @@ The configuration is made of them, and the rooms below it take them as plain arg
 here, each lives in one yaml.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field
 
-from loku_exp.runtime.knobs import Count, NonNegative, Positive, Share
+from loku_exp.runtime.knobs import Count, Decay, Name, NonNegative, Positive, Share
 
 
 class Setting(BaseModel):
@@ -43,7 +44,7 @@ class Optimization(Setting):
     micro_batch_size: Count  # examples per forward pass; must divide batch_size (all: at most)
     learning_rate: Positive
     weight_decay: NonNegative
-    betas: tuple[Share, Share]
+    betas: tuple[Decay, Decay]
     warmup_epochs: NonNegative
     schedule: Literal["linear", "constant"]
     max_grad_norm: Positive
@@ -62,7 +63,7 @@ class StopRule(Setting):
 class Recipe(Optimization):
     """How a model unlearns."""
 
-    recipe: str
+    recipe: Name
     retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
     stop: StopRule | None  # after which epoch training ends early; null: never
     reduction: Literal["micro_batch", "update"]
@@ -73,7 +74,7 @@ class Recipe(Optimization):
 class ModelSettings(Setting):
     """A causal language model: where it comes from, how it is prompted, where LoRA goes."""
 
-    name: str
+    name: Name
     kind: Literal["toy", "from_scratch", "pretrained"]
     path: str | None
     revision: str | None
@@ -82,7 +83,7 @@ class ModelSettings(Setting):
     architecture: dict[str, Any] | None
     vocabulary: Count | None
     template: Template
-    lora_targets: dict[str, list[str]]
+    lora_targets: dict[str, Annotated[list[str], MinLen(1)]]
     dtype: Literal["float32", "bfloat16", "float16"]
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool

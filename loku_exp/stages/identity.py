@@ -2,7 +2,7 @@
 
 import json
 import logging
-import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ PLACES = ("data_dir", "texts_dir", "include_path")  # their content is in a dige
 
 
 def check_places(config: Config) -> None:
-    """Check, without making anything, that results and cache can be written.
+    """Check that results and cache can be written, leaving nothing behind.
 
     Raises:
         UserError: one of them cannot.
@@ -30,8 +30,14 @@ def check_places(config: Config) -> None:
     for key in ("output_dir", "cache_dir"):
         folder = Path(getattr(config, key)).expanduser().absolute()
         existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise UserError(f"{key}={folder}: {existing} is not a folder that can be written to")
+        try:
+            with tempfile.TemporaryDirectory(dir=existing, prefix=".loku_exp-"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{key}={folder}: {existing} is not a folder that can be written to "
+                f"({error.strerror}); name another one: {key}=DIR"
+            ) from error
 
 
 def run_id(config: Config, inputs: Inputs) -> str:

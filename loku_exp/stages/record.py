@@ -192,7 +192,8 @@ def _notes(
     notes = ["protocol: " + "; ".join(parts)]
     if protocol["reference"] != "none":
         notes.append(
-            "arrows: where the reference is; ≈ within what other rows might have changed (99 %)"
+            "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
+            "another training would change: target and reference differ by as much"
         )
     init = outcome.report.init if outcome else None
     if init:

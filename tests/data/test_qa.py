@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from loku_exp.config.compose import compose_config
-from loku_exp.data.qa import QA, encode
+from loku_exp.data.qa import QA, QACorpus, encode
 from loku_exp.data.records import IGNORED
 from loku_exp.data.tofu import load
 from loku_exp.errors import DataError
@@ -58,6 +58,27 @@ def test_encode_counts_a_merged_boundary_token_as_prompt():
 def test_encode_answer_longer_than_the_context_raises():
     with pytest.raises(DataError, match=r"row 7 of 'forget' has 8 tokens .* context has 6"):
         encode(row(), "forget", words, 99, TEMPLATE, 6)
+
+
+def test_every_set_is_part_of_the_digest():
+    """Also the forget and retain sets, beside the evaluation sets of the same names."""
+
+    def corpus(**sets):
+        other = {
+            name: [row(name)]
+            for name in ("target_training", "reference_training", "forget", "retain")
+        }
+        evaluation = {"forget": [row("evaluated")], "retain": []} | sets.pop("evaluation", {})
+        return QACorpus(**{**other, **sets}, evaluation=evaluation, protocol={})
+
+    changed = [row("another")]
+    digests = [corpus().digest(), corpus(evaluation={"facts": []}).digest()]
+    for name in ("target_training", "reference_training", "forget", "retain"):
+        digests += [corpus(**{name: changed}).digest(), corpus(**{name: []}).digest()]
+    for name in ("forget", "retain"):
+        digests.append(corpus(evaluation={name: changed}).digest())
+    assert len(set(digests)) == len(digests)
+    assert corpus().digest() == corpus().digest()
 
 
 @pytest.mark.parametrize(("forget_split", "log_of"), LOGS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -366,6 +367,11 @@ def test_too_small_a_corpus_is_said_when_it_is_packed(folder, tmp_path):
 # -- what is wrong with a folder -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["~nobody/tdec", "/" + "x" * 300, "a\0b"])
+def test_names_that_can_be_no_folder(path):
+    assert "no such folder" in problems(path=path)[0]
+
+
 def test_no_such_folder(tmp_path):
     said = problems(path=str(tmp_path / "none"))
     assert len(said) == 1
@@ -404,7 +410,8 @@ def test_a_folder_without_sets(folder):
         ({"rows": [1, 40]}, None, "row 40 does not exist, the arrays have 40"),
         ({"retain_share": 0.0}, None, "dataset.retain_share must lie between 0 and 1"),
         ({"retain_share": 1.0}, None, "dataset.retain_share must lie between 0 and 1"),
-        ({"retain": "~/no-such.parquet"}, None, "is not a csv, jsonl or txt file"),
+        ({"retain": "~/no-such.tsv"}, None, "is not a csv, json, jsonl, parquet or txt file"),
+        ({"retain": "~/no-such.parquet"}, None, "no file .*no-such.parquet"),
         ({"retain": "no-such.csv"}, None, "no file no-such.csv"),
     ],
 )
@@ -427,7 +434,7 @@ def test_problems_are_said_at_once_and_none_of_a_good_folder(folder):
 @pytest.mark.parametrize(
     ("column", "rows", "said"),
     [
-        (["doc_id", "text"], [(1, "a")], r"4_0\.csv lacks the column corpus; it has doc_id, text"),
+        (["doc_id", "text"], [(1, "a")], r"4_0\.csv, row 1: lacks corpus; it has doc_id, text"),
         (["doc_id", "corpus", "text"], [(1, "a", "b"), (2, "a", "")], "4_0.csv, row 2: 'text' is"),
         (["doc_id", "corpus", "text"], [(1, "a", "b"), ("x2", "a", "c")], "row 2: doc_id 'x2' is"),
         (["doc_id", "corpus", "text"], [(1, "a", "b"), ("-2", "a", "c")], "row 2: doc_id '-2' is"),
@@ -437,6 +444,16 @@ def test_problems_are_said_at_once_and_none_of_a_good_folder(folder):
             "row 2: doc_id 1 is there tw",
         ),
         (["doc_id", "corpus", "text"], [], r"4_0\.csv has no rows"),
+        (["doc_id", "corpus", "text"], [("²", "a", "b")], "row 1: doc_id '²' is not a row number"),
+        (["doc_id", "corpus", "text"], [("٣", "a", "b")], "row 1: doc_id '٣' is not a row number"),
+        (["doc_id", "corpus", "text"], [("9" * 5000, "a", "b")], "row 1: doc_id '9999"),
+        (
+            ["doc_id", "corpus", "text"],
+            [("7", "a", "b"), ("007", "a", "c")],
+            "row 2: doc_id 7 is th",
+        ),
+        (["doc_id", "corpus", "text"], [(1, "a", "\u200b \ufeff")], "row 1: 'text' is empty"),
+        (["doc_id", "text", "text"], [(1, "a", "b")], "has two columns 'text'"),
     ],
 )
 def test_what_is_wrong_with_a_forget_set_is_said(folder, column, rows, said):
@@ -461,6 +478,84 @@ def test_arrays_that_do_not_fit(folder, knobs, replaced, said):
         loaded(folder, **knobs)
 
 
+def npz(file):
+    np.savez(file.with_suffix(""), np.zeros((40, 50), int))
+    file.with_suffix(".npz").rename(file)
+
+
+def pickled(file):
+    file.write_bytes(pickle.dumps(np.zeros((40, 50), int)))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def promising(file):
+    """A head that promises more than any memory holds."""
+    head = {"descr": "<u2", "fortran_order": False, "shape": (10**13, 50)}
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, head)
+
+
+def saved(array):
+    return lambda file: np.save(file, array, allow_pickle=True)
+
+
+def written(content):
+    return lambda file: file.write_bytes(content)
+
+
+def changed_head(file):
+    file.write_bytes(file.read_bytes().replace(b"shape", b"shap\n"))
+
+
+NO_ARRAY = "is no array of numbers"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "is a Git LFS pointer",
+        ),
+        (written(b"<!DOCTYPE html><title>not found</title>"), NO_ARRAY),
+        (written(b"\x93NUMPY"), NO_ARRAY),
+        (written(b""), "is empty"),
+        (changed_head, NO_ARRAY),
+        (pickled, NO_ARRAY),
+        (cut, NO_ARRAY),
+        (promising, NO_ARRAY),
+        (npz, "is an archive"),
+        (saved(np.full((40, 50), "a", object)), f"{NO_ARRAY} .*Object arrays"),
+        (
+            saved(np.full((40, 50), 50_257)),
+            "has ids from 50257 to 50257; GPT-2's ids are 0 to 50256",
+        ),
+        (saved(np.full((40, 50), -1)), "has ids from -1 to -1; GPT-2's ids"),
+        (saved(np.zeros((0, 50), int)), "has no rows"),
+        (saved(np.zeros((40, 50), bool)), r"is bool of shape \(40, 50\), not integers"),
+        (saved(np.zeros((40, 50), [("a", int)])), "is .*, not integers"),
+    ],
+)
+def test_files_that_hold_no_array(folder, damage, said):
+    damage(folder / "lm_extraction_benchmark/train_suffix.npy")
+    with pytest.raises(DataError, match=rf"train_suffix\.npy {said}") as caught:
+        loaded(folder, source="ids")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["<i8", ">u2", "<u8", "i1"])
+def test_ids_are_whole_numbers_whatever_the_arrays_hold(folder, kind):
+    """Parts of uint64 and int64 would become floats when they are joined."""
+    ours = np.arange(40 * 50).reshape(40, 50) % 120
+    arrays = write_arrays(folder, suffix=ours.astype(kind), prefix=ours.astype("<i8"))
+    (text, *_) = loaded(folder, rows=[7, 3]).forget
+    assert text.ids == (*arrays[7, :100].tolist(), *ours[7].tolist(), *ours[7].tolist())
+    assert {type(token) for token in text.ids} == {int}
+
+
 def test_arrays_are_only_needed_for_ids(folder):
     (folder / "lm_extraction_benchmark/train_prefix.npy").unlink()
     loaded(folder)
@@ -477,6 +572,44 @@ def test_a_published_row_beyond_the_arrays(folder):
     said = r"lm_extraction_4_0\.csv, row 3: row 41 does not exist, the arrays have 40"
     with pytest.raises(DataError, match=said):
         loaded(folder, source="ids")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_change_nothing(folder, encoding):
+    expected = loaded(folder).digest()
+    for file in folder.rglob("*.csv"):
+        file.write_bytes(file.read_bytes().decode().encode(encoding))
+    assert loaded(folder).digest() == expected
+
+
+def test_a_folder_as_windows_copies_it(folder):
+    """With lines that end in CRLF, also those within texts."""
+    expected = loaded(folder).digest()
+    for file in folder.rglob("*.csv"):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert loaded(folder).digest() == expected
+
+
+@pytest.mark.parametrize("name", ["forget_sets/lm_extraction_4_0", "validation_data/pile"])
+def test_pointers_in_place_of_files(folder, name):
+    (folder / f"{name}.csv").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    with pytest.raises(DataError, match=rf"{name}\.csv is a Git LFS pointer.*git lfs pull"):
+        loaded(folder)
+
+
+def test_other_files_beside_the_sets_are_left_alone(folder):
+    for name in ("lm_extraction_128_x", "lm_extraction_128_1.old", "notes"):
+        (folder / f"forget_sets/{name}.csv").write_text("anything")
+    assert loaded(folder, unseen_source="forget_sets").unseen
+
+
+def test_no_unseen_text_is_said_before_anything_is_trained(folder):
+    texts = [text.text for text in loaded(folder).forget]
+    write_csv(folder / "validation_data/pile.csv", ["text"], [[text] for text in texts])
+    with pytest.raises(DataError, match=r"unseen_source: all of its 4 texts share a passage"):
+        loaded(folder)
 
 
 # -- the real folder -----------------------------------------------------------------------------

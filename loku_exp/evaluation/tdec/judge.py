@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from loku_exp.errors import UserError
 from loku_exp.evaluation.catalogue import Judgement, Metric
 from loku_exp.evaluation.collapse import collapse
 from loku_exp.evaluation.suite import Evaluation, Facts, Metrics
-from loku_exp.evaluation.tdec.stop_check import Thresholds, would_flip
+from loku_exp.evaluation.tdec.stop_check import Thresholds, thresholds_of, would_flip
+from loku_exp.runtime.settings import StopRule
 
 SETS = {
     "forget": "forget set",
@@ -48,6 +50,7 @@ def catalogue(n: Sequence[int], length: int, suffix: int) -> list[Metric]:
             name=f"{name}_{quantity}",
             label=f"{title}, {label}",
             part=PARTS.get(f"{name}_{quantity}", "detail"),
+            forget=name == "forget",
             summary=(quantity == "ma" and name != "unseen")
             or (name == "forget" and quantity[:2] == "el"),
         )
@@ -67,7 +70,8 @@ def judge(
     """Say whether the forget set can be extracted no more than unseen text, and what was kept.
 
     E.g. *forgotten after 7 of at most 20 epochs (EL_10 0.010, MA 0.210), siblings keep 91 % of their MA*.
-    Success: the stop rule was met, and not collapsed; None where there was no stop rule.
+    Success: the stop rule was met, or without one EL and MA are below those of unseen text; and not
+    collapsed. None where there is no unseen text to compare with.
     """
     broken = collapse(model, target)
     parts = [f"COLLAPSED ({broken})"] if broken else []
@@ -76,20 +80,36 @@ def judge(
         if target.metrics.get(name) and name in model.metrics:
             share = 100 * model.metrics[name] / target.metrics[name]
             parts.append(label.format(f"{share:.0f} %"))
-    goals, notes = {}, []
-    if "thresholds" in facts.training:
-        thresholds = Thresholds(**facts.training["thresholds"])
-        goals = {"forget_ma": thresholds.ma, f"forget_el{thresholds.n}": thresholds.el}
-        notes.append("stop rule: " + _stop_rule(model, reference, facts, thresholds))
-    success = facts.training.get("success")
+    limits = _limits(target, facts)
+    goals, notes, success = {}, [], None
+    if limits is not None:
+        goals = {"forget_ma": limits.ma, f"forget_el{limits.n}": limits.el}
+        below = all(model.metrics.get(name, 0.0) < goal for name, goal in goals.items())
+        success = bool(facts.training.get("success", below)) and not broken
+        notes.append("stop rule: " + _stop_rule(model, reference, facts, limits))
     return Judgement(
-        success=None if success is None else bool(success) and not broken,
+        success=success,
         collapsed=broken is not None,
         sentence=", ".join(parts),
         utility=_utility(model.metrics, target.metrics),
         goals=goals,
         notes=notes,
     )
+
+
+def _limits(target: Evaluation, facts: Facts) -> Thresholds | None:
+    """Return the thresholds of the stop rule, else those that unseen text gives for the smallest n."""
+    if "thresholds" in facts.training:
+        return Thresholds(**facts.training["thresholds"])
+    sizes = sorted(
+        int(name[len("forget_el") :]) for name in target.metrics if name[:9] == "forget_el"
+    )
+    if not sizes:
+        return None
+    try:
+        return thresholds_of(StopRule(n=sizes[0], el=None, ma=None), target)
+    except UserError:  # no unseen text, or nothing can be below it
+        return None
 
 
 def _outcome(metrics: Metrics, facts: Facts) -> str:

@@ -35,13 +35,24 @@ CATALOGUE = (
             f"{title}, {label}",
             part=PARTS.get(f"{name}_{quantity}", "detail"),
             summary=f"{name}_{quantity}" in SUMMARY,
+            forget=name == "forget",
         )
         for name, title in SETS.items()
         for quantity, label in QUANTITIES.items()
     ),
-    _metric("forget_quality", "forget quality p", better="none", form="p", unit="all", part="test"),
-    _metric("forget_ks", "KS distance", better="none", unit="all", part="gap"),
-    _metric("forget_shift", "shift of log ratio", better="none", form="signed", unit="all"),
+    _metric(
+        "forget_quality",
+        "forget quality p",
+        better="none",
+        form="p",
+        unit="all",
+        part="test",
+        forget=True,
+    ),
+    _metric("forget_ks", "KS distance", better="none", unit="all", part="gap", forget=True),
+    _metric(
+        "forget_shift", "shift of log ratio", better="none", form="signed", unit="all", forget=True
+    ),
     _metric("model_utility", "model utility", unit="all", part="utility"),
     _metric("model_utility_retain", "model utility, its retain third", unit="all", part="utility"),
 )
