@@ -74,6 +74,16 @@ def prompt_corruption(
     return Outcome(subject, report, partial(_check, subject, target, place, records))
 
 
+def problems(records: Records) -> list[str]:
+    """Return what does not fit: the threshold is set on retain prompts."""
+    if any(record.prompt for record in records.retain):
+        return []
+    return [
+        "method=prompt_corruption sets its threshold on retain prompts, and this dataset has none; give it "
+        "a retain set of questions, or use another method"
+    ]
+
+
 class CorruptedPrompts(Wrapper):
     """A model whose flagged prompts get noise on their embeddings, all tokens but the last.
 
@@ -169,8 +179,9 @@ def score(prompt: Ids, profile: np.ndarray, longest: int) -> float:
 def threshold_of(scores: list[float], false_alarms: float) -> float:
     """Return the smallest of these scores that at most a share of them exceeds (a conformal quantile)."""
     ordered = sorted(scores)
-    allowed = int(false_alarms * len(ordered))
-    return ordered[len(ordered) - 1 - allowed]
+    count = len(ordered)
+    allowed = max(k for k in range(count) if k / count <= false_alarms)
+    return ordered[count - 1 - allowed]
 
 
 def _buckets(prompt: Ids, longest: int) -> set[int]:

@@ -26,7 +26,7 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
         UserError: with everything found, where it can be found at once.
     """
     problems = inputs.suite.problems(inputs.max_length)
-    problems += _finetuning_problems(config, inputs)
+    problems += _finetuning_problems(config, inputs) + _torchrun_problems(config)
     problems += _said(lambda: _weights_problems(config))
     problems += _said(lambda: _log_problems(config, inputs))
     adapters: list[Adapter | None] = []
@@ -92,8 +92,23 @@ def _finetuning_problems(config: Config, inputs: Inputs) -> list[str]:
             Plan.of(config.model.finetuning, len(rows[role]))
         except TrainingError as error:
             problems.append(f"model.finetuning.{error}")
-    if config.unlearn and distributed.size() > 1 and not config.uses("recipe"):
-        problems.append(f"method={config.method.name} trains nothing; start it without torchrun")
+    return problems
+
+
+def _torchrun_problems(config: Config) -> list[str]:
+    """Return what several processes cannot share: all but the training of an unlearning."""
+    if distributed.size() == 1:
+        return []
+    problems = []
+    if not config.uses("recipe"):
+        what = f"method={config.method.name}" if config.unlearn else "unlearn=false"
+        problems.append(f"{what} trains nothing; start it without torchrun")
+    if config.attacks:
+        names = " ".join(config.attacks)
+        problems.append(
+            f"attacks=[{','.join(config.attacks)}]: one process makes them; leave them out under torchrun, "
+            f"and add them to the finished run without it: python -m loku_exp.attack RUN {names}"
+        )
     return problems
 
 
