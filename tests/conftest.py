@@ -30,8 +30,11 @@ def loku_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session, so that bases are trained once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for the session, and all its workers, so that bases are trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared_cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
