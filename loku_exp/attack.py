@@ -17,7 +17,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m loku_exp.attack", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument(
-        "attacks", nargs="+", help="names, and keys of theirs: relearn attacks.relearn.rows=4"
+        "attacks",
+        nargs="+",
+        help="names, and keys of theirs (relearn attacks.relearn.rows=4), or device=, threads=, cache_dir=",
     )
     parser.add_argument("--config-dir", "-cd", help="a folder of your own yaml")
     options = parser.parse_intermixed_args(sys.argv[1:] if arguments is None else arguments)

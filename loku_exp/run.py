@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from loku_exp.config.saved import keep_attacks
 from loku_exp.config.schema import Config
 from loku_exp.results import files
 from loku_exp.results import folder as folders
@@ -50,6 +51,7 @@ def run(config: Config, known: Path | None = None) -> Path:
     adapter = preflight.prepare(config, inputs)
     run_id, unlearning = identity.run_id(config, inputs), identity.unlearning_id(config, inputs)
     folder = identity.folder_of(config, run_id, known)
+    config = keep_attacks(config, folder)
     workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
     if files.has_everything(folder, list(config.attacks)):
         log.info("this run is finished; force=true runs it again beside it")
@@ -72,7 +74,7 @@ def run(config: Config, known: Path | None = None) -> Path:
         # The method, and the subjects it leaves.
         outcome, curve, difference = None, [], None
         if config.unlearn:
-            take_over(workspace, unlearning)
+            take_over(config, workspace, unlearning)
             target, knows = subjects["target"], evaluations["target"]
             with watch("unlearning"):
                 outcome = unlearn(target, knows, adapter, config, inputs, workspace)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from loku_exp.config.compose import register_resolvers
 from loku_exp.config.schema import Config
-from loku_exp.errors import UserError
+from loku_exp.errors import ConfigError, DataError, UserError
+from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_in_order
 from loku_exp.runtime.logs import start_logging
 
@@ -30,8 +31,10 @@ def ending() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        for problem in str(error).splitlines():
-            print(f"error: {problem}", file=sys.stderr)
+        found_by_all = isinstance(error, ConfigError | DataError)  # of processes that train together
+        if distributed.rank() == 0 or not found_by_all:
+            for problem in str(error).splitlines():
+                print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on from what was kept")

@@ -1,6 +1,9 @@
 """Fixtures of the whole suite. It needs no hub and no GPU; the real data only where it is at hand."""
 
+import logging
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -27,5 +30,20 @@ def loku_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session, so that bases are trained once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for the session, and all its workers, so that bases are trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared_cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a test set logging up as a program does; what pytest has is there again afterwards."""
+    root = logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    with warnings.catch_warnings():
+        yield
+    root.setLevel(level)
+    logging.captureWarnings(False)

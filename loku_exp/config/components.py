@@ -14,12 +14,14 @@ import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from loku_exp.errors import nearest
+from loku_exp.errors import UserError, nearest
 from loku_exp.runtime import knobs
+from loku_exp.runtime.chosen import imported
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def signature_problems(
     """
     try:
         signature = read_signature(target)
-    except TargetError as error:
+    except (TargetError, UserError) as error:
         return [f"{section}._target_={target}: {error}"]
     known = {knob.name: knob for knob in signature.knobs}
     found = _input_problems(section, target, signature, given)
@@ -151,8 +153,10 @@ def _source(module_name: str, target: str) -> ast.Module:
         raise TargetError(f"cannot find module '{module_name}'; is it installed, or on PYTHONPATH?")
     if not spec.origin or not spec.origin.endswith(".py"):
         return ast.Module([], [])
-    with open(spec.origin, encoding="utf-8") as file:
-        return ast.parse(file.read())
+    try:
+        return ast.parse(Path(spec.origin).read_bytes(), spec.origin)
+    except (SyntaxError, ValueError, OSError) as error:  # ValueError: a null byte
+        raise TargetError(f"{spec.origin} is no Python that can be read ({error})") from error
 
 
 def _aliases(source: ast.Module) -> dict[str, Any]:
@@ -191,7 +195,7 @@ def _evaluate(annotation: ast.expr | None, aliases: dict[str, Any]) -> Any:
 
 
 def _import(module_name: str, function_name: str) -> Any:
-    module = importlib.import_module(module_name)
+    module = imported(module_name)
     function = getattr(module, function_name, None)
     if callable(function):
         return function

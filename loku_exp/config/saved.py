@@ -1,5 +1,6 @@
 """The configuration of a finished run, read back from its folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from loku_exp.config.rules import parse
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, DONE, METRICS_FILE = "config.yaml", "done.json", "metrics.json"
+OF_MACHINE = ("device", "threads", "cache_dir")  # change no identity
 
 
 def with_attacks(folder: Path, attacks: list[str], config_dir: str | None) -> Config:
@@ -20,7 +22,7 @@ def with_attacks(folder: Path, attacks: list[str], config_dir: str | None) -> Co
 
     Args:
         folder: of a finished run.
-        attacks: names, and overrides of their keys.
+        attacks: names, and overrides of their keys, or of `OF_MACHINE`.
         config_dir: a folder of the user's own yaml.
 
     Raises:
@@ -28,26 +30,46 @@ def with_attacks(folder: Path, attacks: list[str], config_dir: str | None) -> Co
     """
     content = saved(folder)
     names = [text for text in attacks if "=" not in text]
-    foreign = [text for text in attacks if "=" in text and not text.startswith("attacks.")]
+    given = [text.partition("=") for text in attacks if "=" in text]
+    foreign = [key for key, *_ in given if not key.startswith("attacks.") and key not in OF_MACHINE]
     if foreign:
         raise ConfigError(
-            f"{foreign[0]}: only attacks are added to a run; keys of theirs are attacks.<name>.<key>=..."
+            f"{foreign[0]}: only attacks are added to a run; keys of theirs are attacks.<name>.<key>=..., "
+            f"beside {', '.join(OF_MACHINE)}"
         )
     if not names:
         raise ConfigError("no attack named; e.g. python -m loku_exp.attack RUN relearn")
     rates = content["model"]["learning_rates"]
-    overrides = [text for text in attacks if "=" in text]
+    overrides = [text for text in attacks if text.startswith("attacks.") and "=" in text]
     added = compose_attacks(names, overrides, rates, config_dir)
-    for name, node in added.items():
-        earlier = content["attacks"].get(name)
-        if earlier is not None and earlier != node:
-            raise ConfigError(
-                f"attacks.{name}: this run has it with other settings ({earlier}); copy its yaml under "
-                "another name for a second one"
-            )
-    content["attacks"] |= added
+    content["attacks"] = _joined(content["attacks"], added)
     content["tracking"] = {"name": "none"}
+    content |= {key: value for key, _, value in given if key in OF_MACHINE}
     return parse(content)
+
+
+def keep_attacks(config: Config, folder: Path) -> Config:
+    """Return a configuration with the attacks that its run has already, where it is finished.
+
+    Raises:
+        UserError: one of them has other settings now, or the folder's configuration cannot be read.
+    """
+    if not (folder / DONE).is_file():
+        return config
+    earlier = saved(folder)["attacks"]
+    content = config.model_dump(mode="json", by_alias=True)
+    return parse(content | {"attacks": _joined(earlier, content["attacks"])})
+
+
+def _joined(earlier: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    for name, node in added.items():
+        if earlier.get(name, node) != node:
+            old = ", ".join(f"{k}={v}" for k, v in earlier[name].items() if node.get(k) != v)
+            raise ConfigError(
+                f"attacks.{name}: this run has it with other settings ({old}); copy its yaml under another "
+                "name for a second one"
+            )
+    return earlier | added
 
 
 def saved(folder: Path) -> dict[str, Any]:
@@ -57,12 +79,27 @@ def saved(folder: Path) -> dict[str, Any]:
         UserError: there is none, or it cannot be read.
     """
     file = folder / CONFIG_FILE
-    if not (folder / "done.json").is_file():
+    if not (folder / DONE).is_file():
         reason = "is not finished" if file.is_file() else "is no folder of a run"
         raise UserError(f"{folder} {reason}: it has no done.json; run its command to the end first")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:200]})") from error
-    content["output_dir"] = str(folder.parent)
-    return dict(content)
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{file} cannot be read ({said}); run its command again with force=true"
+        ) from error
+    made = _attacks_made(folder)
+    attacks = {
+        name: node for name, node in content["attacks"].items() if made is None or name in made
+    }
+    return dict(content) | {"output_dir": str(folder.parent), "attacks": attacks}
+
+
+def _attacks_made(folder: Path) -> set[str] | None:
+    """Return the attacks that a run's results have; None where they cannot be read, which others say."""
+    try:
+        models = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["models"]
+        return {name.partition("+")[2] for name in models}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

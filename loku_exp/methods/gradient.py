@@ -1,12 +1,10 @@
 """Unlearning by gradient steps: a loss, from an init of an adapter or on all weights, under a recipe.
 
 LoKU is one of these (``loss=ihl init=fila``), and so are its baselines. Everything it writes lies in the
-run's folder: ``init.safetensors`` before the first update, ``snapshots/`` along the way.
+run's folder: the start before the first update (see `starting`), ``snapshots/`` along the way.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,18 +16,11 @@ from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError, UserError
 from loku_exp.evaluation.suite import Stop
-from loku_exp.fisher.measure import draw_retain, fisher_measure
-from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
+from loku_exp.fisher.measure import draw_retain
 from loku_exp.losses import dry_run
-from loku_exp.methods.adapter import (
-    Adapter,
-    attach,
-    load_factors,
-    load_trained,
-    save_factors,
-    target_function,
-)
+from loku_exp.methods.adapter import Adapter, attach, load_trained, target_function
 from loku_exp.methods.shipping import ship
+from loku_exp.methods.starting import INITIAL, Started, ready_to_train
 from loku_exp.methods.stop_rule import UntilForgotten
 from loku_exp.models import memory
 from loku_exp.models.load import store_as
@@ -53,7 +44,6 @@ from loku_exp.training.trainer import Objective, fit, read_history
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-INITIAL = "init.safetensors"
 
 
 def gradient(
@@ -78,7 +68,7 @@ def gradient(
         recipe: optimiser, schedule, batches.
         stop: ends the training early, if there is one.
     """
-    started = _start(target, records, workspace, init, adapter)
+    started = ready_to_train(target, records, workspace, init, adapter)
     plan = plan_of(recipe, len(records.forget))
     history, rule = _trained(started, records, workspace, loss, recipe, plan, stop)
     snapshots = workspace.folder / "snapshots"
@@ -95,18 +85,6 @@ def gradient(
     del started.model  # what follows loads what it needs
     ships = partial(ship, final.subject, target, started.factors, adapter, records, workspace)
     return Outcome(final.subject, report, ships, tuple(moments[:-1]), final.step, final.epoch)
-
-
-@dataclass
-class _Started:
-    """A model as its training begins: adapted by the init, or with all weights in fp32."""
-
-    model: nn.Module
-    factors: dict[str, Factors]
-    adapter: Adapter | None
-    report: dict[str, Any]
-    dtype: str
-    trainable: int
 
 
 def plan_of(recipe: Recipe, num_forget: int) -> Plan:
@@ -127,7 +105,12 @@ def plan_of(recipe: Recipe, num_forget: int) -> Plan:
 
 
 def problems(
-    records: Records, loss: Chosen, init: Chosen | None, recipe: Recipe, vocabulary: int
+    records: Records,
+    loss: Chosen,
+    init: Chosen | None,
+    recipe: Recipe,
+    vocabulary: int,
+    layers: int,
 ) -> list[str]:
     """Return what would end this method, a line each.
 
@@ -137,6 +120,7 @@ def problems(
         init: its ``num_retain``, if it has one, must be there.
         recipe: must make at least one update.
         vocabulary: tokens of the tokenizer.
+        layers: of the model.
     """
     found = []
     known = records.batch_names()
@@ -156,68 +140,19 @@ def problems(
     except UserError as error:
         found.append(str(error))
     texts, _ = records.batches(loss.inputs)
+    empty = [name for name, rows in texts.items() if not rows]
+    if empty:
+        return [
+            *found,
+            f"loss={loss.name}: it wants the batch '{empty[0]}', and this dataset has 0 such rows; give "
+            "it some, or use a loss without that batch",
+        ]
     called = partial(loss.resolve(), **loss.knobs)
-    return found + dry_run.problems(loss.name, called, texts, vocabulary)
-
-
-def initial_factors(
-    init: Chosen, layers: list[Layer], measure: MeasureFisher
-) -> tuple[dict[str, Factors], dict[str, Any]]:
-    """Run an init; return its factors by layer, and what it found about the importance, if asked.
-
-    Args:
-        init: function and knobs; its module may offer ``flops(name, layers, knobs)``.
-        layers: the adapted layers.
-        measure: measures importance; called only by an init that takes ``fisher``.
-    """
-    report: dict[str, Any] = {}
-
-    def fisher(**knobs: Any) -> Importance:
-        importance = measure(**knobs)
-        report["epsilon_share"] = importance.epsilon_share
-        report["epsilon_dominates"] = importance.epsilon_share > 0.5
-        report["fisher_flops"] = importance.flops
-        return importance
-
-    log.info("initialising the adapter with %s", init.name)
-    factors_by_layer = {factors.name: factors for factors in init(layers=layers, fisher=fisher)}
-    counted = init.beside("flops")
-    if counted is not None:
-        report["low_rank_flops"] = counted(init.name, layers, init.knobs)
-    return factors_by_layer, report
-
-
-def _start(
-    target: Subject,
-    records: Records,
-    workspace: Workspace,
-    init: Chosen | None,
-    adapter: Adapter | None,
-) -> _Started:
-    """Load the target and make it ready to train."""
-    load: Callable[..., Any] = target.load  # type: ignore[assignment]  # a target is a model
-    if adapter is None or init is None:
-        model = load(dtype="float32")
-        dtype = workspace.machine.precision["model"]
-        return _Started(model, {}, None, {}, dtype, _trainable(model))
-    model = load()
-    file = workspace.folder / INITIAL
-    with distributed.first_alone() as first:
-        if first and not file.is_file():
-            layers = adapter.layers(model, derive(workspace.seed, "init"))
-            identity = digest([target.identity, workspace.machine.precision["model"]])
-            measure = fisher_measure(
-                model, identity, records.forget, records.retain, workspace.cache
-            )
-            save_factors(*initial_factors(init, layers, measure), file)
-    factors, report = load_factors(file)
-    adapted, report["share_of_weight_norm"] = attach(model, factors, adapter)
-    dtype = workspace.machine.precision["model"]
-    return _Started(adapted, factors, adapter, report, dtype, _trainable(adapted))
+    return found + dry_run.problems(loss.name, called, texts, vocabulary, layers)
 
 
 def _trained(
-    started: _Started,
+    started: Started,
     records: Records,
     workspace: Workspace,
     loss: Chosen,
@@ -228,12 +163,12 @@ def _trained(
     """Train, or go on; return the log of all updates, and the stop rule with what it found."""
     snapshots = workspace.folder / "snapshots"
     stream = _stream(records, loss.inputs, recipe, plan, workspace.seed)
-    rule = UntilForgotten(stop, plan.updates_per_epoch, workspace.folder) if stop else None
+    rule = UntilForgotten(stop, plan.updates_per_epoch) if stop else None
     with distributed.first_alone() as first:
         if first:
             newest_whole(snapshots)  # sets aside what is damaged
     newest = newest_whole(snapshots)
-    if newest is not None and rule is not None and rule.resume(step_of(newest)):
+    if newest is not None and rule is not None and rule.resume(newest):
         return read_history(newest), rule
     if newest is not None:
         log.info("going on from %s", newest.name)
@@ -262,7 +197,7 @@ def _trained(
     return history, rule
 
 
-def _subject(target: Subject, started: _Started, snapshot: Path) -> Subject:
+def _subject(target: Subject, started: Started, snapshot: Path) -> Subject:
     """Return a snapshot as a subject; each load builds it anew."""
     files = sorted(snapshot.glob("*.safetensors"))
     initial = snapshot.parents[1] / INITIAL
@@ -293,7 +228,7 @@ def _subject(target: Subject, started: _Started, snapshot: Path) -> Subject:
 
 
 def _report(
-    started: _Started,
+    started: Started,
     history: list[dict[str, float]],
     rule: UntilForgotten | None,
     loss: Chosen,
@@ -371,7 +306,3 @@ def _is_checkpointed(model: nn.Module, stream: Stream, recipe: Recipe, plan: Pla
         memory.gibibytes(memory.free_memory(device)),
     )
     return True
-
-
-def _trainable(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)

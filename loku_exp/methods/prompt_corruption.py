@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
 from loku_exp.methods.wrapper import Hooked, Wrapper
-from loku_exp.runtime.cache import damage, digest, file_digest, write_folder
+from loku_exp.runtime.cache import digest, file_digest, whole_folder
 from loku_exp.runtime.knobs import Count, Positive, Share
 from loku_exp.runtime.seeds import derive
 from loku_exp.subject import Outcome, Report, Subject
@@ -55,10 +55,8 @@ def prompt_corruption(
         longest: n-grams of up to so many tokens.
     """
     place = workspace.folder / FOLDER
-    if not place.is_dir() or damage(place):
-        write_folder(
-            place, partial(_write, records, strength, false_alarms, longest, workspace.seed), {}
-        )
+    measure = partial(_write, records, strength, false_alarms, longest, workspace.seed)
+    whole_folder(place, measure, {})
     settings = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
     subject = Subject(
         name="unlearned",
@@ -74,6 +72,16 @@ def prompt_corruption(
     log.info("%.0f %% of the forget prompts are flagged", 100 * settings["forget_flagged"])
     report = Report(training={}, protocol={"corruption": settings})
     return Outcome(subject, report, partial(_check, subject, target, place, records))
+
+
+def problems(records: Records) -> list[str]:
+    """Return what does not fit: the threshold is set on retain prompts."""
+    if any(record.prompt for record in records.retain):
+        return []
+    return [
+        "method=prompt_corruption sets its threshold on retain prompts, and this dataset has none; give it "
+        "a retain set of questions, or use another method"
+    ]
 
 
 class CorruptedPrompts(Wrapper):
@@ -171,8 +179,9 @@ def score(prompt: Ids, profile: np.ndarray, longest: int) -> float:
 def threshold_of(scores: list[float], false_alarms: float) -> float:
     """Return the smallest of these scores that at most a share of them exceeds (a conformal quantile)."""
     ordered = sorted(scores)
-    allowed = int(false_alarms * len(ordered))
-    return ordered[len(ordered) - 1 - allowed]
+    count = len(ordered)
+    allowed = max(k for k in range(count) if k / count <= false_alarms)
+    return ordered[count - 1 - allowed]
 
 
 def _buckets(prompt: Ids, longest: int) -> set[int]:

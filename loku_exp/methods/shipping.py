@@ -13,7 +13,7 @@ from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
 from loku_exp.inits.interface import Factors
 from loku_exp.methods.adapter import Adapter, fold
-from loku_exp.runtime.cache import write_folder
+from loku_exp.runtime.cache import whole_folder
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
 
@@ -55,8 +55,7 @@ def ship(
         else:
             fold(model, factors, adapter, aside)
 
-    if not place.is_dir():
-        write_folder(place, build, {"base": target.path})
+    whole_folder(place, build, {"base": target.path})
     dtype = workspace.machine.precision["model"]
     if adapter is None:
         reloaded: nn.Module = type(model).from_pretrained(str(place), dtype=getattr(torch, dtype))

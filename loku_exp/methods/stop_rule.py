@@ -8,35 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from loku_exp.evaluation.suite import Stop
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import write_text
 from loku_exp.runtime.events import Updated, tell
 
 log = logging.getLogger(__name__)
-CHECKS = "checks.json"
 
 
-class UntilForgotten(TrainerCallback):
-    """Checks after every epoch, keeps what it found in the run's folder, and ends the training.
+class UntilForgotten(TrainerCallback, ExportableState):
+    """Checks after every epoch, and ends the training; what it found is kept in the snapshots.
 
     Args:
         stop: the suite's rule.
         updates_per_epoch: of the plan.
-        folder: of the run.
     """
 
-    def __init__(self, stop: Stop, updates_per_epoch: int, folder: Path):
+    def __init__(self, stop: Stop, updates_per_epoch: int):
         self.stop = stop
         self.updates_per_epoch = updates_per_epoch
-        self.file = folder / CHECKS
         self.checks: list[dict[str, Any]] = []
 
-    def resume(self, step: int) -> bool:
-        """Take up the checks up to a step; return whether training had ended there."""
-        kept = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else []
-        self.checks = [check for check in kept if check["step"] <= step]
+    def state(self) -> dict[str, Any]:
+        """Return what the Trainer writes into a snapshot."""
+        return {"args": {}, "attributes": {"checks": self.checks}}
+
+    def resume(self, snapshot: Path) -> bool:
+        """Take up the checks of a snapshot; return whether training had ended there."""
+        content = json.loads((snapshot / "trainer_state.json").read_text(encoding="utf-8"))
+        kept = content["stateful_callbacks"][type(self).__name__]["attributes"]
+        self.checks = kept["checks"]
         return bool(self.checks) and self.checks[-1]["forgotten"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
@@ -50,8 +52,6 @@ class UntilForgotten(TrainerCallback):
         seconds = round(time.perf_counter() - started, 3)
         values = found.pop("values")
         self.checks.append({"step": state.global_step, "seconds": seconds} | found)
-        if distributed.rank() == 0:
-            write_text(self.file, json.dumps(self.checks, indent=1))
         tell(Updated(state.global_step, values))
         if found["forgotten"]:
             log.info("forgotten after update %d", state.global_step)

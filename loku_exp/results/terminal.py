@@ -10,6 +10,7 @@ from rich.table import Table
 from loku_exp.results.examples import before_and_after, read_examples
 from loku_exp.results.schema import Record
 from loku_exp.results.table import Arrows, column_groups, header_and_rows, notes, title
+from loku_exp.runtime import distributed
 
 PIPED_WIDTH = 100  # columns, where the output is no terminal
 
@@ -27,7 +28,12 @@ def console() -> Console:
 
 
 def show(record: Record, folder: Path) -> None:
-    """Print the table of a run, some continuations where it has any, and where its files are."""
+    """Print the table of a run, some continuations where it has any, and where its files are.
+
+    Of several processes that train one run the first alone speaks.
+    """
+    if distributed.rank() > 0:
+        return
     place = console()
     place.print(title(record), soft_wrap=True)
     for table in tables(record, place.width):

@@ -88,17 +88,37 @@ class Cache:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            broken = damage(path) if path.exists() else "it is not there"
-            if broken is None:  # built by another process meanwhile
-                return path
-            if path.exists():
-                aside = path.with_name(f"damaged-{path.name}-{time.time_ns()}")
-                path.rename(aside)
-                log.warning(
-                    "%s is damaged (%s); set aside as %s, made again", path, broken, aside.name
-                )
-            write_folder(path, build, recipe)
-        return path
+            return whole_folder(path, build, recipe)
+
+
+def whole_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, Any]) -> Path:
+    """Return a folder that is as it was written, building it where it is absent or damaged.
+
+    Callers hold a lock.
+
+    Args:
+        path: of the folder.
+        build: fills an empty folder; what it raises leaves none behind.
+        recipe: what it is made by, as plain data.
+    """
+    broken = damage(path) if path.exists() else "it is not there"
+    if broken is not None:  # else another process built it meanwhile
+        if path.exists():
+            set_aside(path, broken)
+        write_folder(path, build, recipe)
+    return path
+
+
+def set_aside(path: Path, broken: str) -> None:
+    """Rename what is damaged, so that it can be looked at and is not used.
+
+    Args:
+        path: of a file or folder.
+        broken: what is wrong with it, for people.
+    """
+    aside = path.with_name(f"damaged-{path.name}-{time.time_ns()}")
+    path.rename(aside)
+    log.warning("%s is damaged (%s) and was set aside as %s", path, broken, aside.name)
 
 
 def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, Any]) -> None:
@@ -175,20 +195,21 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def seal(folder: Path, recipe: dict[str, Any], except_for: tuple[str, ...] = ()) -> None:
+def seal(folder: Path, recipe: dict[str, Any], may_go: tuple[str, ...] = ()) -> None:
     """Write a folder's manifest: size and SHA-256 of every file, all of them on the disk before it.
 
     Args:
         folder: complete.
         recipe: what it was made by, as plain data.
-        except_for: patterns of files that may go later.
+        may_go: patterns of files that may be removed later.
     """
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))
         _sync(file)
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in except_for):
-            files[name] = {"size": file.stat().st_size, "sha256": file_digest(file)}
+        files[name] = {"size": file.stat().st_size, "sha256": file_digest(file)}
+        if any(fnmatch.fnmatch(name, pattern) for pattern in may_go):
+            files[name]["may_go"] = True
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"recipe": recipe, "files": files}, indent=1), encoding="utf-8")
     _sync(manifest)
@@ -215,6 +236,8 @@ def damage(path: Path) -> str | None:
         if not isinstance(written, dict):
             return f"its {MANIFEST} is of an earlier version"
         if not file.is_file():
+            if written.get("may_go"):
+                continue
             return f"{name} is missing"
         if file.stat().st_size != written.get("size"):
             return f"{name} has {file.stat().st_size} bytes, {written.get('size')} were written"

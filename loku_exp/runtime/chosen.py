@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from loku_exp.errors import UserError
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -25,7 +27,7 @@ class Chosen:
     def resolve(self) -> Callable[..., Any]:
         """Return the function itself; this imports its module."""
         module, _, name = self.target.rpartition(".")
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = getattr(imported(module), name)
         return function
 
     def __call__(self, **available: Any) -> Any:
@@ -34,5 +36,21 @@ class Chosen:
 
     def beside(self, name: str) -> Callable[..., Any] | None:
         """Return another function of its module, e.g. ``problems`` or ``flops``, if there is one."""
-        module = importlib.import_module(self.target.rpartition(".")[0])
+        module = imported(self.target.rpartition(".")[0])
         return getattr(module, name, None)
+
+
+def imported(module: str) -> Any:
+    """Return a module by its dotted name.
+
+    Raises:
+        UserError: it fails when it is imported; a user's own may in any way.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"module '{module}' fails when it is imported ({type(error).__name__}: {said}); mend it, or "
+            f"try it alone: python -c 'import {module}'"
+        ) from error

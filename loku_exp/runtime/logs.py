@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import write_text
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,17 @@ FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def start_logging() -> None:
-    """Show this package's messages on the terminal; libraries speak only of errors there."""
+    """Show this package's messages on the terminal; libraries speak only of errors there.
+
+    Of several processes that train one run all but the first are silent, here and in the log file, until
+    something fails.
+    """
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     terminal.addFilter(_for_people)
     root = logging.getLogger()
     root.handlers[:] = [terminal]
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.INFO if distributed.rank() == 0 else logging.ERROR)
     for library in LIBRARIES:
         logger = logging.getLogger(library)
         logger.handlers.clear()
@@ -114,8 +119,8 @@ class Stopwatch:
         self._file: Path | None = None
 
     def keep_in(self, file: Path) -> None:
-        """Go on from a file, and keep what is timed from now on in it."""
-        self._file = file
+        """Go on from a file, and keep what is timed from now on in it, where this process is the first."""
+        self._file = file if distributed.rank() == 0 else None
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))
             self.seconds, self.started = dict(kept["seconds"]), str(kept["started"])

@@ -2,9 +2,11 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from loku_exp.config.saved import CONFIG_FILE
 from loku_exp.config.schema import Config
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import write_text
@@ -12,7 +14,8 @@ from loku_exp.runtime.events import Begun, tell
 from loku_exp.stages.provenance import commit
 
 log = logging.getLogger(__name__)
-CONFIG_FILE = "config.yaml"
+PLACES = ("path", "tokenizer")  # ends of keys that may name a file or folder
+FILES = ("forget", "retain", "holdout")  # keys that may name a file
 
 
 def begin_run(folder: Path, config: Config) -> None:
@@ -20,7 +23,7 @@ def begin_run(folder: Path, config: Config) -> None:
     if distributed.rank() > 0:
         return
     content = config.model_dump(mode="json", by_alias=True)
-    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(content)))
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(_absolute(content))))
     file, now = folder / "commit", str(commit())
     if file.is_file() and file.read_text(encoding="utf-8").strip() != now:
         earlier = file.read_text(encoding="utf-8").strip()
@@ -29,6 +32,21 @@ def begin_run(folder: Path, config: Config) -> None:
     content.pop("tracking")
     toy = config.dataset.toy or config.model.kind == "toy"
     tell(Begun(folder, {"method": method_name(config)} | content, toy))
+
+
+def _absolute(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose places are found from any working directory; hub ids stay."""
+    return {key: _place(key, value) for key, value in content.items()}
+
+
+def _place(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return _absolute(value)
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    named = (key.endswith(PLACES) and path.exists()) or (key in FILES and path.is_file())
+    return str(path.absolute()) if named or key.endswith("_dir") else value
 
 
 def method_name(config: Config) -> str:

@@ -1,7 +1,7 @@
 """Ask subjects what the suite asks: any subject, once, going on where an earlier evaluation was ended."""
 
-import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.suite import Depth, Evaluation
 from loku_exp.models import identity
 from loku_exp.results.schema import CurvePoint
-from loku_exp.runtime.cache import digest, write_text
 from loku_exp.runtime.events import Measured, tell
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Moment, Outcome, Subject
@@ -113,10 +112,7 @@ def evaluate_curve(
     workspace: Workspace,
     evaluations: Evaluations,
 ) -> list[CurvePoint]:
-    """Evaluate what a method left along its way, beginning with the target at step 0.
-
-    A moment keeps its metrics, so that an interrupted run does not evaluate it again.
-    """
+    """Evaluate what a method left along its way, beginning with the target at step 0."""
     target = evaluations["target"].metrics
     points = [CurvePoint(model="target", epoch=0, step=0, metrics=target)]
     tell(Measured(0, 0, target))
@@ -149,20 +145,16 @@ def _point(
     workspace: Workspace,
     evaluations: Evaluations,
 ) -> CurvePoint:
-    asked = asked_recipe(config, inputs) | {"subject": moment.subject.identity, "depth": depth}
-    file = workspace.folder / "curve" / f"step-{moment.step:05d}-{digest(asked)}.json"
-    if not file.is_file():
-        log.info("evaluating the model after update %d", moment.step)
-        reference = evaluations.get("reference")
-        found = evaluate_subject(moment.subject, config, inputs, workspace, reference, depth)
-        file.parent.mkdir(exist_ok=True)
-        write_text(file, json.dumps(found.metrics))
-    metrics = json.loads(file.read_text(encoding="utf-8"))
-    return CurvePoint(model="unlearned", epoch=moment.epoch, step=moment.step, metrics=metrics)
+    subject = replace(moment.subject, name=f"{moment.subject.name} after update {moment.step}")
+    reference = evaluations.get("reference")
+    found = evaluate_subject(subject, config, inputs, workspace, reference, depth)
+    return CurvePoint(
+        model="unlearned", epoch=moment.epoch, step=moment.step, metrics=found.metrics
+    )
 
 
 def _inference(subject: Subject, config: Config, inputs: Inputs) -> Inference:
-    log.info("evaluating the %s", subject.name)
+    log.info("evaluating %s", subject.name)
     return Inference(
         subject.load(),  # type: ignore[misc]  # one without a model is not asked
         inputs.tokenizer,

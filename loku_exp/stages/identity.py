@@ -57,7 +57,7 @@ def run_id(config: Config, inputs: Inputs) -> str:
     content["reference"] = config.reference.model_dump(mode="json") | {
         "path": _content_of(config, "reference")
     }
-    content["code"] = identity.own_code(config.functions())
+    content["code"] = _own_code(config)
     return digest(content, length=12)
 
 
@@ -66,7 +66,7 @@ def unlearning_id(config: Config, inputs: Inputs) -> str:
     content = _unlearning(config, inputs)
     stops = config.uses("stop") and config.training.stop is not None
     content["thresholds"] = run_id(config, inputs) if stops else None  # measured by the evaluation
-    content["code"] = identity.own_code(config.functions())
+    content["code"] = _own_code(config)
     return digest(content, length=12)
 
 
@@ -122,6 +122,11 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     if config.model.weights == "pretrained":
         content["model"]["path"] = _content_of(config, "model")
     return content
+
+
+def _own_code(config: Config) -> dict[str, str]:
+    """Return the source of a user's own functions, but for attacks, which are added to a run."""
+    return identity.own_code(config.model_copy(update={"attacks": {}}).functions())
 
 
 def _content_of(config: Config, section: str) -> str | None:

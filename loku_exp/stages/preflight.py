@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from loku_exp.config.rules import TARGET_IS_BASE
@@ -10,6 +11,7 @@ from loku_exp.data.corpus import Role
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
+from loku_exp.models.load import architecture
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
 from loku_exp.stages.inputs import Inputs
@@ -24,15 +26,15 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
         UserError: with everything found, where it can be found at once.
     """
     problems = inputs.suite.problems(inputs.max_length)
-    problems += _finetuning_problems(config, inputs)
+    problems += _finetuning_problems(config, inputs) + _torchrun_problems(config)
     problems += _said(lambda: _weights_problems(config))
     problems += _said(lambda: _log_problems(config, inputs))
     adapters: list[Adapter | None] = []
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
-    problems += _method_problems(config, inputs, adapter) if config.unlearn else []
+    problems += _said(lambda: _method_problems(config, inputs, adapter))
     for component in config.attacks.values():
-        problems += _own_problems(component, records=inputs.records)
+        problems += _said(partial(_own_problems, component, records=inputs.records))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return adapter
@@ -66,6 +68,8 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
 
 
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
+    if not config.unlearn:
+        return []
     return _own_problems(
         config.method,
         records=inputs.records,
@@ -74,6 +78,7 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         adapter=adapter,
         recipe=config.training,
         vocabulary=len(inputs.tokenizer),
+        layers=getattr(architecture(config.model, inputs.tokenizer), "num_hidden_layers", 2),
     )
 
 
@@ -87,8 +92,23 @@ def _finetuning_problems(config: Config, inputs: Inputs) -> list[str]:
             Plan.of(config.model.finetuning, len(rows[role]))
         except TrainingError as error:
             problems.append(f"model.finetuning.{error}")
-    if config.unlearn and distributed.size() > 1 and not config.uses("recipe"):
-        problems.append(f"method={config.method.name} trains nothing; start it without torchrun")
+    return problems
+
+
+def _torchrun_problems(config: Config) -> list[str]:
+    """Return what several processes cannot share: all but the training of an unlearning."""
+    if distributed.size() == 1:
+        return []
+    problems = []
+    if not config.uses("recipe"):
+        what = f"method={config.method.name}" if config.unlearn else "unlearn=false"
+        problems.append(f"{what} trains nothing; start it without torchrun")
+    if config.attacks:
+        names = " ".join(config.attacks)
+        problems.append(
+            f"attacks=[{','.join(config.attacks)}]: one process makes them; leave them out under torchrun, "
+            f"and add them to the finished run without it: python -m loku_exp.attack RUN {names}"
+        )
     return problems
 
 

@@ -20,7 +20,7 @@ from loku_exp.subject import Outcome, Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-OF_METHODS = ("init.safetensors", "checks.json", "snapshots", "adapter", "model", "method")
+OF_METHODS = ("init.safetensors", "init.sha256", "snapshots", "adapter", "model", "method")
 UNLEARNING = "unlearning.json"
 
 
@@ -89,12 +89,14 @@ def _stop(config: Config, inputs: Inputs, knows: Evaluation) -> Stop | None:
     return inputs.suite.stop(config.training.stop, knows)
 
 
-def take_over(workspace: Workspace, unlearning: str) -> None:
+def take_over(config: Config, workspace: Workspace, unlearning: str) -> None:
     """Take what a finished run beside this one has unlearned, if it differs in its evaluation alone.
 
-    Its files are linked, or copied where a file system has no links, and never changed.
+    Its files are linked, or copied where a file system has no links, and never changed. Nothing is taken by
+    a run that has begun to unlearn itself, nor where `config.force` asks for all of it again.
     """
-    if distributed.rank() > 0 or (workspace.folder / "snapshots").exists():
+    begun = any((workspace.folder / name).exists() for name in OF_METHODS)
+    if distributed.rank() > 0 or config.force or begun:
         return
     for done in sorted(workspace.folder.parent.glob(f"*/{DONE}")):
         other = done.parent

@@ -1,6 +1,5 @@
 """Snapshots of a training: whole or absent, the newest whole one can be resumed from."""
 
-import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,9 +10,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import damage, seal
+from loku_exp.runtime.cache import damage, seal, set_aside
 
-log = logging.getLogger(__name__)
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
@@ -58,12 +56,14 @@ class Snapshots(TrainerCallback):
         for unused in ("training_args.bin", "README.md"):
             (checkpoint / unused).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        older = snapshots_in(self.folder)
-        seal(checkpoint, {"step": state.global_step}, except_for=ONLY_TO_RESUME)
-        snapshot = self.folder / name_of(state.global_step)
-        if snapshot.exists():  # of an earlier training that could not be gone on with
-            shutil.rmtree(snapshot)
-        checkpoint.rename(snapshot)
+        seal(checkpoint, {"step": state.global_step}, may_go=ONLY_TO_RESUME)
+        older = []
+        for snapshot in snapshots_in(self.folder):
+            if step_of(snapshot) < state.global_step:
+                older.append(snapshot)
+            else:  # of an earlier training that could not be gone on with
+                shutil.rmtree(snapshot)
+        checkpoint.rename(self.folder / name_of(state.global_step))
         for snapshot in older[:-1]:
             if self.only_newest:
                 shutil.rmtree(snapshot)
@@ -79,20 +79,19 @@ def snapshots_in(folder: Path) -> list[Path]:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """Return the newest snapshot whose files are as they were written, if there is one.
+    """Return the newest snapshot that can be resumed from, if there is one.
 
-    A damaged one after it is set aside, by a name that says so, and training goes on from the one before.
+    All are looked at: one that is damaged is set aside, by a name that says so, and training goes on from
+    the one before.
     """
-    for snapshot in reversed(snapshots_in(folder)):
+    newest = None
+    for snapshot in snapshots_in(folder):
         broken = damage(snapshot)
-        resumable = any(snapshot.glob(ONLY_TO_RESUME[0]))
-        if broken is None and resumable:
-            return snapshot
         if broken is not None:
-            aside = snapshot.with_name(f"damaged-{snapshot.name}-{time.time_ns()}")
-            snapshot.rename(aside)
-            log.warning("%s is damaged (%s) and was set aside as %s", snapshot, broken, aside.name)
-    return None
+            set_aside(snapshot, broken)
+        elif (snapshot / ONLY_TO_RESUME[0]).is_file():
+            newest = snapshot
+    return newest
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from transformers import GPTNeoForCausalLM
 from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
-from loku_exp.methods.unlearning import _is_checkpointed, _stream, plan_of
+from loku_exp.methods.gradient import _is_checkpointed, _stream, plan_of
 from loku_exp.models import memory
 from loku_exp.models.head import hidden_before_head
-from loku_exp.models.load import resolve_attention, resolve_autocast
 from tests.helpers import tiny_model, tiny_records
 from tests.models.test_flops import build
 
@@ -105,32 +104,3 @@ def test_checkpointing_counts_every_retain_example_of_a_micro_batch(monkeypatch)
     _is_checkpointed(tiny_model(), stream, recipe, plan)
     longest = max(len(r.answer.ids) for r in records.forget + records.retain)
     assert asked == [(2 * (1 + 2), longest)]
-
-
-def test_autocast_takes_bfloat16_only_where_the_hardware_has_it(monkeypatch):
-    cuda = torch.device("cuda")
-    for native in (True, False):
-        monkeypatch.setattr(
-            torch.cuda,
-            "is_bf16_supported",
-            lambda including_emulation=True, native=native: including_emulation or native,
-        )
-        assert resolve_autocast("auto", cuda) == ("bfloat16" if native else "none")
-    for flags, expected in (
-        ({}, "none"),
-        ({"avx512_bf16": True}, "bfloat16"),
-        ({"amx_bf16": True}, "bfloat16"),
-    ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags, raising=False)
-        assert resolve_autocast("auto", CPU) == expected
-    assert resolve_autocast("none", cuda) == "none"
-
-
-def test_attention_is_flash_only_on_cuda_in_half_precision_where_installed(monkeypatch):
-    cuda, half = torch.device("cuda"), torch.bfloat16
-    assert resolve_attention("eager", cuda, half) == "eager"
-    assert resolve_attention("auto", cuda, half) is None  # not installed here
-    monkeypatch.setattr("loku_exp.models.load.is_flash_attn_2_available", lambda: True)
-    assert resolve_attention("auto", cuda, half) == "flash_attention_2"
-    assert resolve_attention("auto", cuda, torch.float32) is None
-    assert resolve_attention("auto", CPU, half) is None

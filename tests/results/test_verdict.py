@@ -1,7 +1,6 @@
 """Verdicts in words."""
 
 import pytest
-
 from loku_exp.results.verdict import cautions, collapsed, is_degenerate, verdict
 
 TARGET = {"model_utility": 0.5, "retain_prob": 0.9}

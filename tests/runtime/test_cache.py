@@ -1,6 +1,9 @@
 """Cache entries are whole or absent, checked when used, and built once."""
 
+import hashlib
 import json
+import logging
+import os
 import resource
 import subprocess
 import sys
@@ -14,12 +17,17 @@ from loku_exp.errors import StorageError
 from loku_exp.runtime.cache import (
     MANIFEST,
     Cache,
+    damage,
     digest,
+    file_digest,
     folder_digest,
     is_whole,
+    seal,
+    whole_folder,
     write_file,
     write_text,
 )
+from tests.damage import flip
 
 
 def fill(folder):
@@ -80,18 +88,162 @@ def test_a_killed_build_leaves_no_entry_and_is_built_again(tmp_path):
     assert (cache.entry("models", {}, fill) / "weights").stat().st_size == 100
 
 
-@pytest.mark.parametrize("damage", ["shorten", "remove", "manifest"])
-def test_a_damaged_entry_is_built_again(tmp_path, damage):
+def shorten(path):
+    (path / "weights").write_bytes(b"x")
+
+
+def remove(path):
+    (path / "sub/more").unlink()
+
+
+def turn(path):
+    flip(path / "weights")
+
+
+def turn_below(path):
+    flip(path / "sub/more")
+
+
+def tear_the_manifest(path):
+    (path / MANIFEST).write_text("{")
+
+
+def lose_the_manifest(path):
+    (path / MANIFEST).unlink()
+
+
+def age_the_manifest(path):
+    """As an earlier version wrote it: sizes alone."""
+    content = json.loads((path / MANIFEST).read_text())
+    content["files"] = {name: written["size"] for name, written in content["files"].items()}
+    (path / MANIFEST).write_text(json.dumps(content))
+
+
+HARM = {
+    shorten: "weights has 1 bytes, 100 were written",
+    remove: "sub/more is missing",
+    turn: "weights is not what was written",
+    turn_below: "sub/more is not what was written",
+    tear_the_manifest: "its manifest.json cannot be read",
+    lose_the_manifest: "it has no manifest.json",
+    age_the_manifest: "its manifest.json is of an earlier version",
+}
+
+
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+def test_a_damaged_entry_is_set_aside_and_built_again(tmp_path, harm, caplog):
     cache = Cache(tmp_path)
     path = cache.entry("models", {}, fill)
-    if damage == "shorten":
-        (path / "weights").write_bytes(b"x")
-    elif damage == "remove":
-        (path / "sub/more").unlink()
-    else:
-        (path / MANIFEST).write_text("{")
+    assert damage(path) is None
+    harm(path)
+    assert damage(path) == HARM[harm]
+    harmed = {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert cache.entry("models", {}, fill) == path
+    assert damage(path) is None
+    (aside,) = (tmp_path / "models").glob(f"damaged-{path.name}-*")
+    left = {file.name: file.read_bytes() for file in aside.rglob("*") if file.is_file()}
+    assert left == harmed  # nobody is deprived of it
+    assert f"{path} is damaged ({HARM[harm]}) and was set aside as {aside.name}" in caplog.text
+
+
+@pytest.mark.parametrize("harm", [shorten, remove, tear_the_manifest, lose_the_manifest])
+def test_a_quick_look_sees_what_needs_no_reading(tmp_path, harm):
+    cache = Cache(tmp_path)
+    path = cache.entry("models", {}, fill)
+    assert is_whole(path)
+    harm(path)
     assert not is_whole(path)
-    assert is_whole(cache.entry("models", {}, fill))
+
+
+def test_every_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    """A manifest that survives a crash must not vouch for files that did not."""
+    done: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        done.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))))
+        fsync(handle)
+
+    def renamed(source, place):
+        done.append(("rename", os.path.basename(place)))
+        replace(source, place)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    path = Cache(tmp_path).entry("models", {}, fill)
+    kinds = [what for what, _ in done]
+    rename = kinds.index("rename")
+    assert done[rename] == ("rename", path.name)
+    assert {name for _, name in done[:rename]} == {"weights", "more", MANIFEST}
+    assert done[rename - 1] == ("sync", MANIFEST)  # after what it vouches for
+    assert done[rename + 1 :] == [("sync", "models")]  # and the name itself
+    done.clear()
+    write_text(tmp_path / "file", "text")
+    assert [what for what, _ in done] == ["sync", "rename", "sync"]
+    assert done[0][1].endswith("file")
+
+
+def test_a_file_system_that_cannot_sync_is_no_error(tmp_path, monkeypatch):
+    def cannot(_):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_files_are_read_once_a_process(tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    path = cache.entry("models", {}, fill)
+    cache.entry("models", {}, fill)  # reads them where they lie now
+    read = []
+    whole = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda stream, name: read.append(stream.name) or whole(stream, name)
+    )
+    for _ in range(3):
+        cache.entry("models", {}, fill)
+        assert folder_digest(path)
+    assert [os.path.basename(name) for name in read] == [MANIFEST]  # no file of its own
+    flip(path / "weights")
+    assert damage(path) == "weights is not what was written"
+    file_digest(path / "sub/more")  # stayed as it was
+    assert [os.path.basename(name) for name in read] == [MANIFEST, "weights"]
+
+
+def test_what_may_go_is_checked_as_long_as_it_is_there(tmp_path):
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    fill(folder)
+    seal(folder, {"step": 3}, may_go=("wei*",))
+    assert damage(folder) is None
+    flip(folder / "weights")
+    assert damage(folder) == "weights is not what was written"
+    (folder / "weights").unlink()
+    assert damage(folder) is None
+    assert (folder / "sub/more").exists()
+    (folder / "sub/more").unlink()
+    assert damage(folder) == "sub/more is missing"
+
+
+def test_a_folder_of_a_run_is_built_where_it_is_absent_or_damaged(tmp_path, caplog):
+    built = []
+
+    def build(folder):
+        built.append(1)
+        fill(folder)
+
+    place = tmp_path / "run/adapter"
+    for _ in range(2):
+        assert whole_folder(place, build, {"base": "x"}) == place
+    assert built == [1]
+    flip(place / "weights")
+    whole_folder(place, build, {"base": "x"})
+    assert (len(built), damage(place)) == (2, None)
+    assert [path.name.rpartition("-")[0] for path in place.parent.glob("damaged-*")] == [
+        "damaged-adapter"
+    ]
+    assert caplog.record_tuples[-1][1] == logging.WARNING
 
 
 def test_digests_see_content_not_place_or_notation(tmp_path):

@@ -1,9 +1,10 @@
 """Several processes give the numbers of one, write once, and refuse what they cannot share."""
 
+import logging
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,23 +15,23 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from loku_exp.__main__ import checked
 from loku_exp.config.compose import compose_config
-from loku_exp.errors import ConfigError, TrainingError
-from loku_exp.inits.interface import Factors
-from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.errors import ConfigError, DataError, TrainingError
 from loku_exp.results import files as results
+from loku_exp.results.folder import claimed
+from loku_exp.results.terminal import show
 from loku_exp.run import run
 from loku_exp.runtime import distributed as parallel
+from loku_exp.runtime.logs import Stopwatch, log_file, start_logging
+from loku_exp.stages.begin import begin_run
+from loku_exp.startup import ending
 from loku_exp.training.schedule import Plan
-from loku_exp.training.trainer import _arguments
-from tests.helpers import TINY_TDEC, tiny_model
+from tests.helpers import TINY_TDEC
 
 QUICK = ["experiment=quick", "evaluation.curve=none", "device=cpu"]
 FULL = [*QUICK, "training.micro_batch_size=2"]  # 8 examples an update: four micro-batches
 FULL += ["lora=none", "training.reduction=update"]
 EXTRACTION = [*TINY_TDEC, "training.stop.el=0.99", "training.stop.ma=0.99"]
 EXTRACTION += ["training.micro_batch_size=1", "device=cpu"]
-
-FACTORS = Factors("transformer.h.0.mlp.c_fc", torch.zeros(2, 16), torch.zeros(64, 2))
 
 
 @pytest.fixture
@@ -55,12 +56,18 @@ def test_two_processes_give_the_parameters_of_one(tmp_path, shared_cache, overri
     finished = torchrun(*overrides, cache, f"output_dir={tmp_path}/two")
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert finished.stdout.count("verdict:") == 1
-    assert finished.stderr.count("evaluating the unlearned model") == 1
-
     two = tmp_path / "two" / one.name  # the same configuration has the same id
+    said = (two / "run.log").read_text()
+    for text in (finished.stderr, said):
+        assert text.count("evaluating unlearned\n") == 1
+        assert text.count("initialising the adapter with fila") == (0 if overrides is FULL else 1)
+
     ours, theirs = results.read(one), results.read(two)
-    assert ours.run.hardware["processes"] == 1
-    assert theirs.run.hardware["processes"] == 2
+    assert (ours.machine.processes, theirs.machine.processes) == (1, 2)
+    for name, metrics in theirs.models.items():
+        assert metrics.metrics == pytest.approx(ours.models[name].metrics, rel=1e-3, abs=1e-4)
+    checks = [[c["forgotten"] for c in r.training.get("checks", [])] for r in (ours, theirs)]
+    assert checks[0] == checks[1]
     for name in ("forget_loss", "retain_loss", "grad_norm", "learning_rate"):
         assert theirs.training[name] == pytest.approx(ours.training[name], rel=1e-4, abs=1e-6)
     assert theirs.cost["flops"]["training"] == ours.cost["flops"]["training"]
@@ -125,6 +132,66 @@ def test_no_device_by_number_under_torchrun(two):
         compose_config(["device=cuda:1"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["unlearn=false"], "unlearn=false trains nothing; start it without torchrun"),
+        (["method=prompt_corruption"], "method=prompt_corruption trains nothing; start it without"),
+        (
+            ["attacks=[relearn]"],
+            "attacks=[relearn]: one process makes them; leave them out under torchrun, and add them to "
+            "the finished run without it: python -m loku_exp.attack RUN relearn",
+        ),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(two, tmp_path, overrides, said):
+    places = [f"output_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        run(compose_config([*QUICK, *places, *overrides]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def second(two, monkeypatch):
+    """As if this were the second of two processes."""
+    monkeypatch.setenv("RANK", "1")
+
+
+def test_the_second_process_is_silent_until_something_fails(second, own_logging, tmp_path, capsys):
+    start_logging()
+    with log_file(tmp_path / "run.log"):
+        logging.getLogger("loku_exp").info("going on")
+        logging.getLogger("loku_exp").error("broken")
+    assert capsys.readouterr().err == "broken\n"
+    assert "going on" not in (tmp_path / "run.log").read_text()
+    with pytest.raises(ZeroDivisionError), log_file(tmp_path / "run.log"):
+        _ = 1 / 0
+    assert "ZeroDivisionError" in (tmp_path / "run.log").read_text()
+
+
+def test_the_second_process_writes_nothing_and_shows_nothing(second, tmp_path, capsys):
+    begin_run(tmp_path, compose_config(QUICK))
+    watch = Stopwatch()
+    watch.keep_in(tmp_path / "seconds.json")
+    with watch("bases"):
+        pass
+    show(None, tmp_path)
+    with claimed(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConfigError("a"), ""), (DataError("a"), ""), (TrainingError("a"), "error: a\n")],
+)
+def test_what_all_processes_find_is_said_by_the_first(second, capsys, error, said):
+    with pytest.raises(SystemExit), ending():
+        raise error
+    assert capsys.readouterr().err == said
+
+
 class Wrapper(nn.Module):
     """Prepares something in its forward pass, as DistributedDataParallel does."""
 
@@ -165,11 +232,10 @@ def test_a_loss_runs_inside_the_forward_pass_of_the_wrapper(own):
     assert vars(model).get("forward") is before
 
 
-def test_one_process_needs_no_others(tmp_path: Path):
+def test_one_process_needs_no_others():
     assert (parallel.size(), parallel.rank(), parallel.local_rank()) == (1, 0, 0)
     assert parallel.of_first(lambda: 3) == 3
-    parallel.together(print, "never")
-    with parallel.first_alone() as first, parallel.leading():
+    with parallel.connected(), parallel.first_before_others(), parallel.first_alone() as first:
         assert first
 
 
@@ -177,48 +243,3 @@ def test_a_process_of_its_own_is_alone(two):
     assert parallel.leave()
     assert parallel.size() == 1
     assert not parallel.leave()
-
-
-def test_sharding_without_several_gpus_is_refused():
-    with pytest.raises(ConfigError, match="parallel=fsdp2 shards over several processes") as error:
-        compose_config(["parallel=fsdp2", "device=cpu"])
-    assert "parallel=fsdp2 needs GPUs" in str(error.value)
-
-
-def test_sharding_with_a_stop_rule_is_refused(two):
-    assert compose_config(["parallel=fsdp2"]).parallel == "fsdp2"
-    with pytest.raises(ConfigError, match="parallel=fsdp2 has no stop rule"):
-        compose_config(["parallel=fsdp2", "dataset=toy_tdec"])
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_sharding_composes_the_arguments_of_a_trainer(tmp_path, checkpointing):
-    model, _ = attach(tiny_model(), {"transformer.h.0.mlp.c_fc": FACTORS}, Adapter(2, 4, 0.0, []))
-    recipe = compose_config(QUICK).training
-    sharding = parallel.fsdp2(model, checkpointing)
-    device = torch.device("cpu")
-    arguments = _arguments(recipe, Plan.of(recipe, 20), 1e-3, tmp_path, 0, device, sharding)
-    assert arguments.fsdp
-    plugin = arguments.fsdp_plugin_args
-    assert plugin["fsdp_version"] == 2
-    assert plugin["auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
-    assert plugin["transformer_cls_names_to_wrap"] == "GPTNeoBlock"
-    assert plugin["reshard_after_forward"] is True
-    assert plugin["activation_checkpointing"] is checkpointing
-    assert plugin["state_dict_type"] == "FULL_STATE_DICT"
-    assert not arguments.gradient_checkpointing
-
-
-def test_memory_of_a_model_by_hand():
-    memory = pytest.importorskip("benchmarks.memory")
-    llama = memory.shape("llama2", 32)
-    assert llama.model == 6_738_415_616  # as published
-    per_layer = 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
-    assert llama.adapter == 32 * per_layer == 79_953_920
-    block = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
-    assert llama.gathered == block + 2 * 32000 * 4096 + 4096
-    of = memory.Shape(model=100, adapter=10, gathered=0)
-    assert memory.bytes_per_gpu(of, 8, lora=True, sharded=False) == 100 * 2 + 10 * 16
-    assert memory.bytes_per_gpu(of, 4, lora=True, sharded=True) == (100 * 2 + 10 * 16) / 4
-    assert memory.bytes_per_gpu(of, 2, lora=False, sharded=True) == 100 * 16 / 2
-    assert memory.shape("gpt_neo_1_3b", 8).model == 1_315_575_808

@@ -9,10 +9,10 @@ from transformers import AutoConfig
 from loku_exp.config.compose import compose_config
 from loku_exp.models import identity
 from loku_exp.models.tokenizer import train_tokenizer
-from loku_exp.results.folder import run_id
 from loku_exp.runtime import cache
 from loku_exp.runtime.cache import Cache
-from loku_exp.stages.inputs import load_materials
+from loku_exp.stages.identity import run_id
+from loku_exp.stages.inputs import load_inputs
 
 SMALL = ["experiment=quick"]
 
@@ -55,9 +55,9 @@ def test_a_users_own_function_enters_by_its_source(tmp_path, monkeypatch):
     for factor in ("1", "22"):
         file.write_text(code.format(factor))
         config = compose_config(arguments)
-        ids.append(run_id(config, load_materials(config, Cache(tmp_path / "cache"))))
+        ids.append(run_id(config, load_inputs(config, Cache(tmp_path / "cache"))))
     assert ids[0] != ids[1]
-    assert identity.own_code(compose_config(SMALL).own_functions()) == {}
+    assert identity.own_code(compose_config(SMALL).functions()) == {}
 
 
 def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path, monkeypatch):

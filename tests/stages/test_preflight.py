@@ -85,16 +85,16 @@ def test_models_that_cannot_be_had_are_named_by_their_key(place, tmp_path, overr
 
 
 def test_target_is_not_looked_for_where_weights_are_random(place, tmp_path):
-    from loku_exp.results.folder import run_id
     from loku_exp.runtime.cache import Cache
-    from loku_exp.stages.inputs import load_materials
+    from loku_exp.stages.identity import run_id
+    from loku_exp.stages.inputs import load_inputs
 
     tokenizer = [f"model.tokenizer={place}", "model.architecture.vocab_size=300"]
     overrides = ["model=llama2", "model.weights=random", *SMALL, *tokenizer]
     ids = []
     for target in ("target.path=some/hub_id", "target.path=another/hub_id"):
         config = compose_config([*overrides, target])
-        ids.append(run_id(config, load_materials(config, Cache(tmp_path / "cache"))))
+        ids.append(run_id(config, load_inputs(config, Cache(tmp_path / "cache"))))
     assert ids[0] == ids[1]
 
 
@@ -122,9 +122,9 @@ class OwnModel(LlamaForCausalLM):
 
 
 def test_code_that_comes_with_a_model_reaches_the_adapter(place, tmp_path):
-    from loku_exp.methods.gradient import plan_adapter
     from loku_exp.runtime.cache import Cache
-    from loku_exp.stages.inputs import load_materials
+    from loku_exp.stages.inputs import load_inputs
+    from loku_exp.stages.unlearn import plan_adapter
 
     (place / "own_model.py").write_text(REMOTE)
     content = {
@@ -135,5 +135,5 @@ def test_code_that_comes_with_a_model_reaches_the_adapter(place, tmp_path):
     }  # fmt: skip
     (place / "config.json").write_text(json.dumps(content))
     config = compose_config(own(place, "model.trust_remote_code=true"))
-    materials = load_materials(config, Cache(tmp_path / "cache"))
-    assert plan_adapter(config, materials) is not None
+    inputs = load_inputs(config, Cache(tmp_path / "cache"))
+    assert plan_adapter(config, inputs) is not None

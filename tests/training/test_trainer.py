@@ -1,4 +1,4 @@
-"""The recipe in numbers: updates, warm-up, snapshots; accumulation; gradient checkpointing."""
+"""The Trainer's numbers: by hand, and the same however an update is split, sorted or computed."""
 
 import dataclasses
 from contextlib import nullcontext
@@ -8,104 +8,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainingArguments
 
-from loku_exp.config.compose import compose_config
-from loku_exp.data.batches import Batch, Bucket, Stream, collate, pad
-from loku_exp.errors import TrainingError
+from loku_exp.data.batches import Batch, Stream, collate, pad
 from loku_exp.inits.interface import Factors
 from loku_exp.losses.builtin import gd, ihl
+from loku_exp.losses.scores import LossTerms
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
 from loku_exp.methods.adapter import Adapter, attach
-from loku_exp.methods.unlearning import _stream
+from loku_exp.methods.gradient import _stream
 from loku_exp.models.load import linear_layers
-from loku_exp.training.guards import on_device_of_model
-from loku_exp.training.progress import Progress
 from loku_exp.training.schedule import Plan
-from loku_exp.training.trainer import Objective, ObjectiveTrainer, fit
-from tests.helpers import random_sequence, tiny_model, tiny_records
-
-LOSS = ("forget", "retain")
-OFFICIAL = compose_config(["model=phi"]).training
-SETS = {
-    "forget": [random_sequence(6 + i, 2, 61, i) for i in range(8)],
-    "retain": [random_sequence(5 + i, 2, 61, 50 + i) for i in range(9)],
-}
-
-
-@pytest.mark.parametrize(
-    ("rows", "updates", "per_epoch", "snapshots"),
-    [
-        (40, 6, 1, [1, 2, 3, 4, 5, 6]),
-        (200, 31, 6, [6, 12, 18, 24, 30, 31]),
-        (400, 62, 12, [12, 24, 36, 48, 60, 62]),
-    ],
-)
-def test_official_updates_and_snapshots(rows, updates, per_epoch, snapshots):
-    plan = Plan.of(OFFICIAL, rows)
-    assert (plan.updates, plan.updates_per_epoch, plan.batch_size) == (updates, per_epoch, 32)
-    assert plan.num_items == 32 * updates
-    assert plan.snapshot_steps(OFFICIAL.snapshot_epochs) == snapshots
-    assert OFFICIAL.batch_size // OFFICIAL.micro_batch_size == 16
-
-
-def test_official_fine_tuning_updates():
-    finetuning = compose_config(["model=phi"]).model.finetuning
-    assert Plan.of(finetuning, 4000).updates == 625
-    assert Plan.of(finetuning, 3600).updates == 562
-    assert Plan.of(finetuning, 4000).updates_per_epoch == 125
-
-
-def test_less_than_one_update_raises():
-    with pytest.raises(TrainingError, match="less than one update"):
-        Plan.of(OFFICIAL, 5)
-
-
-def trained(tmp_path, plain=False, gradient_checkpointing=False, loss=ihl, model=None, **changes):
-    recipe = OFFICIAL.model_copy(
-        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 3} | changes
-    )
-    plan = Plan.of(recipe, 8)
-    per_update = recipe.batch_size if recipe.reduction == "update" else None
-    model = model or tiny_model()
-    if gradient_checkpointing:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    history = fit(
-        model,
-        Stream(SETS, plan.num_items, 0, per_update, bucket=plan.bucket(recipe)),
-        Objective(loss, ("forget", "retain"), plain=plain),
-        recipe,
-        plan,
-        learning_rate=1e-3,
-        folder=tmp_path,
-        seed=0,
-        callbacks=[Progress("test")],
-    )
-    return history, model
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def test_schedule_is_linear_after_warm_up(tmp_path):
-    history, _ = trained(tmp_path)
-    rates = [entry["learning_rate"] for entry in history]
-    # 6 updates, 2 an epoch, warm-up of one epoch, then down to zero
-    assert rates == pytest.approx([0, 5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
-
-
-def test_constant_schedule_stays_after_a_warm_up_that_loses_no_update(tmp_path):
-    history, _ = trained(tmp_path, schedule="constant")
-    assert [entry["learning_rate"] for entry in history] == pytest.approx(
-        [1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 1e-3, 1e-3]
-    )
-
-
-def test_plan_over_the_whole_set():
-    recipe = compose_config(["dataset=toy_tdec"]).training
-    assert (recipe.batch_size, recipe.micro_batch_size, recipe.epochs) == ("all", 8, 20)
-    for rows, micro in ((1, 1), (4, 4), (8, 8), (30, 6), (32, 8), (128, 8), (7, 7), (11, 1)):
-        assert Plan.of(recipe, rows) == Plan(20, 1, rows, micro)
+from loku_exp.training.trainer import Objective, ObjectiveTrainer
+from tests.helpers import tiny_model, tiny_records
+from tests.training.small import LOSS, OFFICIAL, SETS, trained, weights
 
 
 def test_logged_parts_add_up_to_the_loss(tmp_path):
@@ -114,6 +28,19 @@ def test_logged_parts_add_up_to_the_loss(tmp_path):
         assert entry["forget_loss"] + entry["retain_loss"] == pytest.approx(entry["loss"], rel=1e-4)
         assert entry["grad_norm"] > 0
     assert history[-1]["total_flops"] > 0
+
+
+def test_further_terms_are_added_and_logged_by_name(tmp_path):
+    def regularised(forget, retain):
+        terms = ihl(forget, retain)
+        others = {"size": 0.1 * forget.hidden(1).square().mean()}
+        return LossTerms(terms.forget, terms.retain, 2.0, others)
+
+    history, _ = trained(tmp_path, loss=regularised)
+    for entry in history:
+        total = entry["forget_loss"] + 2 * entry["retain_loss"] + entry["size_loss"]
+        assert total == pytest.approx(entry["loss"], rel=1e-4)
+        assert entry["size_loss"] > 0
 
 
 def test_update_reduction_does_not_depend_on_the_split(tmp_path):
@@ -138,13 +65,6 @@ def test_bucketing_inside_an_update_changes_no_token_mean(tmp_path):
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-5)
     several = weights(trained(tmp_path, bucket=2, **same)[1])
     assert (several - expected).abs().max() > 1e-4  # other examples share an update
-
-
-def test_bucket_of_a_plan_counts_examples_of_an_update():
-    plan = Plan.of(OFFICIAL, 400)
-    assert plan.bucket(OFFICIAL) is None
-    ours = OFFICIAL.model_copy(update={"bucket": 3})
-    assert plan.bucket(ours) == Bucket(3, 32, 2)
 
 
 @pytest.mark.parametrize("loss", [ihl, gd])
@@ -214,18 +134,6 @@ def _labelled_by_mask(batch: Batch) -> None:
     assert labels[labels != -100].numel()
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
-    def infinite(forget, retain):
-        terms = ihl(forget, retain)
-        return type(terms)(terms.forget / 0, terms.retain)
-
-    model = tiny_model()
-    before = weights(model).clone()
-    with pytest.raises(TrainingError, match=r"the loss is inf at update 1;"):
-        trained(tmp_path, loss=infinite, model=model)
-    assert torch.equal(weights(model), before)
-
-
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     expected = weights(trained(tmp_path)[1])
     actual = weights(trained(tmp_path, gradient_checkpointing=True)[1])
@@ -254,15 +162,6 @@ def test_one_update_equals_adamw_by_hand(tmp_path):
             (ihl(**scores).total / 2).backward()
         optimizer.step()
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-5, atol=1e-6)
-
-
-def test_model_is_left_without_autocast(tmp_path):
-    _, model = trained(tmp_path, autocast="bfloat16")
-    again = tiny_model()
-    again.load_state_dict(model.state_dict())
-    ids = torch.arange(12)[None]
-    with torch.no_grad():
-        assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -309,27 +208,6 @@ class Casts(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         self.seen += operation is torch.ops.aten._to_copy.default
         return operation(*args, **(kwargs or {}))
-
-
-def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
-    def root_of_zero(forget, retain):
-        terms = ihl(forget, retain)
-        zero = 0 * forget.logprobs().sum()
-        return type(terms)(terms.forget + zero.abs().sqrt(), terms.retain)
-
-    model = tiny_model()
-    before = weights(model).clone()
-    with pytest.raises(TrainingError, match=r"gradient is not finite at update 1 though the loss"):
-        trained(tmp_path, loss=root_of_zero, model=model)
-    assert torch.equal(weights(model), before)
-
-
-def test_trainer_is_pinned_to_the_device_of_the_model(tmp_path):
-    arguments = TrainingArguments(str(tmp_path), use_cpu=True)
-    arguments._n_gpu = 2  # two visible accelerators: the Trainer would split batches over them
-    pinned = on_device_of_model(arguments, torch.device("meta"))
-    assert (pinned.n_gpu, pinned.device.type) == (1, "meta")
-    assert pinned.train_batch_size == pinned.per_device_train_batch_size
 
 
 def test_the_forget_set_sets_the_epochs_whatever_a_loss_names_first():

@@ -4,10 +4,10 @@ import json
 import re
 
 import torch
+from loku_exp.evaluation.lm.responses import Replay, Responses, TokenScores
 from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.data.records import IGNORED
-from loku_exp.evaluation.lm.responses import Replay, Responses, TokenScores
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.models.tokenizer import train_tokenizer
 

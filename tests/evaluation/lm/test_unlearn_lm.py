@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from loku_exp.evaluation.lm.responses import Replay, Responses
 from peft import LoraConfig, get_peft_model
 
 from loku_exp.data.records import IGNORED, Sequence
 from loku_exp.evaluation.harness import evaluate
-from loku_exp.evaluation.lm.responses import Replay, Responses
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.tofu.suite import suite
 from loku_exp.models.tokenizer import train_tokenizer

@@ -7,12 +7,12 @@ from statistics import fmean
 
 import pytest
 import torch
+from loku_exp.evaluation.lm.responses import Replay, Responses
 
 from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import wavefront
-from loku_exp.evaluation.lm.responses import Replay, Responses
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.tdec.suite import suite
 from loku_exp.models.tokenizer import train_tokenizer

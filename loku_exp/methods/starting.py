@@ -1,0 +1,126 @@
+"""Where an unlearning by gradient steps begins: the target, adapted by an init or with all weights in fp32.
+
+``init.safetensors`` holds A0 and B0, written once and never computed again: base weights are what is left
+of the target's without their product, so a snapshot means nothing without them.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from loku_exp.data.records import Records
+from loku_exp.fisher.measure import fisher_measure
+from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
+from loku_exp.methods.adapter import Adapter, attach, load_factors, save_factors
+from loku_exp.runtime import distributed
+from loku_exp.runtime.cache import digest, file_digest, set_aside, write_text
+from loku_exp.runtime.chosen import Chosen
+from loku_exp.runtime.seeds import derive
+from loku_exp.subject import Subject
+from loku_exp.workspace import Workspace
+
+log = logging.getLogger(__name__)
+INITIAL = "init.safetensors"
+SUM = "init.sha256"  # as sha256sum writes it; written after the factors
+
+
+@dataclass
+class Started:
+    """A model as its training begins: adapted by the init, or with all weights in fp32."""
+
+    model: nn.Module
+    factors: dict[str, Factors]
+    adapter: Adapter | None
+    report: dict[str, Any]
+    dtype: str
+    trainable: int
+
+
+def ready_to_train(
+    target: Subject,
+    records: Records,
+    workspace: Workspace,
+    init: Chosen | None,
+    adapter: Adapter | None,
+) -> Started:
+    """Load the target and make it ready to train; factors that are there already are taken.
+
+    Args:
+        target: what is trained.
+        records: forget and retain, which an init may measure on.
+        workspace: of the run.
+        init: makes the factors; None without an adapter.
+        adapter: its shape; None to train all weights.
+    """
+    load: Callable[..., Any] = target.load  # type: ignore[assignment]  # a target is a model
+    if adapter is None or init is None:
+        model = load(dtype="float32")
+        dtype = workspace.machine.precision["model"]
+        return Started(model, {}, None, {}, dtype, _trainable(model))
+    model = load()
+    file = workspace.folder / INITIAL
+    with distributed.first_alone() as first:
+        if first and not _is_whole(file):
+            layers = adapter.layers(model, derive(workspace.seed, "init"))
+            identity = digest([target.identity, workspace.machine.precision["model"]])
+            measure = fisher_measure(
+                model, identity, records.forget, records.retain, workspace.cache
+            )
+            save_factors(*initial_factors(init, layers, measure), file)
+            write_text(file.with_name(SUM), f"{file_digest(file)}  {file.name}\n")
+    factors, report = load_factors(file)
+    adapted, report["share_of_weight_norm"] = attach(model, factors, adapter)
+    dtype = workspace.machine.precision["model"]
+    return Started(adapted, factors, adapter, report, dtype, _trainable(adapted))
+
+
+def initial_factors(
+    init: Chosen, layers: list[Layer], measure: MeasureFisher
+) -> tuple[dict[str, Factors], dict[str, Any]]:
+    """Run an init; return its factors by layer, and what it found about the importance, if asked.
+
+    Args:
+        init: function and knobs; its module may offer ``flops(name, layers, knobs)``.
+        layers: the adapted layers.
+        measure: measures importance; called only by an init that takes ``fisher``.
+    """
+    report: dict[str, Any] = {}
+
+    def fisher(**knobs: Any) -> Importance:
+        importance = measure(**knobs)
+        report["epsilon_share"] = importance.epsilon_share
+        report["epsilon_dominates"] = importance.epsilon_share > 0.5
+        report["fisher_flops"] = importance.flops
+        return importance
+
+    log.info("initialising the adapter with %s", init.name)
+    factors_by_layer = {factors.name: factors for factors in init(layers=layers, fisher=fisher)}
+    counted = init.beside("flops")
+    if counted is not None:
+        report["low_rank_flops"] = counted(init.name, layers, init.knobs)
+    return factors_by_layer, report
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether factors are there as they were written; if not, what rests on them is set aside."""
+    try:
+        written = file.with_name(SUM).read_text(encoding="utf-8").split()[0]
+    except (OSError, ValueError, IndexError):
+        written = ""
+    if file.is_file() and written == file_digest(file):
+        return True
+    snapshots = file.with_name("snapshots")
+    for path in (file, snapshots):
+        if path.exists() and snapshots.exists():
+            set_aside(
+                path, f"{file.name} is not what was written, and snapshots mean nothing without it"
+            )
+    return False
+
+
+def _trainable(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,178 @@
+"""A run that was ended, at whatever point, goes on with the same command to the same numbers."""
+
+import json
+import resource
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from loku_exp.errors import StorageError
+from loku_exp.runtime.cache import damage
+from loku_exp.training.snapshots import Snapshots
+from tests.damage import flip
+from tests.helpers import killed_at_its_first_snapshot
+from tests.runs.running import (
+    forget_end,
+    in_killed_process,
+    kill_in_batch,
+    same_numbers,
+    unasked_cache,
+)
+
+
+def same_snapshots(one, two):
+    for step in ("step-00005", "step-00010"):
+        file = f"snapshots/{step}/adapter_model.safetensors"
+        ours, theirs = load_file(one / file), load_file(two / file)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_resumed_equals_uninterrupted(quick, begin, tmp_path):
+    with killed_at_its_first_snapshot():
+        begin()
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.name for path in folder.glob("snapshots/*")) == ["step-00005"]
+    assert not (folder / "done.json").exists()
+    assert begin() == folder
+    same_snapshots(quick, folder)
+    same_numbers(quick, folder)
+
+
+def test_a_killed_process_is_gone_on_from_its_newest_whole_snapshot(quick, begin, tmp_path):
+    """Killed after its last update; the snapshot of that one is damaged before it goes on."""
+    keep = Snapshots.on_save
+
+    def killed(self, args, state, control, **rest):
+        import os
+        import signal
+
+        keep(self, args, state, control, **rest)
+        if state.global_step == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Snapshots, "on_save", killed)
+        in_killed_process(begin)
+    (folder,) = tmp_path.iterdir()
+    flip(folder / "snapshots/step-00010/optimizer.pt")
+    assert begin() == folder
+    assert len(list(folder.glob("snapshots/damaged-step-00010-*"))) == 1
+    same_snapshots(quick, folder)
+    same_numbers(quick, folder)
+
+
+def test_a_run_killed_before_its_end_repeats_nothing(quick, copied, begin, asked):
+    forget_end(copied)
+    stamps = {file: file.stat().st_mtime_ns for file in copied.glob("snapshots/*/*")}
+    assert begin(output=copied.parent) == copied
+    assert {file: file.stat().st_mtime_ns for file in copied.glob("snapshots/*/*")} == stamps
+    assert asked.requests == {}
+    same_numbers(quick, copied)
+
+
+def test_a_damaged_adapter_is_made_again(quick, copied, begin):
+    forget_end(copied)
+    flip(copied / "adapter/adapter_model.safetensors")
+    begin(output=copied.parent)
+    assert damage(copied / "adapter") is None
+    same_numbers(quick, copied)
+
+
+# -- evaluations ---------------------------------------------------------------------------------
+
+
+def answers(place):
+    """The lines of all answers kept at a place, by file."""
+    files = sorted(place.rglob("answers.jsonl"))
+    return {file: file.read_text().splitlines() for file in files}
+
+
+KILLED = {
+    "target": ("target", 4, []),
+    "reference": ("reference", 2, []),
+    "only evaluated": ("target", 4, ["unlearn=false"]),
+    "along the way": ("unlearned after update 5", 2, []),
+    "unlearned": ("unlearned", 3, []),
+    "attacked target": ("target+relearn", 3, ["attacks=[relearn]", "attacks.relearn.steps=2"]),
+    "attacked unlearned": (
+        "unlearned+relearn",
+        3,
+        ["attacks=[relearn]", "attacks.relearn.steps=2"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(quick, tmp_path_factory, shared_cache):
+    """Finished runs by their further overrides."""
+    from tests.runs.conftest import one_process
+    from tests.runs.running import start
+
+    made = {(): quick}
+
+    def run(overrides):
+        if tuple(overrides) not in made:
+            with one_process():
+                place = tmp_path_factory.mktemp("undisturbed")
+                made[tuple(overrides)] = start(place, shared_cache, *overrides)
+        return made[tuple(overrides)]
+
+    return run
+
+
+@pytest.mark.parametrize("when", KILLED)
+def test_a_killed_evaluation_goes_on_with_what_was_answered(
+    undisturbed, begin, tmp_path, shared_cache, when, asked
+):
+    name, batches, overrides = KILLED[when]
+    whole = undisturbed(overrides)
+    cache, output = unasked_cache(shared_cache, tmp_path / "cache"), tmp_path / "out"
+
+    def killed():
+        kill_in_batch(name, batches)
+        begin(*overrides, output=output, cache=cache)
+
+    in_killed_process(killed)
+    (folder,) = output.iterdir()
+    assert not (folder / "done.json").exists()
+    before = answers(tmp_path)
+    assert sum(map(len, before.values())) > 0
+    asked.requests.clear()
+    begin(*overrides, output=output, cache=cache)
+    after = answers(tmp_path)
+    for file, lines in after.items():
+        keys = [json.loads(line.partition(" ")[2])[0] for line in lines]
+        assert len(keys) == len(set(keys)), "something was answered twice"
+        assert lines[: len(before.get(file, []))] == before.get(file, [])
+    # all that is asked now had no answer before
+    new = sum(map(len, after.values())) - sum(map(len, before.values()))
+    assert sum(asked.requests.values()) == new
+    assert asked.requests[name] > 0
+    same_numbers(whole, folder)
+
+
+def test_a_line_of_answers_that_was_cut_off_is_asked_again(quick, copied, begin, asked):
+    forget_end(copied)
+    file = max(copied.rglob("answers.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-3]) + lines[-3][: len(lines[-3]) // 2])
+    assert begin(output=copied.parent) == copied
+    assert sum(asked.requests.values()) == 3
+    same_numbers(quick, copied)
+
+
+def test_a_run_that_finds_no_room_names_the_place_and_leaves_no_half(quick, begin, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"init\.safetensors cannot be written .*make room"):
+            begin()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (folder,) = tmp_path.iterdir()
+    left = {file.name for file in folder.iterdir()}
+    assert left <= {"run.log", "config.yaml", "commit", ".lock", "seconds.json"}
+    assert begin() == folder
+    same_numbers(quick, folder)

@@ -1,0 +1,91 @@
+"""What stands around a training: finite updates, gradients that reach, device, the model's own forward."""
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from loku_exp.errors import TrainingError
+from loku_exp.inits.vanilla import vanilla
+from loku_exp.losses.builtin import ihl
+from loku_exp.losses.scores import LossTerms
+from loku_exp.methods.adapter import Adapter, attach
+from loku_exp.training.guards import on_device_of_model
+from tests.helpers import tiny_model
+from tests.training.small import trained, weights
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
+    def infinite(forget, retain):
+        terms = ihl(forget, retain)
+        return type(terms)(terms.forget / 0, terms.retain)
+
+    model = tiny_model()
+    before = weights(model).clone()
+    with pytest.raises(TrainingError, match=r"the loss is inf at update 1;"):
+        trained(tmp_path, loss=infinite, model=model)
+    assert torch.equal(weights(model), before)
+
+
+def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
+    def root_of_zero(forget, retain):
+        terms = ihl(forget, retain)
+        zero = 0 * forget.logprobs().sum()
+        return type(terms)(terms.forget + zero.abs().sqrt(), terms.retain)
+
+    model = tiny_model()
+    before = weights(model).clone()
+    with pytest.raises(TrainingError, match=r"gradient is not finite at update 1 though the loss"):
+        trained(tmp_path, loss=root_of_zero, model=model)
+    assert torch.equal(weights(model), before)
+
+
+def test_trainer_is_pinned_to_the_device_of_the_model(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True)
+    arguments._n_gpu = 2  # two visible accelerators: the Trainer would split batches over them
+    pinned = on_device_of_model(arguments, torch.device("meta"))
+    assert (pinned.n_gpu, pinned.device.type) == (1, "meta")
+    assert pinned.train_batch_size == pinned.per_device_train_batch_size
+
+
+def test_model_is_left_without_autocast(tmp_path):
+    _, model = trained(tmp_path, autocast="bfloat16")
+    again = tiny_model()
+    again.load_state_dict(model.state_dict())
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+
+
+def adapted():
+    """A tiny model with an adapter on every linear layer."""
+    model, adapter = tiny_model(), Adapter(2, 4, 0.0, ["all-linear"])
+    factors = {f.name: f for f in vanilla(adapter.layers(model, seed=0))}
+    return attach(model, factors, adapter)[0]
+
+
+def first_block_alone(reaches_all: bool):
+    """A loss on what the first of two blocks gives: nothing behind it gets a gradient."""
+
+    def loss(forget, retain):
+        return LossTerms(forget.hidden(1).square().mean(), reaches_all=reaches_all)
+
+    return loss
+
+
+def test_a_loss_that_leaves_layers_out_says_so(tmp_path):
+    with pytest.raises(TrainingError, match=r"12 of 24 adapter matrices got no gradient .*h\.1\."):
+        trained(tmp_path, loss=first_block_alone(True), model=adapted())
+    model = adapted()
+    trained(tmp_path, loss=first_block_alone(False), model=model, warmup_epochs=0)
+    moved = {n for n, p in model.named_parameters() if "lora_B" in n and p.any()}
+    assert len(moved) == 6
+    assert all(".h.0." in name for name in moved)
+
+
+@pytest.mark.parametrize("reaches_all", [True, False])
+def test_a_loss_that_reaches_nothing_is_refused_whatever_it_says(tmp_path, reaches_all):
+    def nothing(forget, retain):
+        return LossTerms(0 * forget.logprobs().sum(), reaches_all=reaches_all)
+
+    with pytest.raises(TrainingError, match="24 of 24 adapter matrices got no gradient"):
+        trained(tmp_path, loss=nothing, model=adapted())
