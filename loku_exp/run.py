@@ -1,7 +1,6 @@
-"""One run, top to bottom: from configuration to result table."""
+"""One run, top to bottom: config -> inputs -> subjects -> method -> attacks -> evaluation -> record."""
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,10 +18,12 @@ from loku_exp.stages import evaluate, identity, preflight
 from loku_exp.stages.attack import attacked
 from loku_exp.stages.bases import LOG_FILE, make_bases
 from loku_exp.stages.begin import begin_run
+from loku_exp.stages.found import Found, Ready
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.machine import machine_of, on_this_machine
 from loku_exp.stages.record import assemble
 from loku_exp.stages.unlearn import note_unlearning, take_over, unlearn
+from loku_exp.subject import Outcome, Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -42,77 +43,75 @@ def run(config: Config, known: Path | None = None) -> Path:
         UserError: something the user can mend; before any training wherever possible.
     """
     torch.set_num_threads(config.threads)
-    watch, cache = Stopwatch(), Cache(config.cache_dir)
-
-    # What the run reads, and everything that can be wrong with it.
-    identity.check_places(config)
-    config = on_this_machine(config)
-    inputs = load_inputs(config, cache)
-    adapter = preflight.prepare(config, inputs)
-    run_id, unlearning = identity.run_id(config, inputs), identity.unlearning_id(config, inputs)
-    folder = identity.folder_of(config, run_id, known)
-    config = keep_attacks(config, folder)
-    workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
-    if files.has_everything(folder, list(config.attacks)):
+    ready = _prepared(config, known)
+    folder, watch, found = ready.workspace.folder, Stopwatch(), Found()
+    if files.has_everything(folder, list(ready.config.attacks)):
         log.info("this run is finished; force=true runs it again beside it")
         show(files.read(folder), folder)
         return folder
-
     with folders.claimed(folder), log_file(folder / LOG_FILE):
-        begin_run(folder, config)
+        begin_run(folder, ready.config)
         watch.keep_in(folder / "seconds.json")
-        ask = partial(evaluate.evaluate_subject, config=config, inputs=inputs, workspace=workspace)
-        evaluations: evaluate.Evaluations = {}
-
-        # The models it starts from, and what they know.
         with watch("bases"), distributed.first_before_others():
-            subjects = make_bases(config, inputs, workspace)
-            for name, subject in subjects.items():  # the reference first
-                evaluations[name] = ask(subject, reference=evaluations.get("reference"))
-        evaluate.check_target_knows(config, evaluations["target"])
-
-        # The method, and the subjects it leaves.
-        outcome, curve, difference = None, [], None
+            for subject in make_bases(ready.config, ready.inputs, ready.workspace).values():
+                _ask(subject, ready, found)
+        evaluate.check_target_knows(config, found.evaluations["target"])
         if config.unlearn:
-            take_over(config, workspace, unlearning)
-            target, knows = subjects["target"], evaluations["target"]
             with watch("unlearning"):
-                outcome = unlearn(target, knows, adapter, config, inputs, workspace)
+                outcome = found.outcome = _unlearned(ready, found)
             if distributed.rank() > 0:  # the first evaluates
                 return folder
-            with watch("curve"):
-                curve = evaluate.evaluate_curve(outcome, config, inputs, workspace, evaluations)
-            with watch("evaluation"):
-                found = ask(outcome.subject, reference=evaluations.get("reference"))
-            subjects["unlearned"], evaluations["unlearned"] = outcome.subject, found
-            curve.append(evaluate.end_of_curve(outcome, found))
-            with watch("shipping"):
-                difference = outcome.ship()
-
-        # The same attacks on all of them.
+            _evaluate_and_ship(outcome, ready, found, watch)
         with watch("attacks"):
-            for subject in attacked(dict(subjects), config, inputs, workspace):
-                found = ask(subject, reference=evaluations.get(subject.reference or ""))
-                subjects[subject.name], evaluations[subject.name] = subject, found
-
-        # Results: the record, one row per example, the table, the curve.
-        record = assemble(
-            config,
-            inputs,
-            workspace,
-            run=run_id,
-            started=watch.started,
-            subjects=subjects,
-            evaluations=evaluations,
-            outcome=outcome,
-            curve=curve,
-            reload_difference=difference,
-            seconds=watch.seconds,
-        )
-        files.write(folder, record, evaluations)
-        if outcome is not None:
+            subjects = dict(found.subjects)
+            for subject in attacked(subjects, ready.config, ready.inputs, ready.workspace):
+                _ask(subject, ready, found)
+        record = assemble(ready, found, watch)
+        files.write(folder, record, found.evaluations)
+        if config.unlearn:
             draw_curve(record, folder / "curve.png")
-        note_unlearning(workspace, unlearning)
-        folders.mark_done(folder, run_id)
+        note_unlearning(ready.workspace, ready.unlearning)
+        folders.mark_done(folder, ready.run_id)
     show(record, folder)
     return folder
+
+
+def _prepared(config: Config, known: Path | None) -> Ready:
+    """Load what the run reads, and look at everything that can be wrong with it."""
+    identity.check_places(config)
+    cache, config = Cache(config.cache_dir), on_this_machine(config)
+    inputs = load_inputs(config, cache)
+    adapter = preflight.prepare(config, inputs)
+    run_id = identity.run_id(config, inputs)
+    folder = identity.folder_of(config, run_id, known)
+    workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
+    unlearning = identity.unlearning_id(config, inputs)
+    return Ready(keep_attacks(config, folder), inputs, adapter, workspace, run_id, unlearning)
+
+
+def _ask(subject: Subject, ready: Ready, found: Found) -> None:
+    """Evaluate a subject; its reference was evaluated before it."""
+    compared = found.evaluations.get(subject.reference or "")
+    place = (ready.config, ready.inputs, ready.workspace)
+    found.subjects[subject.name] = subject
+    found.evaluations[subject.name] = evaluate.evaluate_subject(subject, *place, compared)
+
+
+def _unlearned(ready: Ready, found: Found) -> Outcome:
+    """Call the method, or take over what a run beside this one has unlearned."""
+    take_over(ready.config, ready.workspace, ready.unlearning)
+    place = (ready.config, ready.inputs, ready.workspace)
+    target, knows = found.subjects["target"], found.evaluations["target"]
+    return unlearn(target, knows, ready.adapter, *place)
+
+
+def _evaluate_and_ship(outcome: Outcome, ready: Ready, found: Found, watch: Stopwatch) -> None:
+    """Evaluate what the method left, along the way and at its end, and write what a user takes away."""
+    place = (ready.config, ready.inputs, ready.workspace)
+    with watch("curve"):
+        found.curve = evaluate.evaluate_curve(outcome, *place, found.evaluations)
+    with watch("evaluation"):
+        _ask(outcome.subject, ready, found)
+    found.curve.append(evaluate.end_of_curve(outcome, found.evaluations["unlearned"]))
+    with watch("shipping"):
+        found.reload_difference = outcome.ship()

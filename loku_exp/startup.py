@@ -31,7 +31,9 @@ def ending() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        found_by_all = isinstance(error, ConfigError | DataError)  # of processes that train together
+        found_by_all = isinstance(
+            error, ConfigError | DataError
+        )  # of processes that train together
         if distributed.rank() == 0 or not found_by_all:
             for problem in str(error).splitlines():
                 print(f"error: {problem}", file=sys.stderr)

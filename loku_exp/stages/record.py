@@ -11,106 +11,84 @@ from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths
 from loku_exp.evaluation.suite import Evaluation, Facts
-from loku_exp.results.schema import CurvePoint, MachinePart, ModelPart, Record, RunPart
+from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
+from loku_exp.runtime.logs import Stopwatch
+from loku_exp.stages.found import Found, Ready
 from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.provenance import provenance
 from loku_exp.subject import Outcome, Subject
-from loku_exp.workspace import Workspace
 
 ORDER = ("target", "unlearned", "reference")  # of the columns of tables; attacked ones follow
 
 
-def assemble(
-    config: Config,
-    inputs: Inputs,
-    workspace: Workspace,
-    *,
-    run: str,
-    started: str,
-    subjects: dict[str, Subject],
-    evaluations: dict[str, Evaluation],
-    outcome: Outcome | None,
-    curve: list[CurvePoint],
-    reload_difference: float | None,
-    seconds: dict[str, float],
-) -> Record:
+def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
     """Fill the record of a finished run.
 
     Args:
-        config: of the run.
-        inputs: of the run.
-        workspace: of the run.
-        run: its id.
-        started: ISO time.
-        subjects: all that were evaluated, by name.
-        evaluations: by name of the subject.
-        outcome: of the method; None where the run only evaluates.
-        curve: the unlearned model along the way.
-        reload_difference: largest difference of a logit between the subject and what was shipped.
-        seconds: wall time by stage.
+        ready: what it had at hand.
+        found: what it found; every subject is evaluated.
+        watch: wall time by stage.
     """
+    config, inputs, outcome = ready.config, ready.inputs, found.outcome
+    metrics = {name for evaluation in found.evaluations.values() for name in evaluation.metrics}
+    judgements = _judgements(inputs, found)
+    protocol = _protocol(config, inputs, found.evaluations["target"])
+    protocol |= outcome.report.protocol if outcome else {}
+    training = outcome.report.training if outcome else {}
+    return Record(
+        schema_version=2,
+        run=RunPart(
+            id=ready.run_id,
+            choices=_choices(config),
+            seed=config.seed,
+            toy=config.dataset.toy or config.model.kind == "toy",
+            label=_label(config, inputs),
+            started=watch.started,
+            state="finished",
+            **provenance(),
+        ),
+        machine=MachinePart(**asdict(ready.workspace.machine)),
+        protocol=protocol,
+        catalogue=completed(inputs.suite.catalogue, metrics),
+        models={
+            name: _model(found.subjects[name], found.evaluations, judgements.get(name), inputs)
+            for name in _in_order(found.subjects)
+        },
+        curve=found.curve,
+        training=training | ({"reload_difference": found.reload_difference} if outcome else {}),
+        init=outcome.report.init if outcome else None,
+        judgement=judgements.get("unlearned"),
+        notes=_notes(inputs, protocol, outcome, judgements.get("unlearned")),
+        cost=_cost(outcome, watch.seconds),
+    )
+
+
+def _in_order(subjects: dict[str, Subject]) -> list[str]:
+    """Return the names of subjects in the order of columns: the plain ones, then those of each attack."""
     attacks = dict.fromkeys(name.partition("+")[2] for name in subjects)
-    names = [
+    return [
         name
         for attack in sorted(attacks, key=bool)
         for of in ORDER
         if (name := f"{of}+{attack}" if attack else of) in subjects
     ]
-    metrics = {name for evaluation in evaluations.values() for name in evaluation.metrics}
-    judgements = _judgements(inputs, subjects, evaluations, outcome, curve)
-    protocol = _protocol(config, inputs, evaluations["target"]) | (
-        outcome.report.protocol if outcome else {}
-    )
-    judgement = judgements.get("unlearned")
-    return Record(
-        schema_version=2,
-        run=RunPart(
-            id=run,
-            choices=_choices(config),
-            seed=config.seed,
-            toy=config.dataset.toy or config.model.kind == "toy",
-            label=_label(config, inputs),
-            started=started,
-            state="finished",
-            **provenance(),
-        ),
-        machine=MachinePart(**asdict(workspace.machine)),
-        protocol=protocol,
-        catalogue=completed(inputs.suite.catalogue, metrics),
-        models={
-            name: _model(subjects[name], evaluations, judgements.get(name), inputs)
-            for name in names
-        },
-        curve=curve,
-        training=(
-            outcome.report.training | {"reload_difference": reload_difference} if outcome else {}
-        ),
-        init=outcome.report.init if outcome else None,
-        judgement=judgement,
-        notes=_notes(inputs, protocol, outcome, judgement),
-        cost=_cost(outcome, seconds),
-    )
 
 
-def _judgements(
-    inputs: Inputs,
-    subjects: dict[str, Subject],
-    evaluations: dict[str, Evaluation],
-    outcome: Outcome | None,
-    curve: list[CurvePoint],
-) -> dict[str, Judgement]:
+def _judgements(inputs: Inputs, found: Found) -> dict[str, Judgement]:
     """Return what the suite says of each model that was to forget, attacked ones included."""
-    found = {}
-    target = subjects["target"]
-    for name, subject in subjects.items():
+    judged = {}
+    target, outcome, curve = found.subjects["target"], found.outcome, found.curve
+    for name, subject in found.subjects.items():
         if outcome is None or not subject.of_run:
             continue
         training = outcome.report.training if name == "unlearned" else {}
         before = curve[-2].metrics if name == "unlearned" and len(curve) > 1 else None
         facts = Facts(training, target.weights, before)
-        reference = evaluations.get(subject.reference or "")
-        found[name] = inputs.suite.judge(evaluations[name], evaluations["target"], reference, facts)
-    return found
+        compared = found.evaluations.get(subject.reference or "")
+        judged[name] = inputs.suite.judge(
+            found.evaluations[name], found.evaluations["target"], compared, facts
+        )
+    return judged
 
 
 def _model(

@@ -1,6 +1,6 @@
 """What the table of memory counts, by hand."""
 
-from benchmarks import memory
+import pytest
 
 
 def test_memory_of_a_model_by_hand():
