@@ -12,6 +12,8 @@ with a graph of that block only, and s_{l+1} is replaced by s_l. A block's sums 
 when it has seen all texts; they go to the reducer and are dropped.
 
 Both compute the same operations on the same numbers in the same order: bitwise equal on a CPU in fp32.
+It holds where a block's input is the block before's output and nothing else flows between blocks; on a
+few random tokens `cannot_sweep` compares the slope this ends with to that of the whole backward pass.
 
 Held beside the weights, with N tokens, width d, L blocks: the inputs, ``N d (L + 1)`` numbers of the
 model's precision, in main memory; the sums of one block, 8 bytes a weight, and one text's activations
@@ -28,7 +30,20 @@ from tqdm.auto import tqdm
 
 from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
-from loku_exp.fisher.hooks import Pass, Reducer, accumulating, frozen, passes
+from loku_exp.fisher.calls import called_by_text
+from loku_exp.fisher.hooks import (
+    Pass,
+    Reducer,
+    accumulating,
+    frozen,
+    gradients_from_the_embedding_on,
+    passes,
+)
+from loku_exp.models.load import LinearLayer, weight_matrix
+
+PROBE = 8  # tokens
+NOISE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the slope's norm
+NOISE_OF_HALF_PRECISION = 0.1
 
 
 @dataclass
@@ -42,7 +57,7 @@ class _Swept:
 
 def sweep_fisher(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     forget: list[Sequence],
     retain: list[Sequence],
     reducer: Reducer,
@@ -62,15 +77,18 @@ def sweep_fisher(
         micro_batch_size: examples per forward pass where groups are smaller; changes no number.
 
     Raises:
-        ModelError: the model is not one list of blocks that holds these layers.
+        ModelError: the model is not one list of blocks that holds these layers and hands on nothing but
+            hidden states.
     """
     device = next(model.parameters()).device
     blocks = blocks_of(model, layers)
-    if blocks is None:
-        raise ModelError(
-            f"the layer sweep needs a {type(model).__name__} to hold its linear layers in one list of "
-            "blocks, and it does not; set init.fisher_pass=hooks"
-        )
+    reason = cannot_sweep(model, layers)
+    if reason is not None or blocks is None:
+        raise ModelError(f"{reason}; set init.fisher_pass=hooks")
+    with gradients_from_the_embedding_on(model):
+        by_text = called_by_text(model, layers)
+    if by_text != layers.keys():
+        micro_batch_size = group_size
     with frozen(model):
         sets = [
             [
@@ -93,17 +111,19 @@ def sweep_fisher(
             sums = []
             for of_set, total in zip(sets, totals, strict=True):
                 fisher = {
-                    name: torch.zeros(layer.weight.shape, dtype=torch.float32, device=device)
+                    name: torch.zeros(
+                        weight_matrix(layer).shape, dtype=torch.float32, device=device
+                    )
                     for name, layer in measured.items()
                 }
                 for swept in of_set:
-                    _backward(block, measured, fisher, swept, device)
+                    _backward(block, measured, fisher, swept, by_text)
                 sums.append({name: value.div_(total) for name, value in fisher.items()})
             for name in measured:
                 reducer(name, sums[0].pop(name), sums[1].pop(name))
 
 
-def blocks_of(model: nn.Module, layers: dict[str, nn.Linear]) -> list[nn.Module] | None:
+def blocks_of(model: nn.Module, layers: dict[str, LinearLayer]) -> list[nn.Module] | None:
     """Return the model's list of blocks that holds all these layers; None where there is none."""
     for module in model.modules():
         if isinstance(module, nn.ModuleList):
@@ -113,6 +133,57 @@ def blocks_of(model: nn.Module, layers: dict[str, nn.Linear]) -> list[nn.Module]
     return None
 
 
+def cannot_sweep(model: nn.Module, layers: dict[str, LinearLayer]) -> str | None:
+    """Return why the sweep would be wrong for a model, or None; asked with a few random tokens."""
+    blocks = blocks_of(model, layers)
+    if blocks is None:
+        return (
+            f"the layer sweep needs a {type(model).__name__} to hold its linear layers in one list of "
+            "blocks, and it does not"
+        )
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    ids = tuple(torch.randint(vocabulary, (PROBE,), generator=generator).tolist())
+    (one,) = passes([Sequence(ids, ids)], 1, 1, device)
+    with frozen(model):
+        try:
+            swept = _forward(model, blocks, one)
+            expected = _slope(model, blocks[0], one)
+            for block in reversed(blocks):
+                _backward(block, {}, {}, swept, set())
+        except _Unswept as error:
+            return str(error)
+    difference = (swept.slope.to(device) - expected).float().norm() / expected.float().norm()
+    if difference <= NOISE.get(expected.dtype, NOISE_OF_HALF_PRECISION):
+        return None
+    return (
+        f"the layer sweep is not right for a {type(model).__name__}, whose blocks hand on more than hidden "
+        "states"
+    )
+
+
+class _Unswept(ModelError):
+    """The blocks do not run as a sweep needs."""
+
+
+def _slope(model: nn.Module, first: nn.Module, one: Pass) -> Tensor:
+    """Return the gradient on the first block's input, by the whole backward pass."""
+    leaf: list[Tensor] = []
+
+    def begin_graph(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        leaf.append(args[0].detach().requires_grad_())
+        return (leaf[-1], *args[1:])
+
+    handle = first.register_forward_pre_hook(begin_graph)
+    try:
+        one.loss(model).backward()
+    finally:
+        handle.remove()
+    assert leaf[0].grad is not None  # for the type checker
+    return leaf[0].grad
+
+
 def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
     """Run a pass, keep what each block was called with, and the gradient on the last one's output."""
     swept = _Swept(one)
@@ -120,9 +191,8 @@ def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
 
     def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not args:
-            raise ModelError(
-                "the layer sweep finds no hidden states among the positional arguments of a "
-                f"{type(block).__name__}; set init.fisher_pass=hooks"
+            raise _Unswept(
+                f"the layer sweep finds no hidden states among the arguments of a {type(block).__name__}"
             )
         swept.calls.append((args[0].detach().cpu(), args[1:], kwargs))
 
@@ -139,9 +209,8 @@ def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
         for handle in handles:
             handle.remove()
     if len(swept.calls) != len(blocks) or last[0].grad is None:
-        raise ModelError(
-            f"the layer sweep needs every block of a {type(model).__name__} to run once, in order; set "
-            "init.fisher_pass=hooks"
+        raise _Unswept(
+            f"the layer sweep needs every block of a {type(model).__name__} to run once, in order"
         )
     swept.slope = last[0].grad.cpu()
     return swept
@@ -149,15 +218,16 @@ def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
 
 def _backward(
     block: nn.Module,
-    measured: dict[str, nn.Linear],
+    measured: dict[str, LinearLayer],
     fisher: dict[str, Tensor],
     swept: _Swept,
-    device: torch.device,
+    by_text: set[str],
 ) -> None:
     """Compute a block once more, add its layers' squares, and move the slope to its input."""
     hidden, args, kwargs = swept.calls.pop()
+    device = swept.one.batch["input_ids"].device
     x = hidden.to(device).requires_grad_()
-    with accumulating(measured, fisher, swept.one):
+    with accumulating(measured, fisher, swept.one, by_text):
         output = block(x, *args, **kwargs)
         output = output[0] if isinstance(output, tuple) else output
         output.backward(swept.slope.to(device))

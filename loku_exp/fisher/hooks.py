@@ -1,7 +1,9 @@
-"""Exact diagonal Fisher information of linear weights, from hooks, without parameter gradients.
+"""Exact diagonal Fisher information of linear weights, from hooks, without keeping parameter gradients.
 
 Only activations are back-propagated. Each layer's weight gradient is formed in its hook from the
-layer's input and output gradient, one group of examples at a time, squared, added and dropped.
+layer's input and output gradient, one group of examples at a time, squared, added and dropped. Where an
+architecture calls a layer in another way (see `called_by_text`), autograd forms the gradient of that
+weight, and a pass has one group.
 
 Estimator (csm9493/efficient-llm-unlearning, ``TOFU/measure_importance.py``)::
 
@@ -21,12 +23,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from tqdm.auto import tqdm
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
+from loku_exp.errors import ModelError
+from loku_exp.fisher.calls import called_by_text
 from loku_exp.losses.scores import Scores
 from loku_exp.losses.terms import cross_entropy
+from loku_exp.models.load import LinearLayer, weight_matrix
 
 Reducer = Callable[[str, Tensor, Tensor], None]
 """Takes a layer's name and its Fisher on forget and retain set, (out, in) fp32 each."""
@@ -34,7 +40,7 @@ Reducer = Callable[[str, Tensor, Tensor], None]
 
 def reduce_fisher(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     forget: list[Sequence],
     retain: list[Sequence],
     reducer: Reducer,
@@ -65,7 +71,7 @@ def reduce_fisher(
 
 def diagonal_fisher(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     sequences: list[Sequence],
     *,
     group_size: int = 1,
@@ -79,23 +85,27 @@ def diagonal_fisher(
         layers: the linear layers, by name.
         sequences: at least one, each with a label.
         group_size: examples whose gradient is averaged before squaring.
-        micro_batch_size: examples per forward pass, rounded up to whole groups.
+        micro_batch_size: examples per forward pass, rounded up to whole groups; a group where a layer is
+            not called text by text.
         name: what the progress bar calls the set.
     """
     device = next(model.parameters()).device
     fisher = {
-        layer: torch.zeros(module.weight.shape, dtype=torch.float32, device=device)
+        layer: torch.zeros(weight_matrix(module).shape, dtype=torch.float32, device=device)
         for layer, module in layers.items()
     }
     total = 0
     with (
-        _gradients_from_the_embedding_on(model),
+        gradients_from_the_embedding_on(model),
         tqdm(
             total=len(sequences), desc=f"fisher {name}", unit="text", leave=False, disable=None
         ) as bar,
     ):
+        by_text = called_by_text(model, layers)
+        if by_text != layers.keys():
+            micro_batch_size = group_size
         for one in passes(sequences, group_size, micro_batch_size, device):
-            with accumulating(layers, fisher, one):
+            with accumulating(layers, fisher, one, by_text):
                 one.loss(model).backward()
             total += sum(one.counts)
             bar.update(len(one.lengths))
@@ -175,7 +185,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
+def gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
     """Let gradients flow through activations only: parameters frozen, embeddings' output not."""
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     handle = embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())
@@ -188,31 +198,91 @@ def _gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def accumulating(
-    layers: dict[str, nn.Linear], fisher: dict[str, Tensor], one: Pass
+    layers: dict[str, LinearLayer], fisher: dict[str, Tensor], one: Pass, by_text: set[str]
 ) -> Iterator[None]:
-    """Add ``n_g * gradient_g^2`` of each group to each layer's sum during the backward pass."""
+    """Add ``n_g * gradient_g^2`` of each group to each layer's sum during the backward pass.
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def forward_hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
-            output.register_hook(lambda slope: add(fisher[name], x, slope))
+    Args:
+        layers: the linear layers, by name.
+        fisher: their sums, (out, in) each.
+        one: the pass inside; it has one group where a layer is not called text by text.
+        by_text: see `called_by_text`; the others' gradients are autograd's.
 
-        return forward_hook
+    Raises:
+        ModelError: a layer is called in another way than when it was looked at.
+    """
+    others = {name: layer for name, layer in layers.items() if name not in by_text}
+    handles = [_watch(layers[name], name, fisher[name], one) for name in layers if name in by_text]
+    try:
+        with _own_gradients(others, fisher, one.counts):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    def add(total: Tensor, x: Tensor, slope: Tensor) -> None:
+
+def _watch(layer: LinearLayer, name: str, total: Tensor, one: Pass) -> RemovableHandle:
+    """Have a layer that is called text by text add to its sum."""
+    seen: list[int] = []
+
+    def forward_hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(inputs[0]._version)
+        if len(seen) > 1 or inputs[0].shape[:2] != one.batch["input_ids"].shape:
+            raise ModelError(
+                f"the Fisher information of {name} cannot be measured: it was called "
+                f"{len(seen)} times in a pass, with an input of shape {tuple(inputs[0].shape)}, and "
+                "otherwise when it was first looked at; use init=vanilla"
+            )
+        x = inputs[0].detach()
+        output.register_hook(lambda slope: add(x, slope))
+
+    def add(x: Tensor, slope: Tensor) -> None:
+        if x._version != seen[0]:
+            raise ModelError(
+                f"the Fisher information of {name} cannot be measured: its input is overwritten after the "
+                "call; use init=vanilla"
+            )
         for group, count in zip(one.groups, one.counts, strict=True):
             rows = range(*group.indices(len(one.lengths)))
             if len(rows) == 1:  # without the padding, whose output gradient is zero
                 row, length = rows[0], one.lengths[rows[0]]
-                gradient = slope[row, :length].T @ x[row, :length]
+                mine = (slope[row, :length], x[row, :length])
             else:
-                gradient = slope[group].flatten(0, 1).T @ x[group].flatten(0, 1)
-            gradient = gradient.float()
+                mine = (slope[group].flatten(0, 1), x[group].flatten(0, 1))
+            gradient = (mine[0].T @ mine[1]).float()
             total.addcmul_(gradient, gradient, value=count)
 
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
+    return layer.register_forward_hook(forward_hook)
+
+
+@contextmanager
+def _own_gradients(
+    layers: dict[str, LinearLayer], fisher: dict[str, Tensor], counts: list[int]
+) -> Iterator[None]:
+    """Let autograd form the gradients of these weights; each is added and dropped as it is whole."""
+    before = {layer.weight: layer.weight.grad for layer in layers.values()}
+    handles = []
+    for name, layer in layers.items():
+        (count,) = counts
+
+        def add(
+            weight: Tensor,
+            layer: LinearLayer = layer,
+            total: Tensor = fisher[name],
+            count: int = count,
+        ) -> None:
+            gradient = weight_matrix(layer, weight.grad).float()
+            total.addcmul_(gradient, gradient, value=count)
+            weight.grad = None
+
+        layer.weight.grad = None
+        layer.weight.requires_grad_()
+        handles.append(layer.weight.register_post_accumulate_grad_hook(add))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+        for weight, gradient in before.items():
+            weight.grad = gradient
+            weight.requires_grad_(False)

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from loku_exp.data.records import Example, Sequence
 from loku_exp.errors import UserError
-from loku_exp.fisher.blockwise import blocks_of, sweep_fisher
+from loku_exp.fisher.blockwise import cannot_sweep, sweep_fisher
 from loku_exp.fisher.hooks import absolute_epsilon, reduce_fisher, row_weights
 from loku_exp.inits.interface import Importance, MeasureFisher
 from loku_exp.models.flops import fisher_flops
-from loku_exp.models.load import linear_layers
+from loku_exp.models.load import LinearLayer, linear_layers
 from loku_exp.models.memory import activation_bytes, fits, gibibytes
 from loku_exp.runtime.cache import Cache, digest
 from loku_exp.runtime.knobs import FisherPass
 from loku_exp.runtime.seeds import derive
 
 log = logging.getLogger(__name__)
-FISHER_FORMAT = 4  # raise by hand whenever an unchanged recipe gives other row weights
+FISHER_FORMAT = 5  # raise by hand whenever an unchanged recipe gives other row weights
 
 
 def fisher_measure(
@@ -118,13 +118,19 @@ def _measured(
     return weights, {"epsilon_share": below / total, "flops": flops}
 
 
-def _wants_sweep(model: nn.Module, layers: dict[str, nn.Linear], texts: int, longest: int) -> bool:
+def _wants_sweep(
+    model: nn.Module, layers: dict[str, LinearLayer], texts: int, longest: int
+) -> bool:
     """Return whether the sums and activations of the hooked pass would not fit, and a sweep can be."""
     device = next(model.parameters()).device
     sets = 2 if device.type == "cpu" else 1  # elsewhere the other set's sums wait in main memory
     sums = 4 * sets * sum(layer.weight.numel() for layer in layers.values())
     needed = sums + activation_bytes(model, texts, longest)
-    if fits(needed, device) or blocks_of(model, layers) is None:
+    if fits(needed, device):
+        return False
+    reason = cannot_sweep(model, layers)
+    if reason is not None:
+        log.info("the Fisher information needs %s at once: %s", gibibytes(needed), reason)
         return False
     log.info(
         "the Fisher information of all layers at once needs %s; measuring it block by block",

@@ -37,6 +37,7 @@ from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.inits.interface import Layer
 from loku_exp.models.head import CHUNK_ELEMENTS, hidden_before_head
+from loku_exp.models.load import LinearLayer
 
 PROBE = 2  # tokens of the forward pass the products are read off
 MATMULS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
@@ -101,7 +102,7 @@ class StepFlops:
 
 def fisher_flops(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     sequences: list[Sequence],
     *,
     group_size: int = 1,
@@ -180,8 +181,11 @@ class _Products(TorchFunctionMode):
         if func is functional.linear:
             x, weight = args[:2]
             size = x.numel() * len(weight) // PROBE  # none in the head, which is shown no row
-            self.sums["token"] += size
-            self.sums["token_backward"] += size * (x.requires_grad + weight.requires_grad)
+            self._multiply(size, x.requires_grad + weight.requires_grad)
+        elif func is torch.addmm:  # GPT-2's layers: the weight is (in, out)
+            _, x, weight = args[:3]
+            size = x.numel() * weight.shape[1] // PROBE
+            self._multiply(size, x.requires_grad + weight.requires_grad)
         elif func in MATMULS and args[0].shape[-1] > 1:  # 1: the outer product of rotary angles
             a, b = args[:2]
             self._attend(a.numel() * b.shape[-1], a.requires_grad + b.requires_grad)
@@ -191,6 +195,10 @@ class _Products(TorchFunctionMode):
             self._attend(scores * query.shape[-1], behind)
             self._attend(scores * value.shape[-1], (behind > 0) + value.requires_grad)
         return func(*args, **(kwargs or {}))
+
+    def _multiply(self, size: int, gradients: int) -> None:
+        self.sums["token"] += size
+        self.sums["token_backward"] += size * gradients
 
     def _attend(self, size: int, gradients: int) -> None:
         self.sums["pair"] += size // PROBE**2
