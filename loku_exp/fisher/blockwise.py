@@ -30,14 +30,13 @@ from tqdm.auto import tqdm
 
 from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
-from loku_exp.fisher.calls import called_by_text
 from loku_exp.fisher.hooks import (
     Pass,
     Reducer,
     accumulating,
     frozen,
-    gradients_from_the_embedding_on,
     passes,
+    told_apart,
 )
 from loku_exp.models.load import LinearLayer, weight_matrix
 
@@ -85,10 +84,7 @@ def sweep_fisher(
     reason = cannot_sweep(model, layers)
     if reason is not None or blocks is None:
         raise ModelError(f"{reason}; set init.fisher_pass=hooks")
-    with gradients_from_the_embedding_on(model):
-        by_text = called_by_text(model, layers)
-    if by_text != layers.keys():
-        micro_batch_size = group_size
+    by_text, micro_batch_size = told_apart(model, layers, group_size, micro_batch_size)
     with frozen(model):
         sets = [
             [

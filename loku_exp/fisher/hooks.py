@@ -29,9 +29,9 @@ from tqdm.auto import tqdm
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
-from loku_exp.fisher.calls import called_by_text
 from loku_exp.losses.scores import Scores
 from loku_exp.losses.terms import cross_entropy
+from loku_exp.models.calls import called_by_text
 from loku_exp.models.load import LinearLayer, weight_matrix
 
 Reducer = Callable[[str, Tensor, Tensor], None]
@@ -95,21 +95,28 @@ def diagonal_fisher(
         for layer, module in layers.items()
     }
     total = 0
+    by_text, micro_batch_size = told_apart(model, layers, group_size, micro_batch_size)
     with (
-        gradients_from_the_embedding_on(model),
+        _gradients_from_the_embedding_on(model),
         tqdm(
             total=len(sequences), desc=f"fisher {name}", unit="text", leave=False, disable=None
         ) as bar,
     ):
-        by_text = called_by_text(model, layers)
-        if by_text != layers.keys():
-            micro_batch_size = group_size
         for one in passes(sequences, group_size, micro_batch_size, device):
             with accumulating(layers, fisher, one, by_text):
                 one.loss(model).backward()
             total += sum(one.counts)
             bar.update(len(one.lengths))
     return {layer: value.div_(total) for layer, value in fisher.items()}
+
+
+def told_apart(
+    model: nn.Module, layers: dict[str, LinearLayer], group_size: int, micro_batch_size: int
+) -> tuple[set[str], int]:
+    """Return the layers that are called text by text, and how many texts a pass may have then."""
+    with _gradients_from_the_embedding_on(model):
+        by_text = called_by_text(model, layers)
+    return by_text, micro_batch_size if by_text == layers.keys() else group_size
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
+def _gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
     """Let gradients flow through activations only: parameters frozen, embeddings' output not."""
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     handle = embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())

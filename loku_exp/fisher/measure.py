@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from loku_exp.data.records import Example, Sequence
 from loku_exp.errors import UserError
 from loku_exp.fisher.blockwise import cannot_sweep, sweep_fisher
-from loku_exp.fisher.hooks import absolute_epsilon, reduce_fisher, row_weights
+from loku_exp.fisher.hooks import absolute_epsilon, reduce_fisher, row_weights, told_apart
 from loku_exp.inits.interface import Importance, MeasureFisher
 from loku_exp.models.flops import fisher_flops
 from loku_exp.models.load import LinearLayer, linear_layers
@@ -113,6 +113,7 @@ def _measured(
     )
     measured = sweep_fisher if sweeps else reduce_fisher
     measured(model, layers, forget, retain, reducer, **sizes)
+    sizes["micro_batch_size"] = told_apart(model, layers, **sizes)[1]
     sets = (forget, retain)
     flops = sum(fisher_flops(model, layers, rows, **sizes, sweep=sweeps) for rows in sets)
     return weights, {"epsilon_share": below / total, "flops": flops}

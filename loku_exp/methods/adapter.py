@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from loku_exp.errors import ModelError
 from loku_exp.inits.interface import Factors, Layer
-from loku_exp.models.load import linear_layers
+from loku_exp.methods.targets import adapted_layers, peft_names
+from loku_exp.models.load import linear_layers, weight_matrix
+from loku_exp.models.tensors import without_load_report
 from loku_exp.runtime.cache import write_file
 from loku_exp.runtime.seeds import derive
 
@@ -51,41 +55,60 @@ class Adapter:
             ModelError: a target matches no layer, or the rank exceeds a layer's size.
         """
         linear = linear_layers(model)
-        names = _adapted(model, self.targets)
-        smallest = min(names, key=lambda name: min(linear[name].weight.shape))
-        if self.rank > min(linear[smallest].weight.shape):
+        names = adapted_layers(model, self.targets)
+        shapes = {name: weight_matrix(linear[name]).shape for name in names}
+        smallest = min(names, key=lambda name: min(shapes[name]))
+        if self.rank > min(shapes[smallest]):
             raise ModelError(
-                f"lora.rank={self.rank} exceeds layer {smallest} of shape "
-                f"{tuple(linear[smallest].weight.shape)}"
+                f"lora.rank={self.rank} exceeds layer {smallest} of shape {tuple(shapes[smallest])}"
             )
         return [
-            Layer(name, linear[name].weight.detach(), self.rank, self.scaling, derive(seed, name))
+            Layer(
+                name,
+                weight_matrix(linear[name]).detach(),
+                self.rank,
+                self.scaling,
+                derive(seed, name),
+            )
             for name in names
         ]
 
 
-def _adapted(model: nn.Module, targets: list[str]) -> list[str]:
-    """Return the names of the linear layers an adapter with these targets is put on.
+def coverage(model: nn.Module, targets: list[str]) -> tuple[float, list[str]]:
+    """Return how much of a model's body an adapter with these targets reaches, and what it does not.
+
+    Args:
+        model: not adapted; it may be without memory.
+        targets: see `Adapter`.
+
+    Returns:
+        The share of the weights in matrices, embeddings and output head left aside; and the matrices that
+        are not adapted, by what they are called in a block, e.g. ``mlp.experts.gate_up_proj``.
 
     Raises:
-        ModelError: the model has no linear layers, or a target matches none.
+        ModelError: a target matches no layer.
     """
-    names = list(linear_layers(model))
-    if not names:
-        raise ModelError(
-            "an adapter goes on torch's linear layers, and this "
-            f"{type(model).__name__} has none but its output head (GPT-2's are of another kind); train "
-            "all weights with lora=none, or take another model"
-        )
-    if targets == ["all-linear"]:
-        return names
-    for target in targets:
-        if not any(name.split(".")[-1] == target for name in names):
-            known = sorted({name.split(".")[-1] for name in names})
-            raise ModelError(
-                f"LoRA target '{target}' matches no linear layer; this model has {', '.join(known)}"
-            )
-    return [name for name in names if name.split(".")[-1] in targets]
+    linear, names = linear_layers(model), set(adapted_layers(model, targets))
+    adapted = {id(linear[name].weight) for name in names}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    aside = {
+        id(module.weight) for module in (*_of(model, nn.Embedding), head) if module is not None
+    }
+    reached = total = 0
+    left_out = set()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2 or id(parameter) in aside:
+            continue
+        total += parameter.numel()
+        if id(parameter) in adapted:
+            reached += parameter.numel()
+        else:
+            left_out.add(re.sub(r"^.*\.\d+\.", "", name).removesuffix(".weight"))
+    return reached / total, sorted(left_out)
+
+
+def _of(model: nn.Module, kind: type[nn.Module]) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def attach(
@@ -107,7 +130,7 @@ def attach(
     linear = linear_layers(model)
     taken = total = 0.0
     for name, layer_factors in factors.items():
-        weight = linear[name].weight.data
+        weight = weight_matrix(linear[name]).data
         product = adapter.scaling * (layer_factors.b @ layer_factors.a).to(weight.device)
         taken += float(product.square().sum())
         total += float(weight.float().square().sum())
@@ -120,7 +143,8 @@ def attach(
                 r=adapter.rank,
                 lora_alpha=adapter.alpha,
                 lora_dropout=adapter.dropout,
-                target_modules=sorted({name.split(".")[-1] for name in factors}),
+                target_modules=peft_names(model, list(factors)),
+                fan_in_fan_out=all(isinstance(linear[name], Conv1D) for name in factors),
                 bias="none",
                 task_type="CAUSAL_LM",
             ),
@@ -194,11 +218,21 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     state = {}
     for file in sorted(folder.glob("*.safetensors")):
         state |= load_file(file)
-    missing = set(model.load_state_dict(state, strict=False).missing_keys)
-    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
-        missing -= set(getattr(model, "_tied_weights_keys", None) or ())
+    names = set(model.state_dict())
+    if not state.keys() <= names:  # some architectures are saved under other names than they have
+        model_class: Any = type(model)
+        with without_load_report():
+            again, info = model_class.from_pretrained(
+                folder, config=model.config, dtype="auto", output_loading_info=True
+            )
+        missing, state = set(info["missing_keys"]), again.state_dict()
+    else:
+        missing = names - state.keys()
+        if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+            missing -= set(getattr(model, "_tied_weights_keys", None) or ())
     if missing:
         raise ModelError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}")
+    model.load_state_dict(state, strict=False)
 
 
 def fold(model: PeftModel, factors: dict[str, Factors], adapter: Adapter, folder: Path) -> None:
