@@ -115,7 +115,10 @@ def load_model(
     problems = tensor_problems(info)
     if problems:
         raise ModelError("\n".join(f"{key}={path}: {problem}" for problem in problems))
-    return _ready(loaded, device)
+    try:
+        return _ready(loaded, device)
+    except ModelError as error:
+        raise ModelError(f"{key}={path}: {error}") from error
 
 
 def build_model(
