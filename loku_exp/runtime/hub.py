@@ -57,7 +57,7 @@ def cannot_load(key: str, path: str, error: Exception) -> str:
     """
     if looks_like_a_path(path) and not is_local(path):
         return f"{key}={path}: no such folder"
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if "trust_remote_code" in said:
         return (
             f"{key}={path} brings code of its own, which runs only where you ask for it; if you trust its "
