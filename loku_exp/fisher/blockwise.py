@@ -30,19 +30,14 @@ from tqdm.auto import tqdm
 
 from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
-from loku_exp.fisher.hooks import (
-    Pass,
-    Reducer,
-    accumulating,
-    frozen,
-    passes,
-    told_apart,
-)
+from loku_exp.fisher.accumulate import Pass, accumulating, passes
+from loku_exp.fisher.hooks import Reducer, frozen, told_apart
 from loku_exp.models.load import LinearLayer, weight_matrix
 
 PROBE = 8  # tokens
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the slope's norm
 NOISE_OF_HALF_PRECISION = 0.1
+NOT_ONCE = "the layer sweep needs every block of a {model} to run once, in order"
 
 
 @dataclass
@@ -144,8 +139,8 @@ def cannot_sweep(model: nn.Module, layers: dict[str, LinearLayer]) -> str | None
     (one,) = passes([Sequence(ids, ids)], 1, 1, device)
     with frozen(model):
         try:
-            swept = _forward(model, blocks, one)
             expected = _slope(model, blocks[0], one)
+            swept = _forward(model, blocks, one)
             for block in reversed(blocks):
                 _backward(block, {}, {}, swept, set())
         except _Unswept as error:
@@ -168,7 +163,7 @@ def _slope(model: nn.Module, first: nn.Module, one: Pass) -> Tensor:
     leaf: list[Tensor] = []
 
     def begin_graph(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        leaf.append(args[0].detach().requires_grad_())
+        leaf.append(_hidden(first, args).detach().requires_grad_())
         return (leaf[-1], *args[1:])
 
     handle = first.register_forward_pre_hook(begin_graph)
@@ -176,8 +171,19 @@ def _slope(model: nn.Module, first: nn.Module, one: Pass) -> Tensor:
         one.loss(model).backward()
     finally:
         handle.remove()
-    assert leaf[0].grad is not None  # for the type checker
-    return leaf[0].grad
+    slope = leaf[0].grad if len(leaf) == 1 else None
+    if slope is None:
+        raise _Unswept(NOT_ONCE.format(model=type(model).__name__))
+    return slope
+
+
+def _hidden(block: nn.Module, args: tuple[Any, ...]) -> Tensor:
+    if not args:
+        raise _Unswept(
+            f"the layer sweep finds no hidden states among the arguments of a {type(block).__name__}"
+        )
+    hidden: Tensor = args[0]
+    return hidden
 
 
 def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
@@ -186,11 +192,7 @@ def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
     last: list[Tensor] = []
 
     def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not args:
-            raise _Unswept(
-                f"the layer sweep finds no hidden states among the arguments of a {type(block).__name__}"
-            )
-        swept.calls.append((args[0].detach().cpu(), args[1:], kwargs))
+        swept.calls.append((_hidden(block, args).detach().cpu(), args[1:], kwargs))
 
     def begin_graph(_: nn.Module, __: Any, output: Any) -> Any:
         hidden, others = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
@@ -205,9 +207,7 @@ def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
         for handle in handles:
             handle.remove()
     if len(swept.calls) != len(blocks) or last[0].grad is None:
-        raise _Unswept(
-            f"the layer sweep needs every block of a {type(model).__name__} to run once, in order"
-        )
+        raise _Unswept(NOT_ONCE.format(model=type(model).__name__))
     swept.slope = last[0].grad.cpu()
     return swept
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from loku_exp.errors import ModelError
 from loku_exp.inits.interface import Factors, Layer
 from loku_exp.methods.targets import adapted_layers, peft_names
+from loku_exp.methods.targets import coverage as coverage
 from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.models.tensors import without_load_report
 from loku_exp.runtime.cache import write_file
@@ -72,43 +72,6 @@ class Adapter:
             )
             for name in names
         ]
-
-
-def coverage(model: nn.Module, targets: list[str]) -> tuple[float, list[str]]:
-    """Return how much of a model's body an adapter with these targets reaches, and what it does not.
-
-    Args:
-        model: not adapted; it may be without memory.
-        targets: see `Adapter`.
-
-    Returns:
-        The share of the weights in matrices, embeddings and output head left aside; and the matrices that
-        are not adapted, by what they are called in a block, e.g. ``mlp.experts.gate_up_proj``.
-
-    Raises:
-        ModelError: a target matches no layer.
-    """
-    linear, names = linear_layers(model), set(adapted_layers(model, targets))
-    adapted = {id(linear[name].weight) for name in names}
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    aside = {
-        id(module.weight) for module in (*_of(model, nn.Embedding), head) if module is not None
-    }
-    reached = total = 0
-    left_out = set()
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2 or id(parameter) in aside:
-            continue
-        total += parameter.numel()
-        if id(parameter) in adapted:
-            reached += parameter.numel()
-        else:
-            left_out.add(re.sub(r"^.*\.\d+\.", "", name).removesuffix(".weight"))
-    return reached / total, sorted(left_out)
-
-
-def _of(model: nn.Module, kind: type[nn.Module]) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def attach(

@@ -1,5 +1,6 @@
 """Which layers of a model an adapter goes on, and which it must not."""
 
+import re
 from typing import Any
 
 from torch import nn
@@ -50,6 +51,43 @@ def adapted_layers(model: nn.Module, targets: list[str]) -> list[str]:
                 f"LoRA target '{target}': {name} {unfit[name]}; an adapter can go on {', '.join(known)}"
             )
     return [name for name in linear if name.split(".")[-1] in targets]
+
+
+def coverage(model: nn.Module, targets: list[str]) -> tuple[float, list[str]]:
+    """Return how much of a model's body an adapter with these targets reaches, and what it does not.
+
+    Args:
+        model: not adapted; it may be without memory.
+        targets: see `Adapter`.
+
+    Returns:
+        The share of the weights in matrices, embeddings and output head left aside; and the matrices that
+        are not adapted, by what they are called in a block, e.g. ``mlp.experts.gate_up_proj``.
+
+    Raises:
+        ModelError: a target matches no layer.
+    """
+    linear, names = linear_layers(model), set(adapted_layers(model, targets))
+    adapted = {id(linear[name].weight) for name in names}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    aside = {
+        id(module.weight) for module in (*_of(model, nn.Embedding), head) if module is not None
+    }
+    reached = total = 0
+    left_out = set()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2 or id(parameter) in aside:
+            continue
+        total += parameter.numel()
+        if id(parameter) in adapted:
+            reached += parameter.numel()
+        else:
+            left_out.add(re.sub(r"^.*\.\d+\.", "", name).removesuffix(".weight"))
+    return reached / total, sorted(left_out)
+
+
+def _of(model: nn.Module, kind: type[nn.Module]) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def _unfit(model: Any, linear: dict[str, LinearLayer]) -> dict[str, str]:
