@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench bench-gpu clean
+.PHONY: help install run test check bench bench-gpu controls clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ bench: install  ## speed and memory beside their limits (about three minutes)
 
 bench-gpu: install  ## the published shapes on one CUDA card (ten minutes); exits where there is none
 	$(BIN)/python -m benchmarks.gpu
+
+controls: install  ## negative controls: models whose judgement is known, on the toys (five minutes)
+	$(BIN)/python -m benchmarks.controls
 
 clean:  ## remove the virtual environment and caches of tools; outputs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info dist build

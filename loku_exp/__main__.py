@@ -8,38 +8,30 @@ import os
 import sys
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from loku_exp.config.command_line import CommandLine, read_command_line
 from loku_exp.config.compose import compose_all, conf_dir
-from loku_exp.config.rules import parse
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
-from loku_exp.runtime import distributed as parallel
+from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_with_starter
-from loku_exp.startup import begin, ending, prepare_environment, run_tracked
+from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Check the command line, then run its job, or the jobs of its sweep."""
-    begin()
+    begin_program()
     end_with_starter()
-    with ending():
-        if parallel.rank() > 0:
-            parallel.assist()
-        else:
-            with parallel.leading():
-                _lead()
-
-
-def _lead() -> None:
-    line, jobs, configs = checked(sys.argv[1:])
-    if line is not None:
-        if line.multirun or configs[0].launcher.kind != "in_process":
+    with ending(), distributed.connected():
+        line, jobs, configs = checked(sys.argv[1:] if arguments is None else arguments)
+        if line is None:
+            _answered_by_hydra()
+        elif line.multirun or configs[0].launcher.kind != "in_process":
             _sweep(line, jobs, configs)
-            return
-        sys.argv[1:] = line.arguments
-    _hydra_main()
+        else:
+            prepare_environment(configs[0])
+            run_tracked(configs[0])
 
 
 def checked(arguments: list[str]) -> tuple[CommandLine | None, list[list[str]], list[Config]]:
@@ -54,7 +46,7 @@ def checked(arguments: list[str]) -> tuple[CommandLine | None, list[list[str]], 
     jobs = line.jobs() if line else []
     configs = compose_all(jobs, line.config_dir if line else None)
     several = line is not None and (line.multirun or configs[0].launcher.kind != "in_process")
-    if several and parallel.size() > 1:
+    if several and distributed.size() > 1:
         raise ConfigError(
             "a sweep under torchrun: start torchrun once a run, without -m and without a launcher"
         )
@@ -72,11 +64,8 @@ def _sweep(line: CommandLine, jobs: list[list[str]], configs: list[Config]) -> N
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def _hydra_main(composed: DictConfig) -> None:
-    config = parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
-    prepare_environment(config)
-    with ending():  # Hydra would show a traceback
-        run_tracked(config)
+def _answered_by_hydra(_: DictConfig) -> None:
+    """Let Hydra answer what is asked of it: ``--help``, ``--cfg``, ``--info``."""
 
 
 if __name__ == "__main__":

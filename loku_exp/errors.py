@@ -1,5 +1,8 @@
 """Errors that a user can mend; shown as a message without a traceback, exit code 1."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Something to mend outside the program: the message names it, the rule, and the fix."""
@@ -35,3 +38,9 @@ class HeldError(UserError):
 
 class StorageError(UserError):
     """A file that cannot be written because there is no room; what was there before is untouched."""
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest candidate, or an empty string."""
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -69,13 +69,12 @@ def export(run: Path, to: Path, base: str | None = None) -> str:
     """
     from loku_exp.results import files as results
     from loku_exp.results import folder as runs
+    from loku_exp.results.folder import DONE
     from loku_exp.runtime.cache import write_folder
 
     if not runs.is_done(run):
         reason = "is not finished" if (run / "config.yaml").is_file() else "is no folder of a run"
-        raise UserError(
-            f"{run} {reason}: it has no {results.DONE}; run its command to the end first"
-        )
+        raise UserError(f"{run} {reason}: it has no {DONE}; run its command to the end first")
     record = results.read(run)
     kind, shipped, recipe = _shipped(run)
     if record.models["target"].weights == "random":

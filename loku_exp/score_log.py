@@ -21,9 +21,9 @@ def main() -> None:
 
     try:
         log = published.read_log(arguments.log)
-        scores = published.score(log)
+        scores = published.score_log(log)
         if arguments.reference:
-            scores = published.compare(log, published.read_log(arguments.reference)) | scores
+            scores = published.compare_logs(log, published.read_log(arguments.reference)) | scores
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error

@@ -16,7 +16,7 @@ from loku_exp.runtime.logs import start_logging
 log = logging.getLogger(__name__)
 
 
-def begin() -> None:
+def begin_program() -> None:
     """Do what comes before a command line is read."""
     register_resolvers()
     start_logging()
@@ -34,7 +34,7 @@ def ending() -> Iterator[None]:
             print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on from the newest snapshot")
+        log.error("interrupted; the same command goes on from what was kept")
         raise SystemExit(130) from None
 
 

@@ -1,27 +1,57 @@
-"""Rules of the house: who may import whom, and what a command line costs before it is valid."""
+"""Rules of the house: who may import whom, names, sizes, and the cost of a command line."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "loku_exp"
-LOW = (
+# From the cellar to the roof: a room may import what stands in a line above its own, and itself.
+FLOORS = (
+    ("errors",),
+    ("runtime",),
+    ("config", "data"),
+    ("workspace",),
+    ("inits",),
+    ("models", "subject"),
+    ("losses",),
+    ("training", "fisher", "evaluation"),
+    ("methods", "results"),
+    ("attacks",),
+    ("stages", "report", "tracking", "export", "score_log"),
+    ("run",),
+    ("startup",),
+    ("sweeps", "attack"),
+    ("search",),
+    ("__main__",),
+    ("__init__",),
+)
+NO_CONFIG = (
     "losses",
     "fisher",
-    "fisher_sweep",
-    "memory",
     "inits",
+    "methods",
+    "attacks",
     "evaluation",
+    "training",
+    "models",
     "data",
-    "adapters",
-    "signatures",
-    "seeds",
-    "cache",
 )
-HEAVY = ("torch", "transformers", "peft", "wandb", "datasets", "lm_eval", "scipy", "matplotlib")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "wandb",
+    "datasets",
+    "lm_eval",
+    "scipy",
+    "matplotlib",
+    "pandas",
+)
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports_of(file: Path) -> set[str]:
@@ -38,40 +68,80 @@ def room_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+def rooms_imported(file: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imports_of(file) if name.startswith("loku_exp.")}
+    return names - {"__version__"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_low_rooms_know_no_configuration(file):
-    if room_of(file) in LOW:
-        forbidden = (
-            "hydra",
-            "omegaconf",
-            "wandb",
-            "loku_exp.config.rules",
-            "loku_exp.config.compose",
-        )
-        forbidden += ("loku_exp.config.schema",)
+def test_imports_go_down(file):
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    own = room_of(file)
+    upward = {room for room in rooms_imported(file) if room != own and floor[room] >= floor[own]}
+    assert not upward, f"{own} stands below {', '.join(sorted(upward))}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_rooms_below_know_no_configuration(file):
+    if room_of(file) in NO_CONFIG:
+        forbidden = ("hydra", "omegaconf", "wandb", "loku_exp.config")
         assert not {name for name in imports_of(file) if name.startswith(forbidden)}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_nothing_imports_upward(file):
-    above = {"loku_exp.__main__", "loku_exp.search.__main__"}
-    if file.name != "startup.py":  # what the commands that run something share
-        above |= {"loku_exp.run"}
-    if room_of(file) not in ("__main__", "search"):
-        above |= {"loku_exp.startup"}
-    assert not imports_of(file) & above
+def test_what_a_report_is_made_of_knows_no_training():
+    """Reports, trackers and exports read records: results, the words of a suite, and the cellar."""
+    for room in ("report", "tracking", "export"):
+        for file in FILES:
+            if room_of(file) == room:
+                others = rooms_imported(file) - {room, "results", "runtime", "errors", "evaluation"}
+                assert not others, file
+                words = {
+                    name for name in imports_of(file) if name.startswith("loku_exp.evaluation.")
+                }
+                assert all(name.startswith("loku_exp.evaluation.catalogue") for name in words), file
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_trackers_are_known_to_the_command_line_alone(file):
     imports = imports_of(file)
-    if room_of(file) not in ("tracking", "dashboard"):
+    if room_of(file) != "tracking":
         assert not {name for name in imports if name.split(".")[0] in ("wandb", "tensorboard")}
         if file.name != "startup.py":
             assert not {name for name in imports if name.startswith("loku_exp.tracking")}
+
+
+def test_the_root_holds_entry_points_and_the_words_of_the_house():
+    files = {file.name for file in PACKAGE.glob("*.py")}
+    assert len(files) <= 12
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert {*files, *folders} == {
+        f"{room}.py" if f"{room}.py" in files else room for rooms in FLOORS for room in rooms
+    }
+
+
+def test_no_two_public_names_are_alike():
+    where = defaultdict(set)
+    for file in FILES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+                where[node.name].add(str(file.relative_to(PACKAGE)))
+    # what every program, and every component that can be wrong, offers under one name
+    offered = ("main", "problems", "flops")
+    alike = {name: files for name, files in where.items() if len(files) > 1 and name not in offered}
+    assert not alike
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(file):
+    text = file.read_text()
+    assert text.count("\n") <= 270
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            code = length - len((ast.get_docstring(node, clean=False) or "").splitlines())
+            assert length <= 50 or (code <= 50 and node.name == "run"), (
+                f"{node.name}: {length} lines"
+            )
 
 
 def test_what_is_run_as_a_program_logs_under_the_packages_name():
@@ -96,6 +166,13 @@ def test_imports_of_the_package_form_no_circle():
 
 def test_run_reads_top_to_bottom_in_few_lines():
     assert len((PACKAGE / "run.py").read_text().splitlines()) < 120
+
+
+def test_tests_mirror_the_package():
+    """A room has its tests in a folder of its name; what tests share lies in tests/helpers.py."""
+    tests = Path(__file__).parent
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert not {room for room in rooms if not list((tests / room).rglob("test_*.py"))}
 
 
 def test_nothing_heavy_is_imported_before_the_configuration_is_valid():

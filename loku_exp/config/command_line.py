@@ -54,7 +54,7 @@ class CommandLine:
             if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
                 raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
             return [self.overrides]
-        parsed = grid.parse(self.overrides)
+        parsed = grid.parse_overrides(self.overrides)
         _check_own_sweeps([override.get_key_element() for override in parsed])
         fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
         for override in parsed:

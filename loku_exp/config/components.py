@@ -7,17 +7,18 @@ re-exported, decorated, or compiled) the module is imported.
 
 import ast
 import builtins
-import difflib
 import importlib
 import importlib.util
 import inspect
+import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from loku_exp.errors import nearest
 from loku_exp.runtime import knobs
 
 
@@ -43,12 +44,6 @@ class TargetError(ValueError):
     """A `_target_` that names no function."""
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest candidate, or an empty string."""
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
 def read_signature(target: str) -> Signature:
     """Return the signature of a dotted function name.
 
@@ -56,16 +51,17 @@ def read_signature(target: str) -> Signature:
         TargetError: there is no such module or function; the message names a near one.
     """
     module_name, _, function_name = target.rpartition(".")
-    for node in _source(module_name, target).body:
+    source = _source(module_name, target)
+    for node in source.body:
         if isinstance(node, ast.FunctionDef) and node.name == function_name:
             if node.decorator_list:
                 break
-            return _from_source(node)
+            return _from_source(node, _aliases(source))
     return _from_function(_import(module_name, function_name))
 
 
-def problems(
-    section: str, target: str, values: dict[str, Any], given: tuple[str, ...] | None = None
+def signature_problems(
+    section: str, target: str, values: dict[str, Any], given: tuple[str, ...]
 ) -> list[str]:
     """Return what is wrong with the inputs and knobs of one component, one line each.
 
@@ -73,14 +69,14 @@ def problems(
         section: where it stands in the configuration, e.g. ``loss``.
         target: its dotted function name.
         values: the knobs set in the configuration.
-        given: inputs the program can give it, the first of which it must take; None: not checked.
+        given: inputs the program can give it, the first of which it must take.
     """
     try:
         signature = read_signature(target)
     except TargetError as error:
         return [f"{section}._target_={target}: {error}"]
     known = {knob.name: knob for knob in signature.knobs}
-    found = _input_problems(section, target, signature, given) if given else []
+    found = _input_problems(section, target, signature, given)
     for name, value in values.items():
         if name in known:
             found += _type_problems(f"{section}.{name}", value, known[name].annotation)
@@ -101,21 +97,32 @@ def _input_problems(
 ) -> list[str]:
     found = [
         f"{section}._target_={target}: nothing is given for its argument '{name}'; a {section} may take "
-        f"{' and '.join(given)}, and knobs must be keyword-only (behind a *)"
+        f"{' and '.join(given) or 'nothing'}, and knobs must be keyword-only (behind a *)"
         for name in signature.inputs
         if name not in given
     ]
-    if given[0] not in signature.inputs:
+    if given and given[0] not in signature.inputs:
         found.append(f"{section}._target_={target}: a {section} must take '{given[0]}'")
     return found
 
 
 def describe(detail: Any) -> str:
     """Return one error of pydantic as a rule in words, e.g. ``should be greater than 0``."""
+    if detail["type"] == "string_pattern_mismatch":
+        name = "A-Za-z0-9" in str(detail["ctx"]["pattern"])
+        return (
+            "should be letters, digits, '.', '_' and '-', at most 64, for it names a folder"
+            if name
+            else "should be a path in one line"
+        )
+    if detail["type"] == "string_too_short":
+        return "should not be empty"
     return str(detail["msg"]).removeprefix("Input ").removeprefix("Value error, ")
 
 
 def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
+    if any(isinstance(x, float) and not math.isfinite(x) for x in _leaves(value)):
+        return [f"{key}={value!r}: should be a finite number"]
     if annotation is None:
         return []
     try:
@@ -123,6 +130,14 @@ def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
     except ValidationError as error:
         return [f"{key}={value!r}: {describe(error.errors()[0])}"]
     return []
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def _source(module_name: str, target: str) -> ast.Module:
@@ -140,24 +155,38 @@ def _source(module_name: str, target: str) -> ast.Module:
         return ast.parse(file.read())
 
 
-def _from_source(node: ast.FunctionDef) -> Signature:
+def _aliases(source: ast.Module) -> dict[str, Any]:
+    """Return the types that a module gives names, e.g. ``Kind = Literal["a", "b"]``."""
+    found: dict[str, Any] = {}
+    for node in source.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+            value = _evaluate(node.value, {})
+            found |= {
+                target.id: value
+                for target in node.targets
+                if isinstance(target, ast.Name) and value
+            }
+    return found
+
+
+def _from_source(node: ast.FunctionDef, aliases: dict[str, Any]) -> Signature:
     arguments = node.args
     return Signature(
         inputs=tuple(argument.arg for argument in arguments.posonlyargs + arguments.args),
         knobs=tuple(
-            Knob(argument.arg, _evaluate(argument.annotation), default is None)
+            Knob(argument.arg, _evaluate(argument.annotation, aliases), default is None)
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         ),
         takes_any_knob=arguments.kwarg is not None,
     )
 
 
-def _evaluate(annotation: ast.expr | None) -> Any:
+def _evaluate(annotation: ast.expr | None, aliases: dict[str, Any]) -> Any:
     """Return the type an annotation names, or None where it is not one of ours or of typing's."""
-    names = vars(builtins) | vars(typing) | vars(knobs)
+    names = vars(builtins) | vars(typing) | vars(knobs) | aliases
     try:
         return eval(ast.unparse(annotation), {}, names) if annotation else None
-    except (NameError, AttributeError):
+    except (NameError, AttributeError, TypeError):
         return None
 
 

@@ -14,13 +14,16 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from loku_exp.config.components import nearest
 from loku_exp.config.rules import parse
-from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError
+from loku_exp.config.schema import PARTS, Config
+from loku_exp.errors import ConfigError, nearest
 
 Overrides = list[str]
+# Hydra and OmegaConf raise these for what a user wrote; a few of them are not their own.
+SPECIAL = re.compile(r"token recognition error|mismatched input|extraneous|viable|Viable")
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
 def conf_dir() -> Path:
@@ -31,9 +34,10 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Make ``${mul:a,b}`` and ``${inside:folder,name}`` known to OmegaConf; null where a part is missing.
+    """Make ``${mul:a,b}``, ``${inside:folder,name}`` and ``${paired:key,default}`` known to OmegaConf.
 
-    A factor that is not a positive number counts as missing.
+    They are null where a part is missing; a factor that is not a positive number counts as missing.
+    `paired` looks up what belongs to a pair of dataset and model, see ``conf/pairing/public.yaml``.
     """
 
     def mul(a: Any, b: Any) -> Any:
@@ -43,6 +47,16 @@ def register_resolvers() -> None:
     def inside(folder: str | None, name: str) -> str | None:
         return f"{folder}/{name}" if folder else None
 
+    def paired(key: str, default: Any, *, _root_: Any) -> Any:
+        model, dataset = (OmegaConf.select(_root_, f"{part}.name") for part in ("model", "dataset"))
+        for place in ((dataset, model), ("any", model), (dataset, "any")):
+            table = _root_.pairing.get(place[0]) if place[0] else None
+            pair = table.get(place[1]) if table and place[1] else None
+            if pair and key in pair:
+                return pair[key]
+        return default
+
+    OmegaConf.register_new_resolver("paired", paired, replace=True)
     OmegaConf.register_new_resolver("mul", mul, replace=True)
     OmegaConf.register_new_resolver("inside", inside, replace=True)
 
@@ -57,13 +71,38 @@ def compose_config(overrides: Overrides, config_dir: str | None = None) -> Confi
     return config
 
 
+def compose_attacks(
+    names: list[str], overrides: Overrides, rates: dict[str, float], config_dir: str | None
+) -> dict[str, Any]:
+    """Return the nodes of attacks by name, as plain data.
+
+    Args:
+        names: of ``conf/attacks``.
+        overrides: of their keys.
+        rates: learning rates of the model they are for.
+        config_dir: a folder of the user's own yaml.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    known = [f"model.learning_rates.{name}={rate}" for name, rate in rates.items()]
+    chosen = f"attacks=[{','.join(names)}]"
+    config = compose_config([*known, chosen, *overrides], config_dir)
+    return {
+        name: component.model_dump(mode="json", by_alias=True)
+        for name, component in config.attacks.items()
+    }
+
+
 def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Config]:
     """Compose and parse the configurations of several jobs.
 
     Raises:
         ConfigError: with every problem of every job; an override that many jobs share is refused once.
     """
-    configs, found = [], dict[str, None]()
+    configs, found = [], dict.fromkeys(_config_dir_problems(config_dir))
+    if found:
+        raise ConfigError(list(found))
     refused: Overrides = []
     for job in jobs:
         config, problems = _rehearse(
@@ -89,21 +128,61 @@ def _rehearse(
     good: Overrides = []
     try:
         container = _container(overrides, config_dir)
-    except (HydraException, OmegaConfBaseException):
+    except COMPOSING:
         # Groups first: a wrong model=... should not make its dataset's keys look wrong too.
         for override in sorted(overrides, key=lambda text: "." in text.split("=")[0]):
             try:
                 container = _container([*good, override], config_dir)
                 good.append(override)
-            except (HydraException, OmegaConfBaseException) as error:
+            except COMPOSING as error:
                 problems.append(_explain(override, error, good, config_dir))
                 refused.append(override)
         container = _container(good, config_dir)
     try:
-        return parse(container), problems
+        config = parse(container)
+        return config, problems + _unused(overrides, config)
     except ConfigError as error:
         found = [_with_choices(problem, config_dir) for problem in error.problems]
         return None, problems + found
+
+
+def _unused(overrides: Overrides, config: Config) -> list[str]:
+    """Return what is said of groups that the method takes nothing of."""
+    unused = config.unused_groups()
+    why = f"method={config.method.name} takes no {{0}}; remove it, or use method=gradient"
+    if not config.unlearn:
+        unused, why = (
+            [*PARTS, "method"],
+            "unlearn=false only evaluates, and takes no {0}; remove it",
+        )
+    return [
+        f"{override}: {why.format(group)}"
+        for override in overrides
+        for group in unused
+        if re.match(rf"[+~]*{group}[.=@]", override)
+    ]
+
+
+def _config_dir_problems(config_dir: str | None) -> list[str]:
+    """Return what is wrong with a user's folder of yaml: that it is not there, or holds names of ours."""
+    if config_dir is None:
+        return []
+    own = Path(config_dir).expanduser()
+    if not own.is_dir():
+        return [f"--config-dir {config_dir}: no such folder"]
+    problems = []
+    for file in sorted(own.rglob("*.yaml")):
+        place = file.relative_to(own)
+        if (conf_dir() / place).is_file():
+            problems.append(
+                f"{file} would be hidden by {conf_dir() / place}, which has its name; rename it, e.g. to "
+                f"{file.with_stem('my_' + file.stem).name}"
+            )
+        try:
+            OmegaConf.load(file)
+        except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+            problems.append(f"{file} cannot be read as yaml ({' '.join(str(error).split())[:200]})")
+    return problems
 
 
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
@@ -123,13 +202,22 @@ def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) 
 
 def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:
     """Return one line for an override that Hydra refuses, with the nearest valid name."""
-    key, _, value = override.lstrip("+~").partition("=")
+    key, equals, value = override.lstrip("+~").partition("=")
+    if not key or (not equals and not override.startswith("~")):
+        return f"{override}: not key=value" + (f"; write {key}=..." if key else "")
+    if override.startswith("~"):
+        return f"{override}: it cannot be left out; give it another value: {key}=..."
     options = _options(key, config_dir)
     if options and value not in options:
         hint = nearest(value, options)
         return f"{key}={value}: no such {key}; choose one of {', '.join(options)}{hint}"
     if "ambiguous" in str(error).lower():
         return f"{override}: several values make a sweep; add -m (--multirun)"
+    if SPECIAL.search(str(error)):
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        return (
+            f"{override}: its value has special characters; write it quoted: '{key}=\"{quoted}\"'"
+        )
     valid = list(_keys(_container(good, config_dir)))
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):
         return f"{key}: no such key{nearest(key, [*valid, *_groups(config_dir)])}"

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from loku_exp.errors import ConfigError
@@ -22,7 +22,7 @@ PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # read back as the same text, unless i
 WORDS = ("null", "true", "false", "nan", "inf")
 
 
-def parse(overrides: Overrides) -> list[Override]:
+def parse_overrides(overrides: Overrides) -> list[Override]:
     """Read overrides in Hydra's syntax.
 
     Raises:
@@ -34,7 +34,12 @@ def parse(overrides: Overrides) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
-            problems.append(f"{text}: {str(error).splitlines()[0]}")
+            key, _, value = text.partition("=")
+            quoted = f"'{key}=\"{value}\"'"
+            reason = str(error).splitlines()[0]
+            problems.append(
+                f"{text}: {reason}; a value with special characters is quoted: {quoted}"
+            )
     if problems:
         raise ConfigError(problems)
     return parsed
@@ -53,7 +58,7 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
     """
     values: dict[str, list[str]] = {}
     of_preset = [f"{key}={value}" for key, value in params.items()]
-    for override in parse([*of_preset, *overrides]):
+    for override in parse_overrides([*of_preset, *overrides]):
         key = override.get_key_element()
         if key == PAIRS:
             pairs = override.value()
@@ -73,7 +78,7 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
     ]
 
 
-def label(job: Overrides, jobs: list[Overrides]) -> str:
+def job_label(job: Overrides, jobs: list[Overrides]) -> str:
     """Return what distinguishes a job from the others of its sweep; all of it for a single one."""
     common = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
     return " ".join(override for override in job if override not in common)
@@ -83,6 +88,8 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key = override.get_key_element()
+    if isinstance(override.value(), Glob):
+        raise ConfigError(f"{override.input_line}: name the values instead: {key}=a,b")
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line}: an interval is for a search (python -m loku_exp.search); a sweep "

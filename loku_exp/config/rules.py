@@ -4,19 +4,27 @@ Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or ra
 `ConfigError` that lists everything wrong with it. Nothing heavy is imported here.
 """
 
-import importlib
 import importlib.util
+import re
 from typing import Any
 
 from pydantic import ValidationError
 
-from loku_exp.config import components as signatures
+from loku_exp.config import components
 from loku_exp.config.schema import Component, Config, DatasetConfig, EvaluationConfig
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.settings import Optimization
 
-GIVEN = {"loss": ("forget", "retain"), "init": ("layers", "fisher")}  # what the program hands over
+PROGRAM = ("records", "workspace")
+GIVEN = {  # what the program hands over
+    "loss": ("forget", "retain"),
+    "init": ("layers", "fisher"),
+    "method": ("target", *PROGRAM, "loss", "init", "adapter", "recipe", "stop"),
+    "attacks": ("subject", *PROGRAM),
+    "dataset": (),
+    "evaluation": ("records", "tokenizer", "max_length"),
+}
 TARGET_IS_BASE = (
     "target.path={path} is also the base in model.path, so reference.source=train would make the reference "
     "from a model that knows the forget set. Give the model before it was fine-tuned in model.path, or a "
@@ -38,9 +46,10 @@ def parse(container: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate(container)
     except ValidationError as error:
-        problems = [_schema_problem(detail) for detail in error.errors()] + problems
+        problems = _schema_problems(error) + problems
     else:
-        problems += cross_field_problems(config)
+        method_is_known = not any(text.startswith("method._target_") for text in problems)
+        problems += cross_field_problems(config) if method_is_known else []
         if not problems:
             problems += dataset_problems(config.dataset)
     if problems:
@@ -52,24 +61,28 @@ def component_problems(container: dict[str, Any]) -> list[str]:
     """Return what is wrong with the knobs of losses, inits, datasets and suites."""
     problems = []
     sections: dict[str, type[Component]] = {
+        "method": Component,
         "loss": Component,
         "init": Component,
         "dataset": DatasetConfig,
         "evaluation": EvaluationConfig,
     }
-    for name, section in sections.items():
-        node = container.get(name)
+    nodes = [(name, name, container.get(name)) for name in sections]
+    attacks = container.get("attacks")
+    if isinstance(attacks, dict):
+        nodes += [("attacks", f"attacks.{name}", node) for name, node in attacks.items()]
+    for kind, name, node in nodes:
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+            section = sections.get(kind, Component)
             own = {field.alias or key for key, field in section.model_fields.items()}
             knobs = {key: value for key, value in node.items() if key not in own}
-            problems += signatures.problems(name, node["_target_"], knobs, GIVEN.get(name))
+            problems += components.signature_problems(name, node["_target_"], knobs, GIVEN[kind])
     return problems
 
 
 def dataset_problems(dataset: DatasetConfig) -> list[str]:
     """Return what the dataset's own module finds wrong, if it offers ``problems(**knobs)``."""
-    module = importlib.import_module(dataset.target.rpartition(".")[0])
-    check = getattr(module, "problems", None)
+    check = dataset.chosen().beside("problems")
     return check(**dataset.knobs) if check else []
 
 
@@ -93,15 +106,13 @@ def cross_field_problems(config: Config) -> list[str]:
         )
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
-    problems += _adapter_problems(config)
+    problems += _adapter_problems(config) if config.uses("adapter") else []
     problems += _reference_problems(config)
     if parallel.size() > 1 and ":" in config.device:
         problems.append(
             f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
             "device out, or set device=cpu"
         )
-    if config.parallel == "fsdp2" and config.unlearn:
-        problems += _sharding_problems(config)
     if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
         problems.append(
             "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"
@@ -120,23 +131,6 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.model.tokenizer is None and config.model.vocabulary is None:
         problems.append(
             "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
-        )
-    return problems
-
-
-def _sharding_problems(config: Config) -> list[str]:
-    problems = []
-    if parallel.size() == 1:
-        problems.append(
-            "parallel=fsdp2 shards over several processes and this is one; start it with torchrun "
-            "--standalone --nproc-per-node N -m loku_exp ..., or leave it out"
-        )
-    if config.device == "cpu":
-        problems.append("parallel=fsdp2 needs GPUs; device=cpu has parallel=ddp")
-    if config.training.stop is not None:
-        problems.append(
-            "parallel=fsdp2 has no stop rule: no process has the whole model to check; set "
-            "training.stop=null, or parallel=ddp"
         )
     return problems
 
@@ -174,7 +168,7 @@ def _adapter_problems(config: Config) -> list[str]:
         "dropout": lora.dropout,
         "targets": lora.targets,
     }
-    if not lora.enabled:
+    if lora.kind == "full":
         problems = [
             f"lora.{key}={value}: lora=none trains all weights and has no {key}; remove one of the two"
             for key, value in values.items()
@@ -190,23 +184,44 @@ def _adapter_problems(config: Config) -> list[str]:
         problems.append("init=none leaves the adapter without an initialisation; use init=vanilla")
     known = config.model.lora_targets
     if lora.targets is not None and lora.targets not in known:
-        hint = signatures.nearest(lora.targets, known)
+        hint = components.nearest(lora.targets, known)
         problems.append(
             f"lora.targets={lora.targets}: {config.model.name} has {', '.join(known)}{hint}"
         )
     return problems
 
 
+def _schema_problems(error: ValidationError) -> list[str]:
+    """Return a line for each key; what several types of one key say is joined."""
+    by_key: dict[str, list[Any]] = {}
+    for detail in error.errors():
+        by_key.setdefault(".".join(_location(detail)), []).append(detail)
+    found = []
+    for details in by_key.values():
+        first = _schema_problem(details[0])
+        others = [components.describe(detail).removeprefix("should be ") for detail in details[1:]]
+        found.append(" or ".join([first, *others]))
+    return found
+
+
+def _location(detail: Any) -> list[str]:
+    """Return the keys that lead to a value, without the names pydantic has for the types of a union."""
+    parts = [str(part) for part in detail["loc"]]
+    return [
+        part for part in parts if not re.search(r"[\[(\-]", part) and part not in ("bool", "int")
+    ]
+
+
 def _schema_problem(detail: Any) -> str:
-    location = [str(part) for part in detail["loc"]]
+    location = _location(detail)
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such key{signatures.nearest(location[-1], _fields_at(location[:-1]))}"
+        return f"{key}: no such key{components.nearest(location[-1], _fields_at(location[:-1]))}"
     if detail["type"] == "missing":
         return f"{key}: not set; add {key}=..."
     value = detail["input"]
     return (
-        f"{key}={value if isinstance(value, str) else repr(value)}: {signatures.describe(detail)}"
+        f"{key}={value if isinstance(value, str) else repr(value)}: {components.describe(detail)}"
     )
 
 

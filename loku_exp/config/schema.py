@@ -1,13 +1,14 @@
 """The schema of a run: every section, its keys, their types and ranges. No values live here."""
 
-import importlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field
 
-from loku_exp.config import components as signatures
-from loku_exp.runtime.knobs import Count, Positive, Seed, Share
-from loku_exp.runtime.settings import ModelSettings, Recipe, Setting
+from loku_exp.config import components
+from loku_exp.runtime.chosen import Chosen
+from loku_exp.runtime.knobs import Count, Name, Place, Seed, Share
+from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
 
 
 class Component(BaseModel):
@@ -29,17 +30,21 @@ class Component(BaseModel):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of what the function takes from the program."""
-        return signatures.read_signature(self.target).inputs
+        return components.read_signature(self.target).inputs
 
-    def resolve(self) -> Any:
-        """Return the function itself; this imports its module."""
-        return getattr(importlib.import_module(self.target.rpartition(".")[0]), self.name)
+    def chosen(self) -> Chosen:
+        """Return the same as rooms below the configuration take it."""
+        return Chosen(self.name, self.target, self.inputs, self.knobs)
+
+
+PARTS = {"loss": "loss", "init": "init", "lora": "adapter", "training": "recipe"}
+"""By group of the configuration: what a method calls the part it takes of it."""
 
 
 class DatasetConfig(Component):
     """A corpus: the function that loads it and what the program must know of it beforehand."""
 
-    label: str = Field(alias="name")
+    label: Name = Field(alias="name")
     toy: bool
     known_by: str  # the metric that shows a target knows the forget set
     min_known: Share
@@ -48,7 +53,7 @@ class DatasetConfig(Component):
 class LoraConfig(Setting):
     """The adapter; `lora=none` switches it off and trains all weights."""
 
-    enabled: bool
+    kind: Literal["lora", "full"]
     rank: Count | None = None
     alpha: Count | None = None
     dropout: Share | None = None
@@ -59,7 +64,6 @@ class EvaluationConfig(Component):
     """The suite of the final table and of the curve, and standard lm-eval tasks beside it."""
 
     batch_tokens: Count
-    decode_bytes: Count
     curve: Literal["reduced", "full", "none"]
     tasks: list[str]
     include_path: str | None
@@ -82,20 +86,6 @@ class ReferenceConfig(Setting):
     seed: Seed
 
 
-class TrackingConfig(Setting):
-    """Where a run's progress is shown beside its folder; no part of what it computes."""
-
-    name: Literal["none", "wandb", "tensorboard"]
-    samples: int = Field(0, ge=0)  # texts of the forget set, before and after
-    project: str | None = None
-    entity: str | None = None
-    group: str | None = None  # null: in a sweep its command line
-    mode: Literal["online", "offline"] | None = None
-    artifact: bool = False  # upload the adapter
-    init_timeout: Positive | None = None  # seconds
-    finish_timeout: Positive | None = None  # seconds
-
-
 class LauncherConfig(Setting):
     """Where the runs of a sweep are worked on; each kind has some of the keys."""
 
@@ -111,6 +101,7 @@ class Config(Setting):
 
     model: ModelSettings
     dataset: DatasetConfig
+    method: Component
     loss: Component
     init: Component | None
     lora: LoraConfig
@@ -118,20 +109,32 @@ class Config(Setting):
     evaluation: EvaluationConfig
     target: TargetConfig
     reference: ReferenceConfig
-    tracking: TrackingConfig
+    attacks: dict[str, Component] = Field(default_factory=dict)  # none: the group leaves nothing
+    tracking: Tracking
     seed: Seed
     unlearn: bool
-    output_dir: str
-    cache_dir: str
+    output_dir: Place
+    cache_dir: Place
     force: bool
     device: str
-    threads: Count
-    parallel: Literal["ddp", "fsdp2"]  # what several processes do; one process needs neither
+    threads: Annotated[int, Ge(1), Le(1024)]
     launcher: LauncherConfig
     on_error: Literal["continue", "stop"]
     pairs: list[dict[str, Any]]
+    pairing: dict[str, dict[str, dict[str, str | None]]]  # read where target and reference name it
 
-    def own_functions(self) -> list[str]:
-        """Return the dotted names of all functions this configuration names."""
-        components = (self.dataset, self.loss, self.init, self.evaluation)
-        return [component.target for component in components if component is not None]
+    def uses(self, part: str) -> bool:
+        """Return whether the method takes a part of the configuration, by the name of its input."""
+        return self.unlearn and part in self.method.inputs
+
+    def unused_groups(self) -> list[str]:
+        """Return the groups that the method takes nothing of."""
+        return [group for group, part in PARTS.items() if part not in self.method.inputs]
+
+    def functions(self) -> list[str]:
+        """Return the dotted names of all functions that a run of this configuration calls."""
+        parts = [self.loss] if self.uses("loss") else []
+        parts += [self.init] if self.uses("init") and self.init else []
+        parts += [self.method] if self.unlearn else []
+        components = [self.dataset, self.evaluation, *parts, *self.attacks.values()]
+        return [component.target for component in components]

@@ -105,6 +105,7 @@ class Stream(Dataset):
         drawn_per_update: with `items_per_update`, how many examples of each further set an update
             takes, spread evenly over its items; None: one an item.
         bucket: sorts examples by length; None: they stay as drawn.
+        paired: sets that have a text for each of the first, which is drawn with it.
     """
 
     def __init__(
@@ -115,12 +116,15 @@ class Stream(Dataset):
         items_per_update: int | None = None,
         drawn_per_update: int | None = None,
         bucket: Bucket | None = None,
+        paired: frozenset[str] = frozenset(),
     ):
         generator = torch.Generator().manual_seed(seed)
         self.sequences = sequences
         self.num_items = num_items
         self.order: dict[str, list[list[int]]] = {}
         for name, rows in sequences.items():
+            if name in paired:
+                continue
             if not self.order:
                 self.order[name] = [[row] for row in _epochs(len(rows), num_items, generator)]
             else:
@@ -131,8 +135,11 @@ class Stream(Dataset):
                     draws[end - size : end] for end, size in zip(ends, sizes, strict=True)
                 ]
         if bucket is not None:
-            lengths = {name: [len(row.ids) for row in rows] for name, rows in sequences.items()}
+            lengths = {name: [len(row.ids) for row in sequences[name]] for name in self.order}
             self.order = _bucketed(self.order, lengths, bucket, generator)
+        self.order |= {
+            name: next(iter(self.order.values())) for name in sequences if name in paired
+        }
         self.mean_labels = {
             name: _mean_labels(
                 [sum(rows[i].num_labels for i in item) for item in self.order[name]],

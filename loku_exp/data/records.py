@@ -1,6 +1,6 @@
 """What a dataset becomes before training and evaluation: token ids with labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 IGNORED = -100  # label of a position outside the loss
@@ -59,6 +59,7 @@ class Records:
         forget: what unlearning removes.
         retain: what unlearning keeps.
         evaluation: evaluation sets by name.
+        others: further sets to train on, by the name a loss asks for them.
     """
 
     target_training: list[Example]
@@ -66,3 +67,29 @@ class Records:
     forget: list[Example]
     retain: list[Example]
     evaluation: dict[str, list[Example]]
+    others: dict[str, list[Example]] = field(default_factory=dict)
+
+    def batch_names(self) -> list[str]:
+        """Return what a loss can ask for: sets, and alternatives that every forget row has."""
+        alternatives = [set(record.alternatives) for record in self.forget]
+        shared = sorted(set.intersection(*alternatives)) if alternatives else []
+        return list(dict.fromkeys(["forget", "retain", *self.others, *shared]))
+
+    def batches(self, names: Iterable[str]) -> tuple[dict[str, list[Sequence]], frozenset[str]]:
+        """Return texts to train on by name, the forget set first, and which of them are paired with it.
+
+        A paired set is an alternative answer to each forget row, e.g. ``idk``: it has a text for every
+        forget row, and what stands beside a forget row in a batch is the alternative of that row.
+
+        Args:
+            names: of `batch_names`.
+        """
+        sets = {"forget": self.forget, "retain": self.retain} | self.others
+        texts, paired = {}, set()
+        for name in sorted(names, key=lambda name: (name != "forget", name)):
+            if name in sets:
+                texts[name] = [record.answer for record in sets[name]]
+            else:
+                texts[name] = [record.alternatives[name][0] for record in self.forget]
+                paired.add(name)
+        return texts, frozenset(paired)

@@ -4,9 +4,8 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,13 @@ import numpy as np
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
+from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from loku_exp.config.components import nearest
-from loku_exp.errors import ConfigError
-from loku_exp.evaluation.lm.responses import Replay
-from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.errors import ConfigError, nearest
+from loku_exp.evaluation.suite import Evaluation
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The results of one model.
-
-    Attributes:
-        metrics: value by name, ``<set>_<metric>`` or ``<task>_<metric>``; an absent metric is absent.
-        counts: evaluated rows by set.
-        examples: one row per evaluated example of our own tasks.
-    """
-
-    metrics: dict[str, float]
-    counts: dict[str, int]
-    examples: list[dict[str, Any]]
 
 
 def standard_tasks(names: list[str], include_path: str | None) -> list[Any]:
@@ -83,18 +66,15 @@ def _tasks_in(folder: str | None) -> TaskManager:
     return TaskManager(include_path=folder)
 
 
-def evaluate(
-    lm: UnlearnLM | Replay, tasks: list[Any], limit: dict[str, int] | None = None
-) -> Evaluation:
-    """Evaluate a model on tasks; its training mode and all random states are as before.
+def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> Evaluation:
+    """Evaluate a model on tasks; all random states are as before.
 
     Args:
-        lm: made for this evaluation, or the replay of one.
+        lm: usually an `loku_exp.evaluation.lm.unlearn_lm.UnlearnLM`.
         tasks: task and group objects.
         limit: first documents to take, by task; absent tasks are taken whole.
     """
-    model = lm.model if isinstance(lm, UnlearnLM) else None
-    with _undisturbed(model), _quiet_harness():
+    with _undisturbed(), _quiet_harness():
         results = simple_evaluate(
             lm,
             tasks=tasks,
@@ -128,7 +108,7 @@ def evaluate(
     return Evaluation(metrics, counts, examples)
 
 
-def limits(tasks: list[Any], limit: int | None) -> dict[str, int]:
+def limits(tasks: Sequence[Any], limit: int | None) -> dict[str, int]:
     """Return how many documents of each standard task to take."""
     if limit is None:
         return {}
@@ -136,7 +116,7 @@ def limits(tasks: list[Any], limit: int | None) -> dict[str, int]:
     return {leaf.task_name: min(limit, len(leaf.eval_docs)) for leaf in leaves}
 
 
-def documents_digest(tasks: list[Any]) -> str:
+def documents_digest(tasks: Sequence[Any]) -> str:
     """Return the identity of what tasks ask: their names and documents."""
     leaves = [leaf for task in tasks for leaf in _leaves(task)]
     rows = ([leaf.task_name, document] for leaf in leaves for document in leaf.eval_docs)
@@ -151,20 +131,15 @@ def _leaves(task: Any) -> list[Any]:
 
 
 @contextmanager
-def _undisturbed(model: torch.nn.Module | None) -> Iterator[None]:
-    """Evaluate in evaluation mode, then restore training mode and the global random states."""
-    training = model is not None and model.training
+def _undisturbed() -> Iterator[None]:
+    """Restore the global random states afterwards."""
     python, numpy_state = random.getstate(), np.random.get_state()
-    if model is not None:
-        model.eval()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
-        if model is not None:
-            model.train(training)
 
 
 @contextmanager

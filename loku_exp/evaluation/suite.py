@@ -1,32 +1,119 @@
-"""What an evaluation stage needs of a suite; those of TOFU and TDEC are two, a user's own a third."""
+"""What an evaluation needs of a dataset: its tasks, and its own words for what they find."""
 
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal, Protocol
 
-from loku_exp.evaluation.harness import Evaluation
+from loku_exp.evaluation.catalogue import Judgement, Metric
+from loku_exp.runtime.settings import StopRule
+
+Depth = Literal["full", "before_stop", "reduced"]
+"""How much is asked: everything; of a snapshot one epoch before a stop; of any other snapshot."""
+Metrics = dict[str, float]
+Row = dict[str, Any]
 
 
-class Suite(Protocol):
-    """Builds lm-eval tasks over the evaluation sets of a dataset."""
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of one model.
 
-    protocol: dict[str, object]
-    """What a result must say about how it was scored."""
+    Attributes:
+        metrics: value by name, ``<set>_<metric>`` or ``<task>_<metric>``; an absent metric is absent.
+        counts: evaluated rows by set.
+        examples: one row per evaluated example of our own tasks: ``set``, ``row`` and what was found.
+    """
 
-    abilities: list[Any]
-    """Tasks that do not depend on the forget set; `evaluation.limit` cuts them."""
+    metrics: Metrics
+    counts: dict[str, int]
+    examples: list[Row]
 
-    end_of_text: int | None
-    """Id at which continuations end, see `loku_exp.evaluation.tdec.metrics`; None: they go on."""
 
-    shared_digest: str
-    """Identity of what `shared` evaluates, beside the abilities."""
+@dataclass(frozen=True)
+class Facts:
+    """What a judge may know beside numbers.
 
-    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
-        """Return the tasks over the evaluation sets.
+    Attributes:
+        training: of the method's report, e.g. thresholds and epochs of a stop rule; empty where the
+            model was not unlearned by this run.
+        weights: how the target's weights came about.
+        before: metrics one epoch before the end, where they were measured.
+    """
 
-        Args:
-            reference: evaluation of the model that never saw the forget set, to compare with.
-            full: False for the reduced suite of the curve, without generation.
-        """
+    training: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = "pretrained"
+    before: Metrics | None = None
 
-    def shared(self) -> list[Any]:
-        """Return those tasks whose requests are the same whatever the forget set is."""
+
+class Judge(Protocol):
+    """Says of a model whether it forgot, what it kept, and whether it is broken."""
+
+    def __call__(
+        self, model: Evaluation, target: Evaluation, reference: Evaluation | None, facts: Facts
+    ) -> Judgement:
+        """Return the judgement."""
+
+
+class Stop(Protocol):
+    """A stop rule as it is asked while a model unlearns."""
+
+    thresholds: dict[str, Any]
+    """What it compares with, for the record."""
+
+    def __call__(self, model: Any) -> "StopCheck":
+        """Return what it finds of a model in evaluation mode."""
+
+
+class StopCheck(Protocol):
+    """What a stop rule found; a dataclass."""
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether training ends."""
+
+    def values(self) -> dict[str, float]:
+        """Return what was measured, by name."""
+
+
+def row_means(examples: Sequence[Row], reference: Sequence[Row] | None = None) -> Metrics:
+    """Return the mean of every number of the rows, by set; what a suite without aggregates needs."""
+    columns: dict[str, list[float]] = {}
+    for example in examples:
+        for name, value in example.items():
+            if isinstance(value, (int, float)) and name not in ("row", "tokens"):
+                columns.setdefault(f"{example['set']}_{name}", []).append(value)
+    return {name: fmean(values) for name, values in columns.items()}
+
+
+def no_problems(_: int) -> list[str]:
+    """Find nothing wrong."""
+    return []
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The tasks over the evaluation sets of a dataset, and its words.
+
+    Attributes:
+        tasks: from the evaluation of the reference (or None) and a depth to lm-eval tasks and groups.
+        catalogue: its metrics, in the order of tables.
+        judge: its judgement of a model.
+        protocol: what a result must say about how it was scored, for programs.
+        described: the same for people, a few words each.
+        abilities: tasks that do not depend on the forget set; ``evaluation.limit`` cuts them.
+        aggregate: from some of a model's rows (and the reference's) to its metrics; means by set.
+        stop: makes its stop rule, from the recipe's and the target's evaluation; None: it has none.
+        read_log: reads a published evaluation log; None: it knows no such logs.
+        problems: from the model's context length to what does not fit, a line each.
+    """
+
+    tasks: Callable[[Evaluation | None, Depth], list[Any]]
+    catalogue: Sequence[Metric]
+    judge: Judge
+    protocol: dict[str, Any] = field(default_factory=dict)
+    described: Sequence[str] = ()
+    abilities: Sequence[Any] = ()
+    aggregate: Callable[[Sequence[Row], Sequence[Row] | None], Metrics] = row_means
+    stop: Callable[[StopRule, Evaluation], Stop] | None = None
+    read_log: Callable[[str], Evaluation] | None = None
+    problems: Callable[[int], list[str]] = no_problems

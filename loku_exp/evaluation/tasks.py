@@ -12,7 +12,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from loku_exp.data.records import IGNORED, Sequence
 from loku_exp.errors import DataError
-from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.lm.answers import TokenScores
 
 Request = tuple[str, tuple[Any, ...]]
 """A request type and its arguments."""

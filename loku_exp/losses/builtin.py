@@ -8,6 +8,11 @@ from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
 
 
+def language_modelling(rows: Scores) -> LossTerms:
+    """Cross-entropy, ``CE(rows)``: what models are fine-tuned on; no loss of unlearning."""
+    return LossTerms(rows.mean(cross_entropy))
+
+
 def ga(forget: Scores) -> LossTerms:
     """Gradient ascent, ``-CE(f)``. Unbounded below; the retain set is not used."""
     return LossTerms(-forget.mean(cross_entropy))

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from loku_exp.data.batches import Padded
@@ -23,18 +24,31 @@ class LossTerms:
         forget: loss on the forget batch, a scalar.
         retain: loss on the retain batch, or None.
         retain_weight: its coefficient.
+        others: further terms by name, e.g. a regulariser, already weighted.
+        reaches_all: whether every trained matrix of an adapter is to get a gradient; False for a loss of
+            the first layers alone.
     """
 
     forget: Tensor
     retain: Tensor | None = None
     retain_weight: float = 1.0
+    others: dict[str, Tensor] = field(default_factory=dict)
+    reaches_all: bool = True
 
     @property
     def total(self) -> Tensor:
-        """Return what is minimised: forget + retain_weight * retain."""
-        return (
-            self.forget if self.retain is None else self.forget + self.retain_weight * self.retain
-        )
+        """Return what is minimised: forget + retain_weight * retain + the others."""
+        total = self.forget
+        if self.retain is not None:
+            total = total + self.retain_weight * self.retain
+        for value in self.others.values():
+            total = total + value
+        return total
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the terms by the name they are logged under."""
+        retain = {} if self.retain is None else {"retain": self.retain}
+        return {"forget": self.forget} | retain | self.others
 
 
 class Scores:
@@ -71,6 +85,13 @@ class Scores:
     def labels(self) -> Tensor:
         """The labelled tokens, (n,) int64, row by row."""
         return self._batch["labels"][self._rows, self._columns + 1]
+
+    @property
+    def mask(self) -> Tensor:
+        """The positions whose next token is labelled, (B, T) bool."""
+        mask = self._batch["labels"].new_zeros(self._batch["labels"].shape, dtype=torch.bool)
+        mask[self._rows, self._columns] = True
+        return mask
 
     def token_term(self, term: Term | ClosedForm) -> Tensor:
         """Return the term of each labelled token, (n,) fp32, differentiable.

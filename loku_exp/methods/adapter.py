@@ -19,8 +19,8 @@ from transformers.pytorch_utils import Conv1D
 
 from loku_exp.errors import ModelError
 from loku_exp.inits.interface import Factors, Layer
-from loku_exp.methods.targets import adapted_layers, peft_names
 from loku_exp.methods.targets import coverage as coverage
+from loku_exp.methods.targets import peft_names, target_layers
 from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.models.tensors import without_load_report
 from loku_exp.runtime.cache import write_file
@@ -55,7 +55,7 @@ class Adapter:
             ModelError: a target matches no layer, or the rank exceeds a layer's size.
         """
         linear = linear_layers(model)
-        names = adapted_layers(model, self.targets)
+        names = target_layers(model, self.targets)
         shapes = {name: weight_matrix(linear[name]).shape for name in names}
         smallest = min(names, key=lambda name: min(shapes[name]))
         if self.rank > min(shapes[smallest]):
@@ -118,6 +118,16 @@ def attach(
             module.lora_A["default"].weight.copy_(layer_factors.a)  # type: ignore[union-attr,index]
             module.lora_B["default"].weight.copy_(layer_factors.b)  # type: ignore[union-attr,index]
     return peft_model, (taken / total) ** 0.5
+
+
+def adapted_layers(model: nn.Module) -> list[str]:
+    """Return the kinds of layers an adapter can go on, by the last part of their names; not the head."""
+    return sorted({name.split(".")[-1] for name in target_layers(model, ["all-linear"])})
+
+
+def merged(model: Any) -> Any:
+    """Return a model with its adapter, if it has one, added to its weights; it is changed in place."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def save_factors(factors: dict[str, Factors], report: dict[str, Any], file: Path) -> None:

@@ -1,139 +1,167 @@
-"""Gradient unlearning, loss x init: the method between target model and evaluation.
+"""Unlearning by gradient steps: a loss, from an init of an adapter or on all weights, under a recipe.
 
-It takes a target model and records and returns a language model that can give logits, generate, be
-saved and loaded. Another method fits the same hole.
+LoKU is one of these (``loss=ihl init=fila``), and so are its baselines. Everything it writes lies in the
+run's folder: ``init.safetensors`` before the first update, ``snapshots/`` along the way.
 """
 
-import importlib
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import TrainerCallback
 
-from loku_exp.config.schema import Component, Config
-from loku_exp.data.batches import pad, to_device
-from loku_exp.errors import TrainingError
-from loku_exp.evaluation.tdec.stop_check import Thresholds, check
+from loku_exp.data.batches import Stream
+from loku_exp.data.records import Records
+from loku_exp.errors import TrainingError, UserError
+from loku_exp.evaluation.suite import Stop
 from loku_exp.fisher.measure import draw_retain, fisher_measure
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
-from loku_exp.methods.adapter import Adapter, fold
+from loku_exp.losses import dry_run
+from loku_exp.methods.adapter import (
+    Adapter,
+    attach,
+    load_factors,
+    load_trained,
+    save_factors,
+    target_function,
+)
+from loku_exp.methods.shipping import ship
 from loku_exp.methods.stop_rule import UntilForgotten
-from loku_exp.methods.unlearning import Unlearned, gathered, initial_file, plan_of, unlearn
-from loku_exp.models import load as models
-from loku_exp.runtime import distributed as parallel
-from loku_exp.runtime.cache import Cache, digest, write_folder
+from loku_exp.models import memory
+from loku_exp.models.load import store_as
+from loku_exp.runtime import distributed
+from loku_exp.runtime.cache import digest, file_digest
+from loku_exp.runtime.chosen import Chosen
 from loku_exp.runtime.seeds import derive
-from loku_exp.stages.bases import Base, load_base
-from loku_exp.stages.inputs import Materials, load_materials
+from loku_exp.runtime.settings import Recipe
+from loku_exp.subject import Moment, Outcome, Report, Subject
+from loku_exp.training.progress import Told, TrainingProgress
+from loku_exp.training.schedule import Plan
+from loku_exp.training.snapshots import (
+    Snapshots,
+    name_of,
+    newest_whole,
+    snapshots_in,
+    staging_in,
+    step_of,
+)
+from loku_exp.training.trainer import Objective, fit, read_history
+from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-# Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32 and 6e-3 in bf16, an
-# adapter that was not folded 0.3 to 0.8.
-TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
-NUM_PROBES = 4
+INITIAL = "init.safetensors"
 
 
-def plan_adapter(config: Config, materials: Materials) -> Adapter | None:
-    """Return the adapter, checked against the architecture; None for full fine-tuning.
+def gradient(
+    target: Subject,
+    records: Records,
+    workspace: Workspace,
+    loss: Chosen,
+    init: Chosen | None,
+    adapter: Adapter | None,
+    recipe: Recipe,
+    stop: Stop | None,
+) -> Outcome:
+    """Unlearn the forget records, going on from the newest snapshot in the run's folder.
+
+    Args:
+        target: what is unlearned from.
+        records: forget and retain.
+        workspace: of the run.
+        loss: of LoKU's comparison or a user's own; it names what it takes of ``forget`` and ``retain``.
+        init: makes the adapter's initial factors; None without an adapter.
+        adapter: its shape, or None to train all weights, in fp32: small updates round away in bf16.
+        recipe: optimiser, schedule, batches.
+        stop: ends the training early, if there is one.
+    """
+    started = _start(target, records, workspace, init, adapter)
+    plan = plan_of(recipe, len(records.forget))
+    history, rule = _trained(started, records, workspace, loss, recipe, plan, stop)
+    snapshots = workspace.folder / "snapshots"
+    moments = [
+        Moment(
+            _subject(target, started, snapshots / name_of(step)),
+            step,
+            step / plan.updates_per_epoch,
+        )
+        for step in map(step_of, snapshots_in(snapshots))
+    ]
+    final = moments[-1]
+    report = _report(started, history, rule, loss, init, recipe, plan)
+    del started.model  # what follows loads what it needs
+    ships = partial(ship, final.subject, target, started.factors, adapter, records, workspace)
+    return Outcome(final.subject, report, ships, tuple(moments[:-1]), final.step, final.epoch)
+
+
+@dataclass
+class _Started:
+    """A model as its training begins: adapted by the init, or with all weights in fp32."""
+
+    model: nn.Module
+    factors: dict[str, Factors]
+    adapter: Adapter | None
+    report: dict[str, Any]
+    dtype: str
+    trainable: int
+
+
+def plan_of(recipe: Recipe, num_forget: int) -> Plan:
+    """Return the plan of an unlearning.
 
     Raises:
-        UserError: a target matches no layer, the rank is too large, the loss or the init wants more
-            than the dataset has.
+        TrainingError: it is less than one update, or a micro-batch would have no retain example.
     """
-    plan_of(config.training, len(materials.records.forget))
-    num_retain = (config.init.knobs if config.init else {}).get("num_retain")
-    if num_retain is not None:
-        draw_retain(materials.records.retain, num_retain, seed=0)
-    if not config.lora.enabled:
-        return None
-    adapter = Adapter(
-        rank=int(config.lora.rank or 0),
-        alpha=int(config.lora.alpha or 0),
-        dropout=float(config.lora.dropout or 0),
-        targets=config.model.lora_targets[str(config.lora.targets)],
-    )
-    with torch.device("meta"):
-        skeleton = models.from_architecture(config.model, materials.tokenizer)
-    adapter.layers(skeleton, seed=0)
-    return adapter
-
-
-def apply(
-    model: PreTrainedModel,
-    base: Base,
-    adapter: Adapter | None,
-    config: Config,
-    materials: Materials,
-    cache: Cache,
-    folder: Path,
-    thresholds: Thresholds | None,
-) -> Unlearned:
-    """Unlearn the forget set from a target model; what it needs to go on later lies in `folder`."""
-    records = materials.records
-    device = models.resolve_device(config.device)
-    autocast = models.resolve_autocast(config.training.autocast, device)
-    recipe = config.training.model_copy(update={"autocast": autocast})
-    initialise = None
-    if config.init is not None and adapter is not None:
-        layers = adapter.layers(model, derive(config.seed, "init"))
-        identity = digest([base.identity, config.model.dtype])
-        measure = fisher_measure(model, identity, records.forget, records.retain, cache)
-        initialise = partial(initial_factors, config.init, layers, measure)
-        initial_file(folder, initialise)
-    parallel.together(_join, base, config, folder, thresholds)
-    until = None
-    if thresholds is not None:
-        texts = [record.prompt for record in records.evaluation["forget"]]
-        until = partial(
-            UntilForgotten,
-            partial(
-                check,
-                texts=texts,
-                thresholds=thresholds,
-                end_of_text=materials.suite.end_of_text,
-                decode_bytes=config.evaluation.decode_bytes,
-            ),
-            thresholds,
-            folder=folder,
+    plan = Plan.of(recipe, num_forget, distributed.size())
+    drawn = recipe.retain_batch_size
+    if drawn is not None and drawn * plan.micro_batch_size < plan.batch_size:
+        raise TrainingError(
+            f"training.retain_batch_size={drawn} leaves some of the "
+            f"{plan.batch_size // plan.micro_batch_size} micro-batches of an update without a retain "
+            "example; raise it, or training.micro_batch_size"
         )
-    unlearned = unlearn(
-        model,
-        records,
-        partial(config.loss.resolve(), **config.loss.knobs),
-        config.loss.inputs,
-        recipe,
-        adapter=adapter,
-        initialise=initialise,
-        folder=folder,
-        seed=config.seed,
-        until=until,
-        sharded=config.parallel == "fsdp2",
-    )
-    if config.parallel == "fsdp2" and parallel.rank() == 0:  # this model has a share of the weights
-        whole = load_base(base, config, materials, train_all=adapter is None)
-        unlearned = gathered(unlearned, whole, adapter)
-    if adapter is None:
-        models.store_as(unlearned.model, config.model.dtype)  # evaluated as it is shipped
-    return unlearned
+    return plan
 
 
-def _join(base: Base, config: Config, folder: Path, thresholds: Thresholds | None) -> None:
-    """Unlearn with rank zero, from a copy of the target of this rank's own."""
-    torch.set_num_threads(config.threads)
-    cache = Cache(config.cache_dir)
-    materials = load_materials(config, cache)
-    adapter = plan_adapter(config, materials)
-    model = load_base(base, config, materials, train_all=adapter is None)
-    apply(model, base, adapter, config, materials, cache, folder, thresholds)
+def problems(
+    records: Records, loss: Chosen, init: Chosen | None, recipe: Recipe, vocabulary: int
+) -> list[str]:
+    """Return what would end this method, a line each.
+
+    Args:
+        records: of the run.
+        loss: tried on two rows.
+        init: its ``num_retain``, if it has one, must be there.
+        recipe: must make at least one update.
+        vocabulary: tokens of the tokenizer.
+    """
+    found = []
+    known = records.batch_names()
+    unknown = [name for name in loss.inputs if name not in known]
+    if unknown:
+        return [
+            f"loss={loss.name}: it wants the batch '{unknown[0]}', and this dataset has "
+            f"{', '.join(known)}"
+        ]
+    try:
+        plan_of(recipe, len(records.forget))
+        num_retain = init.knobs.get("num_retain") if init else None
+        if num_retain is not None:
+            draw_retain(records.retain, num_retain, seed=0)
+    except TrainingError as error:
+        found.append(f"training.{str(error).removeprefix('training.')}")
+    except UserError as error:
+        found.append(str(error))
+    texts, _ = records.batches(loss.inputs)
+    called = partial(loss.resolve(), **loss.knobs)
+    return found + dry_run.problems(loss.name, called, texts, vocabulary)
 
 
 def initial_factors(
-    init: Component, layers: list[Layer], measure: MeasureFisher
+    init: Chosen, layers: list[Layer], measure: MeasureFisher
 ) -> tuple[dict[str, Factors], dict[str, Any]]:
     """Run an init; return its factors by layer, and what it found about the importance, if asked.
 
@@ -152,82 +180,198 @@ def initial_factors(
         return importance
 
     log.info("initialising the adapter with %s", init.name)
-    available = {"layers": layers, "fisher": fisher}
-    made = init.resolve()(**{name: available[name] for name in init.inputs}, **init.knobs)
-    factors_by_layer = {factors.name: factors for factors in made}
-    counted = getattr(importlib.import_module(init.target.rpartition(".")[0]), "flops", None)
+    factors_by_layer = {factors.name: factors for factors in init(layers=layers, fisher=fisher)}
+    counted = init.beside("flops")
     if counted is not None:
         report["low_rank_flops"] = counted(init.name, layers, init.knobs)
     return factors_by_layer, report
 
 
-def ship(
-    unlearned: Unlearned,
-    base: Base,
+def _start(
+    target: Subject,
+    records: Records,
+    workspace: Workspace,
+    init: Chosen | None,
     adapter: Adapter | None,
-    config: Config,
-    materials: Materials,
-    folder: Path,
-) -> float:
-    """Write what a user takes away, and check it: an adapter for the untouched target, or a model.
-
-    The check loads the target afresh, puts the written adapter on it with plain peft, and compares
-    logits with those of the model in memory.
-
-    Returns:
-        The largest difference of a logit.
-
-    Raises:
-        TrainingError: it is more than rounding can explain.
-    """
-    probes = [record.answer for record in materials.records.forget[:NUM_PROBES]]
-    expected = _logits(unlearned.model, probes)
-    if adapter is None:
-        place = folder / "model"
-        model = unlearned.model
-        if not place.is_dir():
-            write_folder(place, lambda aside: _save(model, materials, aside), {"base": base.path})
-        reloaded: nn.Module = models.load_model(
-            config.model, str(place), models.resolve_device(config.device)
-        )
-    else:
-        place = folder / "adapter"
-        if not place.is_dir():
-            factors = unlearned.factors
-            peft_model: Any = unlearned.model
-            write_folder(
-                place, lambda aside: fold(peft_model, factors, adapter, aside), {"base": base.path}
+) -> _Started:
+    """Load the target and make it ready to train."""
+    load: Callable[..., Any] = target.load  # type: ignore[assignment]  # a target is a model
+    if adapter is None or init is None:
+        model = load(dtype="float32")
+        dtype = workspace.machine.precision["model"]
+        return _Started(model, {}, None, {}, dtype, _trainable(model))
+    model = load()
+    file = workspace.folder / INITIAL
+    with distributed.first_alone() as first:
+        if first and not file.is_file():
+            layers = adapter.layers(model, derive(workspace.seed, "init"))
+            identity = digest([target.identity, workspace.machine.precision["model"]])
+            measure = fisher_measure(
+                model, identity, records.forget, records.retain, workspace.cache
             )
-        reloaded = PeftModel.from_pretrained(load_base(base, config, materials), str(place)).eval()
-    difference = _logits(reloaded, probes) - expected
-    share = float(_spread(difference) / _spread(expected - expected.mean(-1, keepdim=True)))
-    largest = float(difference.abs().max())
-    log.info(
-        "%s reloaded: largest difference of a logit %.1e, %.1e of their spread",
-        place.name,
-        largest,
-        share,
+            save_factors(*initial_factors(init, layers, measure), file)
+    factors, report = load_factors(file)
+    adapted, report["share_of_weight_norm"] = attach(model, factors, adapter)
+    dtype = workspace.machine.precision["model"]
+    return _Started(adapted, factors, adapter, report, dtype, _trainable(adapted))
+
+
+def _trained(
+    started: _Started,
+    records: Records,
+    workspace: Workspace,
+    loss: Chosen,
+    recipe: Recipe,
+    plan: Plan,
+    stop: Stop | None,
+) -> tuple[list[dict[str, float]], UntilForgotten | None]:
+    """Train, or go on; return the log of all updates, and the stop rule with what it found."""
+    snapshots = workspace.folder / "snapshots"
+    stream = _stream(records, loss.inputs, recipe, plan, workspace.seed)
+    rule = UntilForgotten(stop, plan.updates_per_epoch, workspace.folder) if stop else None
+    with distributed.first_alone() as first:
+        if first:
+            newest_whole(snapshots)  # sets aside what is damaged
+    newest = newest_whole(snapshots)
+    if newest is not None and rule is not None and rule.resume(step_of(newest)):
+        return read_history(newest), rule
+    if newest is not None:
+        log.info("going on from %s", newest.name)
+    model: Any = started.model
+    if _is_checkpointed(model, stream, recipe, plan):
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    steps = plan.snapshot_steps(recipe.snapshot_epochs)
+    callbacks: list[TrainerCallback] = [Snapshots(steps, snapshots)]
+    callbacks += [*([rule] if rule else []), TrainingProgress("unlearning"), Told()]
+    objective = Objective(
+        partial(loss.resolve(), **loss.knobs), loss.inputs, as_target=target_function(model)
     )
-    if not share <= TOLERANCE[config.model.dtype]:
-        raise TrainingError(
-            f"{place} does not give the logits of the model in memory (they differ by {share:.2g} of their "
-            "spread); please report this with the run's log"
+    with staging_in(workspace.folder) as staging:
+        history = fit(
+            model,
+            stream,
+            objective,
+            recipe,
+            plan,
+            folder=staging,
+            seed=derive(workspace.seed, "dropout") + distributed.rank(),
+            callbacks=callbacks,
+            resume_from=newest,
         )
-    return largest
+    return history, rule
 
 
-def _spread(logits: Tensor) -> Tensor:
-    return logits.square().mean().sqrt()
+def _subject(target: Subject, started: _Started, snapshot: Path) -> Subject:
+    """Return a snapshot as a subject; each load builds it anew."""
+    files = sorted(snapshot.glob("*.safetensors"))
+    initial = snapshot.parents[1] / INITIAL
+    content = [file_digest(file) for file in [*files, *([initial] if started.adapter else [])]]
+    factors, adapter, own_dtype = started.factors, started.adapter, started.dtype
+
+    def load(dtype: str | None = None) -> nn.Module:
+        model: Any
+        if adapter is None:
+            model = target.load(dtype="float32")  # type: ignore[misc]
+            load_trained(model, snapshot)
+            store_as(model, dtype or own_dtype)  # evaluated as it is shipped
+        else:
+            model, _ = attach(target.load(dtype=dtype), factors, adapter)  # type: ignore[misc]
+            load_trained(model, snapshot)
+        return model.eval()
+
+    return Subject(
+        name="unlearned",
+        weights=target.weights,
+        identity=digest([target.identity, content]),
+        load=load,
+        derived_from=target.name,
+        reference=target.reference,
+        of_run=True,
+        path=str(snapshot),
+    )
 
 
-def _save(model: Any, materials: Materials, folder: Path) -> None:
-    model.save_pretrained(folder)
-    materials.tokenizer.save_pretrained(folder)
+def _report(
+    started: _Started,
+    history: list[dict[str, float]],
+    rule: UntilForgotten | None,
+    loss: Chosen,
+    init: Chosen | None,
+    recipe: Recipe,
+    plan: Plan,
+) -> Report:
+    names = [name for name in history[0] if name.endswith("_loss")]
+    names += [name for name in ("grad_norm", "learning_rate") if name in history[0]]
+    training: dict[str, Any] = {name: [entry[name] for entry in history] for name in names}
+    clipped = [entry["grad_norm"] > recipe.max_grad_norm for entry in history]
+    training |= {
+        "clipped_share": sum(clipped) / len(clipped),
+        "epochs": len(history) / plan.updates_per_epoch,
+        "max_epochs": recipe.epochs,
+    }
+    training |= rule.report() if rule else {}
+    drawn = recipe.retain_batch_size or plan.batch_size
+    fisher, low_rank = (started.report.get(f"{k}_flops", 0) for k in ("fisher", "low_rank"))
+    total = history[-1].get("total_flops", 0)
+    return Report(
+        training=training,
+        init={"name": init.name} | init.knobs | started.report
+        if init and started.adapter
+        else None,
+        protocol={
+            "updates": len(history),
+            "examples_per_update": [plan.batch_size, drawn if "retain" in loss.inputs else 0],
+            "reduction": recipe.reduction,
+            "micro_batch_size": recipe.micro_batch_size,
+            "bucket": recipe.bucket,
+        },
+        flops={
+            "training": total,
+            "fisher": fisher,
+            "low_rank": low_rank,
+            "total": total + low_rank + fisher,
+            # The Fisher is measured once a model, forget set and estimator; ranks and losses share it.
+            "total_with_shared_fisher": total + low_rank,
+        },
+        trainable_parameters=started.trainable,
+    )
 
 
-@torch.no_grad()
-def _logits(model: nn.Module, sequences: list[Any]) -> Tensor:
+def _stream(
+    records: Records, inputs: tuple[str, ...], recipe: Recipe, plan: Plan, seed: int
+) -> Stream:
+    """Return the examples of the whole unlearning, in order; the forget set comes first, for epochs."""
+    sets, paired = records.batches(inputs)
+    per_update = plan.batch_size if recipe.reduction == "update" else None
+    return Stream(
+        sets,
+        plan.num_items,
+        derive(seed, "order"),
+        items_per_update=per_update,
+        drawn_per_update=recipe.retain_batch_size,
+        bucket=plan.bucket(recipe),
+        paired=paired,
+    )
+
+
+def _is_checkpointed(model: nn.Module, stream: Stream, recipe: Recipe, plan: Plan) -> bool:
+    """Return whether activations are computed twice to save memory; ``auto``: where they would not fit."""
+    if recipe.gradient_checkpointing != "auto":
+        return recipe.gradient_checkpointing
     device = next(model.parameters()).device
-    batch = to_device(pad(sequences), device)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return logits[batch["attention_mask"].bool()].float().cpu()
+    longest = max(len(row.ids) for rows in stream.sequences.values() for row in rows)
+    an_item = sum(max(map(len, items)) for items in stream.order.values())
+    needed = memory.activation_bytes(model, plan.micro_batch_size * an_item, longest)
+    if memory.fits(needed, device):
+        return False
+    log.info(
+        "activations of a micro-batch need up to %s, %s are free: gradient checkpointing is on",
+        memory.gibibytes(needed),
+        memory.gibibytes(memory.free_memory(device)),
+    )
+    return True
+
+
+def _trainable(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

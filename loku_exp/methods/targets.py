@@ -12,7 +12,7 @@ from loku_exp.models.load import LinearLayer, linear_layers
 MAMBAS = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")  # as peft names them
 
 
-def adapted_layers(model: nn.Module, targets: list[str]) -> list[str]:
+def target_layers(model: nn.Module, targets: list[str]) -> list[str]:
     """Return the names of the linear layers an adapter with these targets is put on.
 
     Raises:
@@ -67,7 +67,7 @@ def coverage(model: nn.Module, targets: list[str]) -> tuple[float, list[str]]:
     Raises:
         ModelError: a target matches no layer.
     """
-    linear, names = linear_layers(model), set(adapted_layers(model, targets))
+    linear, names = linear_layers(model), set(target_layers(model, targets))
     adapted = {id(linear[name].weight) for name in names}
     head = model.get_output_embeddings()  # type: ignore[operator]
     aside = {

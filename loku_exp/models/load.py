@@ -12,7 +12,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp.errors import ModelError
@@ -22,7 +21,6 @@ from loku_exp.models.configuration import context_length as context_length
 from loku_exp.models.head import check_head
 from loku_exp.models.tensors import tensor_problems, without_load_report
 from loku_exp.models.tokenizer import misfits
-from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.hub import cannot_load, expanded
 from loku_exp.runtime.settings import ModelSettings
 
@@ -32,44 +30,12 @@ log = logging.getLogger(__name__)
 disable_progress_bar()  # of shards read and written; downloads keep theirs
 
 
-def resolve_device(device: str) -> torch.device:
-    """Return the device a configuration names; ``auto`` takes CUDA where there is one.
-
-    Raises:
-        ModelError: no such device here.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and parallel.size() > 1:
-        device = f"cuda:{parallel.local_rank()}"
-    try:
-        return torch.zeros(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device={device}: not available here ({error})") from error
-
-
-def resolve_autocast(autocast: str, device: torch.device) -> str:
-    """Return ``bfloat16`` or ``none``; ``auto`` takes bfloat16 where the hardware computes in it."""
-    if autocast != "auto":
-        return autocast
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bfloat16" if native else "none"
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # old torch: unknown
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "none"
-
-
-def resolve_attention(attention: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Return the attention transformers is asked for; ``auto`` takes what the hardware does best.
-
-    That is flash attention where it is installed, on CUDA in half precision; elsewhere None, for which
-    transformers takes torch's fused attention, or eager where the architecture has no other.
-    """
-    if attention != "auto":
-        return attention
-    half = dtype in (torch.float16, torch.bfloat16)
-    flash = device.type == "cuda" and half and is_flash_attn_2_available()
-    return "flash_attention_2" if flash else None
+def _attention(model: ModelSettings, dtype: torch.dtype) -> str | None:
+    """Return the attention to ask transformers for; None leaves it to the architecture."""
+    flash = model.attention == "flash_attention_2"
+    return (
+        None if model.attention == "auto" or (flash and dtype == torch.float32) else model.attention
+    )
 
 
 def load_model(
@@ -95,7 +61,7 @@ def load_model(
     """
     torch_dtype = getattr(torch, dtype or model.dtype)
     config = read_config(model, path, key)
-    attention = resolve_attention(model.attention, device, torch_dtype)
+    attention = _attention(model, torch_dtype)
     empty_model(model, config, attention, f"{key}={path}")  # says what does not go together
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     try:
@@ -145,7 +111,7 @@ def build_model(
             model,
             tokenizer,
             dtype=torch_dtype,
-            attn_implementation=resolve_attention(model.attention, device, torch_dtype),
+            attn_implementation=_attention(model, torch_dtype),
         )
     return _ready(built, device)
 

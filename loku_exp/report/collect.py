@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from loku_exp.config.components import nearest
-from loku_exp.errors import UserError
+from loku_exp.errors import UserError, nearest
 from loku_exp.results import files as results
+from loku_exp.results.folder import DONE
 from loku_exp.results.schema import Record
 
 CONFIG_FILE, LOG_FILE = "config.yaml", "run.log"
@@ -74,7 +74,7 @@ def collect(root: Path) -> Collection:
         raise UserError(f"{root}: no such folder; give the folder that holds run folders")
     found = Collection([], [], [])
     for folder in _run_folders(root):
-        if not (folder / results.DONE).is_file():
+        if not (folder / DONE).is_file():
             found.unfinished.append((folder, _state(folder)))
             continue
         try:
@@ -86,7 +86,7 @@ def collect(root: Path) -> Collection:
     if not found.runs:
         beside = f"{len(found.unfinished)} unfinished, {len(found.damaged)} damaged"
         raise UserError(
-            f"{root}: no finished run here ({beside}); a finished one has {results.DONE} and "
+            f"{root}: no finished run here ({beside}); a finished one has {DONE} and "
             f"{results.METRICS_FILE}" + "".join(f"; {text}" for text in found.damaged[:3])
         )
     return found
@@ -132,7 +132,7 @@ def _spelled(value: str) -> str:
 def _run_folders(root: Path) -> Iterator[Path]:
     """Yield run folders, in order; what lies inside one is not looked at."""
     for place, folders, files in os.walk(root):
-        if {results.METRICS_FILE, results.DONE, CONFIG_FILE} & set(files):
+        if {results.METRICS_FILE, DONE, CONFIG_FILE} & set(files):
             folders.clear()
             yield Path(place)
         folders.sort()

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from loku_exp.config.components import nearest
-from loku_exp.errors import UserError
+from loku_exp.errors import UserError, nearest
 from loku_exp.report.samples import Row, read_examples
 from loku_exp.results import files as results
+from loku_exp.results.folder import DONE
 from loku_exp.results.schema import Record
 
 SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
@@ -19,8 +19,8 @@ def finished(folder: Path) -> Record:
     Raises:
         UserError: it is not finished, or damaged.
     """
-    if not (folder / results.DONE).is_file():
-        raise UserError(f"{folder}: not the folder of a finished run (it has no {results.DONE})")
+    if not (folder / DONE).is_file():
+        raise UserError(f"{folder}: not the folder of a finished run (it has no {DONE})")
     return results.read(folder)
 
 

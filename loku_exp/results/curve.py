@@ -1,10 +1,11 @@
-"""The unlearning curve of one run."""
+"""The unlearning curve of one run, drawn from its record's own catalogue."""
 
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
+from loku_exp.evaluation.catalogue import LEAST_P, Metric
 from loku_exp.results.schema import CurvePoint, Record
 from loku_exp.results.table import title
 from loku_exp.runtime.cache import write_file
@@ -14,12 +15,13 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 # Okabe and Ito: safe for the colour-blind
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
-Lines = dict[str, tuple[str, str, str]]  # metric: label, colour, marker
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+MARKERS = ("o", "s", "^", "D")
+SIGNIFICANT = 0.05
 
 
-def curve(record: Record, file: Path) -> None:
-    """Draw what the model knows of forget and retained texts, and how forgotten that is, over epochs.
+def draw_curve(record: Record, file: Path) -> None:
+    """Draw what a model knows of the forget set and what it keeps, and how forgotten that is, by epoch.
 
     Dotted lines are the reference's values: the aim is to meet them, not to pass them. Dashed lines are
     what counts as forgotten.
@@ -29,80 +31,47 @@ def curve(record: Record, file: Path) -> None:
         file: PNG to write.
     """
     points = sorted(record.curve, key=lambda point: point.step)
-    reference = record.models["reference"].metrics if "reference" in record.models else {}
-    panels = _extraction if "forget_ma" in points[0].metrics else _questions
-    figure = panels(record, points, reference)
+    panels = [panel for panel in _panels(record, points) if panel]
+    if not panels:
+        return
+    width = 4.5 * len(panels)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(max(width, 5), 3.6), layout="constrained", squeeze=False
+    )
+    for axis, metrics in zip(axes[0], panels, strict=True):
+        _draw(axis, record, points, metrics)
     figure.suptitle(title(record), fontsize=10)
     write_file(file, lambda aside: figure.savefig(aside, dpi=150))
     plt.close(figure)
 
 
-def _questions(record: Record, points: list[CurvePoint], reference: dict[str, float]) -> Any:
-    """Draw probability on forget and retain set, and forget quality where there is a reference."""
-    compares = any("forget_quality" in point.metrics for point in points)
-    figure, axes = _figure(1 + compares)
-    lines = {
-        "forget_prob": ("forget set", BLUE, "o"),
-        "retain_prob": ("retain set", ORANGE, "s"),
-    }
-    _draw(axes[0], points, lines, reference)
-    axes[0].set(ylabel="answer probability", ylim=(0, 1.02))
-    if compares:
-        _draw(axes[1], points, {"forget_quality": ("unlearned", GREEN, "o")}, {}, floor=1e-300)
-        axes[1].axhline(0.05, color="0.4", linestyle="--", label="p = .05")
-        axes[1].set(yscale="log", ylabel="forget quality (p of KS test)")
-    return _finished(figure, axes)
+def _panels(record: Record, points: list[CurvePoint]) -> list[list[Metric]]:
+    """Return the metrics of each panel: knowledge and what is kept; a test, or what goals are set for."""
+    measured = [m for m in record.catalogue if sum(m.name in p.metrics for p in points) > 1]
+    goals = record.judgement.goals if record.judgement else {}
+    first = [m for m in measured if m.part in ("knowledge", "utility") and m.form == "share"]
+    tests = [m for m in measured if m.form == "p"]
+    rest = [m for m in measured if m.name in goals and m not in first]
+    return [first[: len(COLORS)], tests or rest]
 
 
-def _extraction(record: Record, points: list[CurvePoint], reference: dict[str, float]) -> Any:
-    """Draw memorisation accuracy and extraction likelihood of forget set and siblings."""
-    limits = record.training.get("thresholds")
-    known = {name for point in points for name in point.metrics if name.startswith("forget_el")}
-    el = f"el{limits['n']}" if limits else min(known).removeprefix("forget_")
-    figure, axes = _figure(2)
-    for axis, metric, label in (
-        (axes[0], "ma", "memorisation accuracy"),
-        (axes[1], el, f"extraction likelihood EL_{el.removeprefix('el')}"),
-    ):
-        lines = {
-            f"forget_{metric}": ("forget set", BLUE, "o"),
-            f"sibling_{metric}": ("siblings", ORANGE, "s"),
-        }
-        _draw(axis, points, lines, reference)
-        if limits:
-            key = "ma" if metric == "ma" else "el"
-            axis.axhline(limits[key], color="0.4", linestyle="--", label="threshold")
-        axis.set(ylabel=label, ylim=(0, 1.02))
-    return _finished(figure, axes)
-
-
-def _figure(panels: int) -> tuple[Any, list[Axes]]:
-    width = 9 if panels == 2 else 5
-    figure, axes = plt.subplots(
-        1, panels, figsize=(width, 3.6), layout="constrained", squeeze=False
-    )
-    return figure, list(axes[0])
-
-
-def _draw(
-    axis: Axes,
-    points: list[CurvePoint],
-    lines: Lines,
-    reference: dict[str, float],
-    floor: float = 0.0,
-) -> None:
+def _draw(axis: Axes, record: Record, points: list[CurvePoint], metrics: list[Metric]) -> None:
     """Draw metrics over epochs, each only where it was measured."""
-    for name, (label, color, marker) in lines.items():
-        known = [point for point in points if name in point.metrics]
-        epochs = [point.epoch for point in known]
-        values = [max(point.metrics[name], floor) for point in known]
-        axis.plot(epochs, values, color=color, marker=marker, label=label)
-        if name in reference:
-            axis.axhline(reference[name], color=color, linestyle=":", label=f"{label}, reference")
-
-
-def _finished(figure: Any, axes: list[Axes]) -> Any:
-    for axis in axes:
-        axis.set_xlabel("epoch of unlearning")
-        axis.legend(fontsize=9)
-    return figure
+    goals = record.judgement.goals if record.judgement else {}
+    reference = record.models["reference"].metrics if "reference" in record.models else {}
+    for metric, color, marker in zip(metrics, COLORS, MARKERS, strict=False):
+        known = [point for point in points if metric.name in point.metrics]
+        values = [max(point.metrics[metric.name], LEAST_P) for point in known]
+        axis.plot(
+            [point.epoch for point in known], values, color=color, marker=marker, label=metric.label
+        )
+        dotted: dict[str, Any] = {"color": color, "linestyle": ":"}
+        if metric.name in reference and metric.better == "reference":
+            axis.axhline(reference[metric.name], label=f"{metric.label}: reference", **dotted)
+        if metric.name in goals:
+            axis.axhline(goals[metric.name], color=color, linestyle="--", label="threshold")
+    if all(metric.form == "p" for metric in metrics):
+        axis.axhline(SIGNIFICANT, color="0.4", linestyle="--", label="p = .05")
+        axis.set(yscale="log")
+    axis.set_xlabel("epoch of unlearning")
+    axis.legend(fontsize=8)

@@ -4,6 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loku_exp.evaluation.catalogue import Judgement, Metric
+
+SCHEMA = 2
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -19,20 +23,44 @@ class RunPart(_Part):
     label: str
     commit: str | None
     version: str
-    format: int | None = None  # of the numbers, `runs.RUN_FORMAT`; None before it was recorded
+    format: int  # of the numbers, `stages.identity.RUN_FORMAT`
     packages: dict[str, str]
     hardware: dict[str, Any]
     started: str
     state: Literal["finished"]
 
 
+class MachinePart(_Part):
+    """The machine as resolved; see `loku_exp.runtime.machine.Machine`."""
+
+    device: str
+    precision: dict[str, str]
+    attention: str
+    threads: int
+    processes: int
+
+
 class ModelPart(_Part):
-    """One evaluated model; an absent metric is absent, never 0."""
+    """One evaluated subject; an absent metric is absent, never 0.
+
+    Attributes:
+        role: ``target``, ``reference``, ``unlearned``, or ``attacked``.
+        weights: how they came about.
+        derived_from: the subject it was made from.
+        reference: the subject it is compared with.
+        metrics: by name.
+        half_widths: by metric, half of the 99 % interval of the difference to the reference, over other
+            rows; see `loku_exp.evaluation.differences`.
+        judgement: of a model that was to forget.
+    """
 
     role: str
     weights: str
     derived_from: str | None
+    reference: str | None
     metrics: dict[str, float]
+    half_widths: dict[str, float] = {}
+    judgement: Judgement | None = None
 
 
 class CurvePoint(_Part):
@@ -47,12 +75,20 @@ class CurvePoint(_Part):
 class Record(_Part):
     """Everything about a finished run."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     run: RunPart
+    machine: MachinePart
     protocol: dict[str, Any]
+    catalogue: list[Metric]
     models: dict[str, ModelPart]
     curve: list[CurvePoint]
     training: dict[str, Any]
     init: dict[str, Any] | None
+    judgement: Judgement | None
+    notes: list[str]
     cost: dict[str, Any]
-    verdict: str | None
+
+    @property
+    def unlearned(self) -> bool:
+        """Whether the run unlearned, rather than only evaluated."""
+        return "unlearned" in self.models

@@ -1,13 +1,12 @@
 """Several processes train one run: ``torchrun --standalone --nproc-per-node N -m loku_exp ...``.
 
-Rank zero is the run: it reads, checks, evaluates and writes. The other ranks wait for it and join the
-unlearning; every update has exactly the examples it has with one process. Target and reference are
-each made by one process.
+All of them run the same program up to the end of unlearning; rank zero goes first wherever something is
+made that the others then find, and it alone evaluates and writes. Every update has exactly the examples it
+has with one process.
 """
 
-import logging
+import json
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -38,42 +37,16 @@ def local_rank() -> int:
 
 
 @contextmanager
-def leading() -> Iterator[None]:
-    """Be rank zero inside; send the others home at the end.
-
-    After a failure they are not sent: they may be amid a training, and torchrun ends them.
-    """
+def connected() -> Iterator[None]:
+    """Be one of several processes inside."""
     if size() == 1:
         yield
         return
     _connect()
-    try:
-        yield
-    except SystemExit as end:
-        if not end.code:
-            _dismiss()
-        raise
-    else:
-        _dismiss()
+    yield
+    from torch import distributed
 
-
-def assist() -> None:
-    """Be another rank: do what rank zero does `together`, until it sends home."""
-    _connect()
-    logging.getLogger().setLevel(logging.ERROR)
-    while (message := _next()) is not None:
-        environment, call = message
-        os.environ.update(environment)  # before what is called is imported
-        function, arguments = pickle.loads(call)
-        function(*arguments)
-    _disconnect()
-
-
-def _next() -> Any:
-    try:
-        return _receive()
-    except RuntimeError:  # rank zero is gone, and has said why
-        raise SystemExit(1) from None
+    distributed.destroy_process_group()  # not after a failure: the others may be amid a training
 
 
 def leave() -> bool:
@@ -84,27 +57,33 @@ def leave() -> bool:
     return there_were
 
 
-def together(function: Callable[..., Any], *arguments: Any) -> None:
-    """Have the other ranks call a module's function; rank zero goes on at once.
+def of_first(function: Callable[[], Any]) -> Any:
+    """Return on every rank what the function returns on rank zero, the only one that calls it.
 
     Args:
-        function: what they do; it trains as rank zero is about to.
-        arguments: plain data.
+        function: returns plain data.
     """
-    if size() > 1 and rank() == 0:
-        offline = {name: value for name, value in os.environ.items() if name.startswith("HF_")}
-        _send((offline, pickle.dumps((function, arguments))))
-
-
-def of_first(function: Callable[[], Any]) -> Any:
-    """Return on every rank what the function returns on rank zero, the only one that calls it."""
     if size() == 1:
         return function()
-    if rank() > 0:
-        return _receive()
-    found = function()
-    _send(found)
-    return found
+    import torch
+    from torch import distributed
+
+    content = json.dumps(function()).encode() if rank() == 0 else b""
+    length = torch.tensor([len(content)])
+    distributed.broadcast(length, src=0, group=_waiting)
+    text = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8)
+    distributed.broadcast(text, src=0, group=_waiting)
+    return json.loads(bytes(text.tolist()))
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """Let rank zero do what is inside before the others do it, so that they find what it made."""
+    if size() > 1 and rank() > 0:
+        _barrier()
+    yield
+    if size() > 1 and rank() == 0:
+        _barrier()
 
 
 @contextmanager
@@ -151,29 +130,6 @@ def through(wrapped: "torch.nn.Module", model: "torch.nn.Module", call: Callable
         restore()
 
 
-def fsdp2(model: "torch.nn.Module", checkpointing: bool) -> dict[str, Any]:
-    """Return the arguments of a Trainer that shards parameters, gradients and optimiser state (FSDP2).
-
-    Args:
-        model: its blocks are sharded one by one; what lies outside them together.
-        checkpointing: recompute activations in the backward pass; FSDP's own, not the model's.
-    """
-    config = {
-        "version": 2,
-        "transformer_layer_cls_to_wrap": block_classes(model),
-        "reshard_after_forward": True,
-        "state_dict_type": "FULL_STATE_DICT",  # snapshots look as those of one process
-        "activation_checkpointing": checkpointing,
-    }
-    return {"fsdp": True, "fsdp_config": config}
-
-
-def block_classes(model: "torch.nn.Module") -> list[str]:
-    """Return the names of a model's block classes, as transformers knows them."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return sorted(base._no_split_modules or [])  # type: ignore[arg-type]
-
-
 def _connect() -> None:
     global _waiting
     from torch import distributed
@@ -202,38 +158,7 @@ def _backend() -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def _disconnect() -> None:
-    from torch import distributed
-
-    distributed.destroy_process_group()
-
-
-def _dismiss() -> None:
-    _send(None)
-    _disconnect()
-
-
-def _send(message: Any) -> None:
-    from torch import distributed
-
-    distributed.broadcast_object_list([message], src=0, group=_waiting, device=_cpu())
-
-
-def _receive() -> Any:
-    from torch import distributed
-
-    messages = [None]
-    distributed.broadcast_object_list(messages, src=0, group=_waiting, device=_cpu())
-    return messages[0]
-
-
 def _barrier() -> None:
     from torch import distributed
 
     distributed.barrier(group=_waiting)
-
-
-def _cpu() -> "torch.device":
-    import torch
-
-    return torch.device("cpu")

@@ -8,16 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from loku_exp.config.schema import Config
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A run begins, or goes on, in its folder."""
+    """A run begins, or goes on, in its folder.
+
+    Attributes:
+        folder: of the run.
+        config: its resolved configuration, as plain data, with its method's name.
+        toy: whether data or model are toys.
+    """
 
     folder: Path
-    config: Config
+    config: dict[str, Any]
+    toy: bool
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,23 @@ imported.
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AllowInfNan, StringConstraints
 
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Ge(0), Le(1)]
-Count = Annotated[int, Ge(1)]
-NonNegativeCount = Annotated[int, Ge(0)]
+LARGEST, LARGEST_COUNT, LARGEST_SEED = 1e9, 10**9, 2**63 - 1
+_FINITE = AllowInfNan(False)
+Number = Annotated[float, _FINITE, Ge(-LARGEST), Le(LARGEST)]
+Positive = Annotated[float, _FINITE, Gt(0), Le(LARGEST)]
+NonNegative = Annotated[float, _FINITE, Ge(0), Le(LARGEST)]
+Share = Annotated[float, _FINITE, Ge(0), Le(1)]
+Decay = Annotated[float, _FINITE, Ge(0), Lt(1)]
+Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
+NonNegativeCount = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
 Counts = Annotated[list[Count], MinLen(1)]
-Seed = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Le(LARGEST_SEED)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+"""A word that becomes part of a folder's name."""
+Place = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00\n]+$")]
+"""A folder to write to."""
 FisherPass = Literal["auto", "hooks", "sweep"]
 Rows = Count | Literal["all"]

@@ -4,11 +4,12 @@ The configuration is made of them, and the rooms below it take them as plain arg
 here, each lives in one yaml.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from annotated_types import MinLen
+from pydantic import BaseModel, ConfigDict, Field
 
-from loku_exp.runtime.knobs import Count, NonNegative, Positive, Share
+from loku_exp.runtime.knobs import Count, Decay, Name, NonNegative, Positive, Share
 
 
 class Setting(BaseModel):
@@ -43,7 +44,7 @@ class Optimization(Setting):
     micro_batch_size: Count  # examples per forward pass; must divide batch_size (all: at most)
     learning_rate: Positive
     weight_decay: NonNegative
-    betas: tuple[Share, Share]
+    betas: tuple[Decay, Decay]
     warmup_epochs: NonNegative
     schedule: Literal["linear", "constant"]
     max_grad_norm: Positive
@@ -62,21 +63,18 @@ class StopRule(Setting):
 class Recipe(Optimization):
     """How a model unlearns."""
 
-    recipe: str
+    recipe: Name
     retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
     stop: StopRule | None  # after which epoch training ends early; null: never
-    full_learning_rate: Positive  # used instead of learning_rate with lora=none
     reduction: Literal["micro_batch", "update"]
     snapshot_epochs: Count
     gradient_checkpointing: Literal["auto"] | bool  # auto: where activations would not fit
-    head: Literal["chunked", "plain"]
-    chunk_rows: Count | None
 
 
 class ModelSettings(Setting):
     """A causal language model: where it comes from, how it is prompted, where LoRA goes."""
 
-    name: str
+    name: Name
     kind: Literal["toy", "from_scratch", "pretrained"]
     path: str | None
     revision: str | None
@@ -86,12 +84,24 @@ class ModelSettings(Setting):
     vocabulary: Count | None
     context_length: Count | None  # tokens; null: what its configuration names
     template: Template
-    lora_targets: dict[str, list[str]]
+    lora_targets: dict[str, Annotated[list[str], MinLen(1)]]
     dtype: Literal["float32", "bfloat16", "float16"]
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
     stop_at_eos: bool
-    finetuned: dict[str, str | None]  # by dataset: a model that is the target
-    references: dict[str, str]  # by dataset: reference.source where it is not `train`
     finetuning: Optimization
     learning_rates: dict[Literal["lora", "full"], Positive]
+
+
+class Tracking(Setting):
+    """Where a run's progress is shown beside its folder; no part of what it computes."""
+
+    name: Literal["none", "wandb", "tensorboard"]
+    samples: int = Field(0, ge=0)  # texts of the forget set, before and after
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None  # null: in a sweep its command line
+    mode: Literal["online", "offline"] | None = None
+    artifact: bool = False  # upload the adapter
+    init_timeout: Positive | None = None  # seconds
+    finish_timeout: Positive | None = None  # seconds

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 from loku_exp.config import grid
 from loku_exp.config.compose import compose_all
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError
+from loku_exp.errors import ConfigError, nearest
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.seeds import derive
-from loku_exp.startup import begin, ending, prepare_environment, run_tracked
+from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
 
 if TYPE_CHECKING:
     import optuna
 
-    from loku_exp.search.criterion import Objective
+    from loku_exp.evaluation.suite import Suite
+    from loku_exp.search.criterion import Criterion
     from loku_exp.sweeps.jobs import Job, Launcher
 
 log = logging.getLogger("loku_exp.search")  # also where this file is the program
@@ -34,7 +35,7 @@ log = logging.getLogger("loku_exp.search")  # also where this file is the progra
 
 def main() -> None:
     """Run the command line."""
-    begin()
+    begin_program()
     with ending():
         search(_arguments().parse_intermixed_args())
 
@@ -56,17 +57,17 @@ def search(arguments: argparse.Namespace) -> None:
 
     if arguments.trials < 1:
         raise ConfigError(f"--trials {arguments.trials}: a search needs at least one")
-    parsed = grid.parse(arguments.overrides)
+    parsed = grid.parse_overrides(arguments.overrides)
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
         raise ConfigError("nothing to search over; give a key several values: lora.rank=4,8,16")
     tried = [[*fixed, *overrides_of(sample)] for sample in samples(space)]
     config = compose_all(tried, arguments.config_dir)[0]
-    from loku_exp.search.criterion import Objective
+    from loku_exp.search.criterion import Criterion
     from loku_exp.search.result import report
 
-    objective = Objective(
+    criterion = Criterion(
         arguments.maximise,
         arguments.constrain,
         arguments.at_most,
@@ -77,7 +78,7 @@ def search(arguments: argparse.Namespace) -> None:
     place = Path(config.output_dir).expanduser()
     place.mkdir(parents=True, exist_ok=True)
     described = {key: repr(distribution) for key, distribution in space.items()}
-    name = "search-" + digest([sorted(fixed), described, vars(objective), arguments.seed], 12)
+    name = "search-" + digest([sorted(fixed), described, vars(criterion), arguments.seed], 12)
     backend = JournalFileBackend(str(place / f"{name}.journal"))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
@@ -85,8 +86,33 @@ def search(arguments: argparse.Namespace) -> None:
         direction="maximize",
         load_if_exists=True,
     )
-    _go_on(study, space, fixed, config, objective, arguments)
-    report(study, objective, place / f"{name}.json")
+    suite = _suite_of(config, criterion)
+    _go_on(study, space, fixed, config, criterion, suite, arguments)
+    report(study, criterion, suite, place / f"{name}.json")
+
+
+def _suite_of(config: Config, criterion: "Criterion") -> "Suite":
+    """Return the suite that judges the runs.
+
+    Raises:
+        ConfigError: it has no such metric.
+    """
+    from loku_exp.evaluation.catalogue import by_name
+    from loku_exp.runtime.cache import Cache
+    from loku_exp.stages.inputs import load_inputs
+
+    suite = load_inputs(config, Cache(config.cache_dir)).suite
+    known = by_name(suite.catalogue)
+    unknown = [name for name in (criterion.maximise, criterion.constrain) if name not in known]
+    if unknown:
+        raise ConfigError(
+            [
+                f"{name}: the suite of dataset {config.dataset.label} has no such metric"
+                f"{nearest(name, known)}; it has {', '.join(known)}"
+                for name in unknown
+            ]
+        )
+    return suite
 
 
 def _go_on(
@@ -94,7 +120,8 @@ def _go_on(
     space: dict[str, Any],
     fixed: list[str],
     config: Config,
-    objective: "Objective",
+    criterion: "Criterion",
+    suite: "Suite",
     arguments: argparse.Namespace,
 ) -> None:
     """Run trials, interrupted ones first, until there are as many as asked for."""
@@ -120,7 +147,7 @@ def _go_on(
             return
         log.info("trials %s of %d", ", ".join(str(n + 1) for n, _ in batch), arguments.trials)
         for number, job in _work(batch, fixed, arguments.config_dir, launcher).items():
-            _judge(study, number, job, objective)
+            _judge(study, number, job, criterion, suite)
 
 
 def _work(
@@ -131,12 +158,14 @@ def _work(
 ) -> dict[int, "Job"]:
     """Run the trials of a batch that are no finished runs yet; return their runs by number."""
     from loku_exp.search.space import overrides_of
-    from loku_exp.sweeps.sweep import SKIPPED, plan, work_on
+    from loku_exp.sweeps.jobs import SKIPPED
+    from loku_exp.sweeps.plan import plan_jobs
+    from loku_exp.sweeps.sweep import work_on
 
     jobs = {}
     for number, params in batch:
         overrides = [*fixed, *overrides_of(params)]
-        (jobs[number],) = plan([overrides], compose_all([overrides], config_dir), config_dir)
+        (jobs[number],) = plan_jobs([overrides], compose_all([overrides], config_dir), config_dir)
         jobs[number].label = " ".join(overrides_of(params))
     todo = {job.folder: job for job in jobs.values() if job.state != SKIPPED}
     for job in work_on(list(todo.values()), launcher):
@@ -144,18 +173,21 @@ def _work(
     return {number: todo.get(job.folder, job) for number, job in jobs.items()}
 
 
-def _judge(study: "optuna.Study", number: int, job: "Job", objective: "Objective") -> None:
+def _judge(
+    study: "optuna.Study", number: int, job: "Job", criterion: "Criterion", suite: "Suite"
+) -> None:
     """Tell the study what a run is worth; a failed or collapsed one is no value, good or bad."""
     import optuna
 
-    from loku_exp.search.criterion import judged, read_examples
+    from loku_exp.results.examples import read_examples
+    from loku_exp.search.criterion import judged
     from loku_exp.search.result import BOUND
 
     trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
     trial.set_user_attr("folder", str(job.folder))
     problem, value, above = job.error, None, None
     if problem is None:
-        problem, value, above = judged(read_examples(job.folder), objective)
+        problem, value, above = judged(read_examples(job.folder), criterion, suite)
     if problem is not None or above is None:
         log.warning("trial %d failed: %s", number + 1, problem)
         trial.set_user_attr("failure", problem)
@@ -164,7 +196,7 @@ def _judge(study: "optuna.Study", number: int, job: "Job", objective: "Objective
     trial.set_user_attr(BOUND, above)
     trial.set_constraint(BOUND, above)
     study.tell(number, value, skip_if_finished=True)
-    log.info("trial %d: %s %.4f, limit %+.4f", number + 1, objective.maximise, value, above)
+    log.info("trial %d: %s %.4f, limit %+.4f", number + 1, criterion.maximise, value, above)
 
 
 def _arguments() -> argparse.ArgumentParser:

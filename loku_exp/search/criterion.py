@@ -1,18 +1,16 @@
 """What a search looks for: the most of one metric where another is within a limit, on half of the rows."""
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from loku_exp.errors import ConfigError
-from loku_exp.results.verdict import collapsed
-from loku_exp.search.halves import metrics_of, split
+from loku_exp.errors import ConfigError, nearest
+from loku_exp.evaluation.suite import Facts, Suite
+from loku_exp.search.halves import evaluations_of, split
 
 
 @dataclass(frozen=True)
-class Objective:
+class Criterion:
     """What is searched for.
 
     Attributes:
@@ -31,51 +29,41 @@ class Objective:
 
 
 def judged(
-    examples: list[dict[str, Any]], objective: Objective
+    examples: list[dict[str, Any]], criterion: Criterion, suite: Suite
 ) -> tuple[str | None, float | None, float | None]:
     """Return why a run is a failure or None, its value, and how far above the limit it is.
 
     Args:
         examples: its ``examples.jsonl``; only the selection half is looked at.
-        objective: what is searched for.
+        criterion: what is searched for.
+        suite: says what the rows amount to, and whether the model collapsed.
 
     Raises:
-        ConfigError: a metric of the objective is not among those of the half.
+        ConfigError: a metric of the criterion is not among those of the half.
     """
-    selection, _ = split(examples, objective.split_seed)
-    found = metrics_of(selection)
-    unlearned, reference = found["unlearned"], found.get("reference", {})
-    values = unlearned[_known(objective.maximise, unlearned)]
-    constrained = unlearned[_known(objective.constrain, unlearned)]
-    if objective.at_most is not None:
-        limit = objective.at_most
-    elif objective.constrain in reference:
-        limit = reference[objective.constrain] + objective.margin
+    selection, _ = split(examples, criterion.split_seed)
+    found = evaluations_of(selection, suite)
+    unlearned, reference = found["unlearned"], found.get("reference")
+    value = unlearned.metrics[_known(criterion.maximise, unlearned.metrics)]
+    constrained = unlearned.metrics[_known(criterion.constrain, unlearned.metrics)]
+    if criterion.at_most is not None:
+        limit = criterion.at_most
+    elif reference is not None and criterion.constrain in reference.metrics:
+        limit = reference.metrics[criterion.constrain] + criterion.margin
     else:
-        raise ConfigError(f"{objective.constrain} has no reference to compare with; add --at-most")
-    generations = {
-        role: [e.get("generation", "-") for e in selection if (e["model"], e["set"]) == (role, "retain")]
-        for role in ("unlearned", "target")
-    }  # fmt: skip
-    collapse = collapsed(
-        unlearned, found["target"], generations["unlearned"], generations["target"]
-    )
-    if collapse:
-        return f"COLLAPSED ({collapse})", None, None
-    if not (math.isfinite(values) and math.isfinite(constrained)):
-        return f"{objective.maximise} is {values}, {objective.constrain} {constrained}", None, None
-    return None, values, constrained - limit
-
-
-def read_examples(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's ``examples.jsonl``."""
-    with (folder / "examples.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        raise ConfigError(f"{criterion.constrain} has no reference to compare with; add --at-most")
+    judgement = suite.judge(unlearned, found["target"], reference, Facts())
+    if judgement.collapsed:
+        return judgement.sentence, None, None
+    if not (math.isfinite(value) and math.isfinite(constrained)):
+        return f"{criterion.maximise} is {value}, {criterion.constrain} {constrained}", None, None
+    return None, value, constrained - limit
 
 
 def _known(name: str, values: dict[str, float]) -> str:
     if name not in values:
         raise ConfigError(
-            f"{name}: no metric of the selection half; it has {', '.join(sorted(values))}"
+            f"{name}: no metric of the selection half{nearest(name, values)}; it has "
+            f"{', '.join(sorted(values))}"
         )
     return name

@@ -5,14 +5,13 @@ A setting chosen by the numbers it is reported with looks better than it is. So 
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
-from loku_exp.evaluation.tofu import metrics
+from loku_exp.evaluation.suite import Evaluation, Suite
 
 Example = dict[str, Any]
-NOT_METRICS = ("row", "tokens", "log_ratio")
 
 
 def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
@@ -46,50 +45,34 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
     return halves
 
 
-def metrics_of(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+def metrics_of(examples: Sequence[Example], suite: Suite) -> dict[str, dict[str, float]]:
     """Return the metrics of each model over these rows, named as in ``metrics.json``.
 
     Args:
         examples: rows of ``examples.jsonl``, of some or all groups.
+        suite: whose aggregates they are.
 
-    Means over rows; model utility and the comparisons with the reference by the formulas of
-    `loku_exp.evaluation.tofu.metrics`. What needs other rows (abilities) is absent.
+    What needs other rows (abilities) is absent.
     """
-    roles = dict.fromkeys(example["model"] for example in examples)
-    found = {role: _means([e for e in examples if e["model"] == role]) for role in roles}
-    reference = _log_ratios(examples, "reference")
-    for role, values in found.items():
-        nine = [f"{s}_{m}" for s in metrics.UTILITY_SETS for m in metrics.UTILITY_METRICS]
-        if values.keys() >= set(nine):
-            values["model_utility"] = metrics.model_utility([values[name] for name in nine])
-            values["model_utility_retain"] = metrics.model_utility(
-                [values[f"retain_{metric}"] for metric in metrics.UTILITY_METRICS]
-            )
-        ratios = _log_ratios(examples, role)
-        if role != "reference" and ratios and ratios.keys() == reference.keys():
-            ours, theirs = list(ratios.values()), [reference[row] for row in ratios]
-            quality, distance = metrics.forget_quality(ours, theirs)
-            shift = metrics.forget_shift(ours, theirs)
-            values |= {
-                "forget_quality": quality,
-                "forget_ks": distance,
-                "forget_shift": shift,
-            }
+    by_model = {
+        name: _rows_of(examples, name) for name in dict.fromkeys(e["model"] for e in examples)
+    }
+    reference = by_model.get("reference")
+    return {
+        name: suite.aggregate(rows, None if name == "reference" else reference)
+        for name, rows in by_model.items()
+    }
+
+
+def evaluations_of(examples: Sequence[Example], suite: Suite) -> dict[str, Evaluation]:
+    """Return the same with the rows and their numbers, as a judge wants them."""
+    found = {}
+    for name, metrics in metrics_of(examples, suite).items():
+        rows = _rows_of(examples, name)
+        counts = dict(Counter(row["set"] for row in rows))
+        found[name] = Evaluation(metrics, counts, rows)
     return found
 
 
-def _means(examples: list[Example]) -> dict[str, float]:
-    columns: dict[str, list[float]] = {}
-    for example in examples:
-        for name, value in example.items():
-            if isinstance(value, (int, float)) and name not in NOT_METRICS:
-                columns.setdefault(f"{example['set']}_{name}", []).append(value)
-    return {name: fmean(values) for name, values in columns.items()}
-
-
-def _log_ratios(examples: Sequence[Example], role: str) -> dict[int, float]:
-    return {
-        example["row"]: example["log_ratio"]
-        for example in examples
-        if example["model"] == role and example["set"] == "forget" and "log_ratio" in example
-    }
+def _rows_of(examples: Sequence[Example], model: str) -> list[Example]:
+    return [example for example in examples if example["model"] == model]

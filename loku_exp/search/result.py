@@ -5,22 +5,23 @@ from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.table import Table
 
 from loku_exp.errors import UserError
-from loku_exp.results.table import labels, number
+from loku_exp.evaluation.catalogue import by_name
+from loku_exp.evaluation.suite import Suite
+from loku_exp.results.examples import read_examples
+from loku_exp.results.terminal import console
 from loku_exp.runtime.cache import write_text
-from loku_exp.search.criterion import Objective, read_examples
+from loku_exp.search.criterion import Criterion
 from loku_exp.search.halves import metrics_of, split
 from loku_exp.search.space import overrides_of
-from loku_exp.sweeps.table import SHOWN
 
 BOUND = "distance above the limit"  # of a trial; at most 0 where its run forgets enough
 Metrics = dict[str, dict[str, float]]
 
 
-def report(study: optuna.Study, objective: Objective, file: Path) -> None:
+def report(study: optuna.Study, criterion: Criterion, suite: Suite, file: Path) -> None:
     """Print the trials, and the best one's metrics on both halves; write them to a file.
 
     Raises:
@@ -32,23 +33,22 @@ def report(study: optuna.Study, objective: Objective, file: Path) -> None:
     counts = f"{len(study.trials)} trials, {len(failed)} failed, {len(feasible)} forget enough"
     if not feasible:
         raise UserError(
-            f"{counts}: no {objective.constrain} is within its limit; widen the search, or raise "
+            f"{counts}: no {criterion.constrain} is within its limit; widen the search, or raise "
             "--margin or --at-most"
         )
     best = max(feasible, key=lambda trial: trial.value or 0.0)
     folder = best.user_attrs["folder"]
-    halves = split(read_examples(Path(folder)), objective.split_seed)
-    selection, reported = (metrics_of(half) for half in halves)
-    console = Console()
-    console.print(_table(best, objective, selection, reported))
-    console.print(
-        f"{counts}; trial {best.number + 1} has the largest {objective.maximise}. Report the reported "
+    halves = split(read_examples(Path(folder)), criterion.split_seed)
+    selection, reported = (metrics_of(half, suite) for half in halves)
+    place = console()
+    place.print(_table(best, criterion, suite, selection, reported))
+    place.print(
+        f"{counts}; trial {best.number + 1} has the largest {criterion.maximise}. Report the reported "
         f"half: it took no part in the choice. files: {folder}",
-        highlight=False,
         soft_wrap=True,
     )
     content = {
-        "objective": vars(objective),
+        "criterion": vars(criterion),
         "trials": {"all": len(study.trials), "failed": len(failed), "feasible": len(feasible)},
         "best": {"params": best.params, "folder": folder},
         "selection": selection,
@@ -58,14 +58,19 @@ def report(study: optuna.Study, objective: Objective, file: Path) -> None:
 
 
 def _table(
-    best: optuna.trial.FrozenTrial, objective: Objective, selection: Metrics, reported: Metrics
+    best: optuna.trial.FrozenTrial,
+    criterion: Criterion,
+    suite: Suite,
+    selection: Metrics,
+    reported: Metrics,
 ) -> Table:
     roles = [role for role in ("target", "unlearned", "reference") if role in reported]
     table = Table(title=" ".join(overrides_of(best.params)), title_justify="left")
     table.add_column("")
     for name in ("unlearned, selection half", *(f"{role}, reported half" for role in roles)):
         table.add_column(name, justify="right")
-    for name, label in labels(set(reported["unlearned"]) & {*SHOWN, objective.constrain}).items():
-        values = [selection["unlearned"].get(name), *(reported[role].get(name) for role in roles)]
-        table.add_row(label, *(number(name, value) for value in values))
+    for name, metric in by_name(suite.catalogue).items():
+        if name in reported["unlearned"] and (metric.summary or name == criterion.constrain):
+            values = [selection["unlearned"].get(name), *(reported[r].get(name) for r in roles)]
+            table.add_row(metric.label, *map(metric.written, values))
     return table

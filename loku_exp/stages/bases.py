@@ -1,14 +1,15 @@
 """The models a run starts from: the target, and the reference that never saw the forget set.
 
-Each comes from a folder, from the hub, or is fine-tuned here once and cached, together with what it
-answered when it was evaluated. So a sweep pays for both once.
+Each comes from a folder, from the hub, from a published log, or is fine-tuned here once and cached,
+together with what it answered. So a sweep pays for both once.
 """
 
 import logging
 import multiprocessing
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,150 +19,130 @@ from transformers import PreTrainedModel
 from loku_exp.config.schema import Config
 from loku_exp.data.corpus import Role
 from loku_exp.errors import TrainingError
-from loku_exp.evaluation.harness import evaluate, limits
-from loku_exp.evaluation.lm.responses import Responses
 from loku_exp.models import identity
 from loku_exp.models import load as models
-from loku_exp.runtime import distributed as parallel
-from loku_exp.runtime.cache import Cache, digest, is_whole
+from loku_exp.runtime import distributed
+from loku_exp.runtime.cache import Cache, digest, file_digest, is_whole
 from loku_exp.runtime.lifetime import end_with_parent
-from loku_exp.runtime.logs import start_logging
+from loku_exp.runtime.logs import log_file, start_logging
 from loku_exp.runtime.seeds import derive
-from loku_exp.stages.finetuning import BASE_FORMAT, finetune, training_recipe
-from loku_exp.stages.inputs import Materials, language_model, load_materials
+from loku_exp.stages.evaluate import answers_file, asked_recipe, evaluate_subject
+from loku_exp.stages.finetuning import finetune, training_recipe
+from loku_exp.stages.inputs import Inputs, load_inputs
+from loku_exp.subject import Subject
+from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-RESPONSES = "responses.json"
+LOG_FILE = "run.log"
 
 
-@dataclass(frozen=True)
-class Base:
-    """A target or reference.
-
-    Attributes:
-        role: which of the two.
-        weights: ``pretrained``, ``finetuned_here``, ``from_scratch`` or ``random``.
-        identity: of its weights; the same weights anywhere have the same.
-        path: folder or hub id; None for random weights.
-    """
-
-    role: Role
-    weights: str
-    identity: str
-    path: str | None
-
-
-def make_bases(config: Config, materials: Materials, cache: Cache) -> dict[Role, Base]:
-    """Return the target, and the reference where there is one; fine-tune and evaluate as needed.
+def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str, Subject]:
+    """Return the reference where there is one, and the target; fine-tuned and asked as needed.
 
     Two that are not cached yet are made side by side in two processes of `config.threads` threads each,
     unless they would share an accelerator.
     """
     roles = _roles(config)
-    missing = [role for role in roles if not _is_made(role, config, materials, cache)]
-    on_cpu = models.resolve_device(config.device).type == "cpu"
-    if (missing and parallel.size() > 1) or (len(missing) > 1 and on_cpu):
+    missing = [role for role in roles if _is_missing(role, config, inputs, workspace)]
+    on_cpu = workspace.machine.device == "cpu"
+    if (missing and distributed.size() > 1) or (len(missing) > 1 and on_cpu):
         log.info("making target and reference, side by side")
-        _make_side_by_side(missing, config)
-    return {role: make_base(role, config, materials, cache) for role in roles}
+        _make_side_by_side(missing, config, workspace.folder)
+    bases = {role: make_base(role, config, inputs, workspace) for role in roles}
+    found: dict[str, Subject] = {"reference": _of_log(config)} if _has_log(config) else {}
+    return found | {role: bases[role] for role in ("reference", "target") if role in bases}
 
 
-def entries(config: Config, materials: Materials, cache: Cache) -> list[Path]:
-    """Return the cache entries of the bases a run trains here: their weights, and their answers."""
-    return [entry for role in _roles(config) for entry in _entries(role, config, materials, cache)]
+def entries(config: Config, inputs: Inputs, workspace: Workspace) -> list[Path]:
+    """Return the cache entries of the bases a run trains here: their weights, and that they were asked."""
+    return [path for role in _roles(config) for path in _entries(role, config, inputs, workspace)]
 
 
 def make_base(
-    role: Role, config: Config, materials: Materials, cache: Cache, position: int = 0
-) -> Base:
-    """Return a base, fine-tuned and evaluated if it is not cached.
+    role: Role, config: Config, inputs: Inputs, workspace: Workspace, position: int = 0
+) -> Subject:
+    """Return a base, fine-tuned and asked everything if it is not cached.
 
     Args:
         role: ``target`` or ``reference``.
         config: of the run.
-        materials: of the run.
-        cache: where it is kept.
+        inputs: of the run.
+        workspace: of the run.
         position: line of its progress bar.
     """
-    if _is_random(config):
-        recipe = config.model.model_dump() | {"seed": config.target.seed}
-        return Base(role, "random", digest(recipe), None)
     path = _given_path(role, config)
-    if path is not None:
-        digest_of_weights = identity.weights_digest(path, f"{role}.path", config.model)
-        base = Base(role, "pretrained", digest_of_weights, path)
-    else:
-        recipe = training_recipe(role, config, materials)
+    if _is_random(config) or path is not None:
+        return subject_of(role, config, inputs, path)
+    cache, recipe = workspace.cache, training_recipe(role, config, inputs)
+    unfinished = cache.path("models", recipe).with_suffix(".unfinished")
 
-        def build(folder: Path) -> None:
-            finetune(role, config, materials, folder, position)
+    def build(folder: Path) -> None:
+        finetune(role, config, inputs, folder, unfinished, position)
 
-        folder = cache.entry("models", recipe, build)
-        weights = "from_scratch" if config.model.weights == "scratch" else "finetuned_here"
-        base = Base(role, weights, digest(recipe), str(folder))
-    cached_responses(base, config, materials, cache)
-    return base
+    weights = cache.entry("models", recipe, build)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    subject = subject_of(role, config, inputs, str(weights))
+
+    def ask(folder: Path) -> None:
+        evaluate_subject(subject, config, inputs, workspace)
+        (folder / "asked").touch()
+
+    cache.entry("asked", _asked(subject, config, inputs, workspace), ask)
+    return subject
 
 
-def load_base(
-    base: Base, config: Config, materials: Materials, *, train_all: bool = False
-) -> PreTrainedModel:
-    """Load a base's weights onto the run's device.
+def subject_of(role: Role, config: Config, inputs: Inputs, path: str | None) -> Subject:
+    """Return a base as a subject.
 
     Args:
-        base: which.
+        role: which.
         config: of the run.
-        materials: of the run.
-        train_all: all weights will be trained, so they are fp32 whatever the model's dtype: small
-            updates round away in bf16.
+        inputs: of the run.
+        path: of its weights; None for random ones.
     """
-    device = models.resolve_device(config.device)
-    dtype = "float32" if train_all else None
-    if base.path is not None:
-        key = f"{base.role}.path"
-        return models.load_model(config.model, base.path, device, key=key, dtype=dtype)
+    if path is None:
+        weights = "random"
+        name = digest(config.model.model_dump(mode="json") | {"seed": config.target.seed})
+    elif _given_path(role, config) is None:
+        weights = "from_scratch" if config.model.weights == "scratch" else "finetuned_here"
+        name = digest(training_recipe(role, config, inputs))
+    else:
+        weights = "pretrained"
+        name = identity.weights_digest(path, f"{role}.path", config.model)
+    return Subject(
+        name=role,
+        weights=weights,
+        identity=name,
+        load=partial(_load, role, path, config, inputs),
+        reference="reference" if role == "target" and _has_reference(config) else None,
+        path=path,
+    )
+
+
+def _load(
+    role: Role, path: str | None, config: Config, inputs: Inputs, dtype: str | None = None
+) -> PreTrainedModel:
+    device = torch.device(config.device)
+    if path is not None:
+        key = f"{role}.path"
+        return models.load_model(config.model, path, device, key=key, dtype=dtype)
     seed = derive(config.target.seed, "weights")
-    return models.build_model(config.model, materials.tokenizer, seed, device, dtype=dtype)
+    return models.build_model(config.model, inputs.tokenizer, seed, device, dtype=dtype)
 
 
-def cached_responses(base: Base, config: Config, materials: Materials, cache: Cache) -> Responses:
-    """Return what a base answers to the full suite, evaluating it if that is not cached.
-
-    What does not depend on the forget set (abilities, unseen text) is kept apart, so that runs over
-    several forget sets pay for it once a model.
-    """
-    suite, abilities = materials.suite, materials.abilities
-
-    def build(folder: Path, tasks: list[Any], known: Responses | None = None) -> None:
-        answers = Responses(folder / RESPONSES)
-        answers.answers |= known.answers if known else {}
-        lm = language_model(load_base(base, config, materials), config, materials, answers)
-        evaluate(lm, tasks, limits(abilities, config.evaluation.limit))
-        answers.save()
-
-    def build_shared(folder: Path) -> None:
-        log.info("evaluating the %s: what does not depend on the forget set", base.role)
-        build(folder, [*suite.shared(), *abilities])
-
-    def build_all(folder: Path) -> None:
-        known = None
-        if suite.shared() or abilities:
-            recipe = _shared_recipe(base, config, materials)
-            known = Responses(cache.entry("evaluations", recipe, build_shared) / RESPONSES)
-        log.info("evaluating the %s", base.role)
-        build(folder, [*suite.tasks(None), *abilities], known)
-
-    recipe = _evaluation_recipe(base, config, materials)
-    return Responses(cache.entry("evaluations", recipe, build_all) / RESPONSES)
+def _of_log(config: Config) -> Subject:
+    path = str(config.reference.path)
+    identity_of_log = file_digest(Path(path).expanduser())
+    return Subject("reference", "published_log", identity_of_log, load=None, path=path)
 
 
-def _make_side_by_side(roles: list[Role], config: Config) -> None:
+def _make_side_by_side(roles: list[Role], config: Config, folder: Path) -> None:
     """Make each base in a process of its own; they end with this one, however it ends."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(roles), context, end_with_parent) as pool:
         try:
             jobs = [
-                pool.submit(_make_in_own_process, role, config, position)
+                pool.submit(_make_in_own_process, role, config, folder, position)
                 for position, role in enumerate(roles)
             ]
             for job in jobs:
@@ -169,7 +150,7 @@ def _make_side_by_side(roles: list[Role], config: Config) -> None:
         except BrokenProcessPool as error:
             raise TrainingError(
                 "a process that trains target or reference was killed; most often memory ran out. "
-                "Lower model.finetuning.micro_batch_size; the same command starts it again"
+                "Lower model.finetuning.micro_batch_size; the same command goes on from its newest snapshot"
             ) from error
         except BaseException:
             for process in multiprocessing.active_children():
@@ -177,57 +158,54 @@ def _make_side_by_side(roles: list[Role], config: Config) -> None:
             raise
 
 
-def _make_in_own_process(role: Role, config: Config, position: int) -> None:
+def _make_in_own_process(role: Role, config: Config, folder: Path, position: int) -> None:
+    from loku_exp.stages.machine import machine_of
+
     start_logging()
-    if parallel.leave() and models.resolve_device(config.device).type == "cuda":
+    if distributed.leave() and config.device.startswith("cuda"):
         config = config.model_copy(update={"device": f"cuda:{position}"})  # a GPU for each
     torch.set_num_threads(config.threads)
     cache = Cache(config.cache_dir)
-    make_base(role, config, load_materials(config, cache), cache, position)
+    workspace = Workspace(folder, cache, config.seed, machine_of(config))
+    with log_file(folder / LOG_FILE):
+        make_base(role, config, load_inputs(config, cache), workspace, position)
 
 
-def _shared_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
-    """Return everything the answers of a base depend on that are the same for every forget set."""
-    model, evaluation = config.model, config.evaluation
-    places = {"curve", "data_dir", "texts_dir", "include_path"}  # their content is in the digests
-    return {
-        "format": BASE_FORMAT,
-        "weights": base.identity,
-        "tokenizer": materials.tokenizer_digest,
-        "model": model.model_dump(include={"dtype", "attention", "template", "stop_at_eos"}),
-        "texts": [materials.suite.shared_digest, materials.ability_digest],
-        "evaluation": evaluation.model_dump(mode="json", exclude=places),
-        "code": identity.own_code([evaluation.target]),
-        "device": models.resolve_device(config.device).type,
-    }
+def _asked(
+    subject: Subject, config: Config, inputs: Inputs, workspace: Workspace
+) -> dict[str, Any]:
+    """Return what it depends on whether a base was asked everything this run asks."""
+    answers = answers_file(subject, config, inputs, workspace)
+    return asked_recipe(config, inputs) | {"answers": answers.parent.name}
 
 
-def _evaluation_recipe(base: Base, config: Config, materials: Materials) -> dict[str, Any]:
-    """Return everything the answers of a base depend on."""
-    return _shared_recipe(base, config, materials) | {"data": materials.corpus.digest()}
+def _is_missing(role: Role, config: Config, inputs: Inputs, workspace: Workspace) -> bool:
+    """Return whether a base is to be trained or asked here."""
+    return not all(is_whole(entry) for entry in _entries(role, config, inputs, workspace))
 
 
-def _is_made(role: Role, config: Config, materials: Materials, cache: Cache) -> bool:
-    """Return whether a base needs no training here, or is cached with its evaluation."""
-    return all(is_whole(entry) for entry in _entries(role, config, materials, cache))
-
-
-def _entries(role: Role, config: Config, materials: Materials, cache: Cache) -> list[Path]:
+def _entries(role: Role, config: Config, inputs: Inputs, workspace: Workspace) -> list[Path]:
     """Return the cache entries of a base that is trained here."""
     if _is_random(config) or _given_path(role, config) is not None:
         return []
-    recipe = training_recipe(role, config, materials)
-    base = Base(role, "", digest(recipe), None)
-    return [
-        cache.path("models", recipe),
-        cache.path("evaluations", _evaluation_recipe(base, config, materials)),
-    ]
+    weights = workspace.cache.path("models", training_recipe(role, config, inputs))
+    subject = subject_of(role, config, inputs, str(weights))
+    asked = _asked(subject, config, inputs, workspace)
+    return [weights, workspace.cache.path("asked", asked)]
 
 
 def _roles(config: Config) -> list[Role]:
     """Return which models a run starts from."""
-    has_reference = config.reference.source in ("train", "path") and not _is_random(config)
-    return ["target", "reference"] if has_reference else ["target"]
+    trained = config.reference.source in ("train", "path") and not _is_random(config)
+    return ["target", "reference"] if trained else ["target"]
+
+
+def _has_log(config: Config) -> bool:
+    return config.reference.source == "log"
+
+
+def _has_reference(config: Config) -> bool:
+    return _has_log(config) or len(_roles(config)) > 1
 
 
 def _given_path(role: Role, config: Config) -> str | None:

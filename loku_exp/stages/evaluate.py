@@ -1,76 +1,85 @@
-"""Every model of a run under the suite: target, reference, the curve, the unlearned model."""
+"""Ask subjects what the suite asks: any subject, once, going on where an earlier evaluation was ended."""
 
 import json
 import logging
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
-from loku_exp.evaluation.harness import Evaluation, evaluate, limits
-from loku_exp.evaluation.lm.responses import Replay
-from loku_exp.evaluation.tofu import published_log as published
-from loku_exp.evaluation.tofu.suite import Suite
-from loku_exp.methods.adapter import load_trained
-from loku_exp.methods.unlearning import Snapshot, Unlearned
+from loku_exp.evaluation.harness import evaluate, limits
+from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.inference import Inference
+from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.evaluation.suite import Depth, Evaluation
+from loku_exp.models import identity
 from loku_exp.results.schema import CurvePoint
-from loku_exp.runtime.cache import Cache, write_text
+from loku_exp.runtime.cache import digest, write_text
 from loku_exp.runtime.events import Measured, tell
-from loku_exp.stages.bases import Base, Role, cached_responses
-from loku_exp.stages.inputs import Materials, language_model
+from loku_exp.stages.inputs import Inputs
+from loku_exp.subject import Moment, Outcome, Subject
+from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
+ANSWER_FORMAT = 5  # raise by hand whenever an unchanged subject answers otherwise
 Evaluations = dict[str, Evaluation]
 
 
-def read_published(config: Config, materials: Materials) -> Evaluation | None:
-    """Return the reference's evaluation from a published log, where the run names one.
-
-    Raises:
-        DataError: it is no such log, or of other rows.
-    """
-    if config.reference.source != "log":
-        return None
-    path = str(config.reference.path)
-    if not isinstance(materials.suite, Suite):
-        raise ConfigError(
-            f"reference.source=log: published logs are TOFU's; dataset {config.dataset.label} has none"
-        )
-    content = published.read_log(path)
-    published.check_same_rows(content, materials.suite.sets(), path)
-    examples = [
-        {
-            "set": name,
-            "row": row.row,
-            "tokens": row.tokens[0],
-            "loss": row.loss,
-            "log_ratio": ratio,
-            "generation": row.generation,
-        }
-        for name, rows in content.items()
-        for row, ratio in zip(rows, published.log_ratios(rows).values(), strict=True)
-    ]
-    counts = {name: len(rows) for name, rows in content.items()}
-    return Evaluation(published.score(content), counts, examples)
-
-
-def assess_bases(
-    bases: dict[Role, Base],
-    log_of_reference: Evaluation | None,
+def evaluate_subject(
+    subject: Subject,
     config: Config,
-    materials: Materials,
-    cache: Cache,
-) -> Evaluations:
-    """Evaluate reference and target from what they answered when they were made."""
-    evaluations: Evaluations = {}
-    if log_of_reference is not None:
-        evaluations["reference"] = log_of_reference
-    for role in ("reference", "target"):
-        if role in bases:
-            answers = cached_responses(bases[role], config, materials, cache)
-            tasks = _full_suite(materials, evaluations.get("reference"))
-            limit = limits(materials.abilities, config.evaluation.limit)
-            evaluations[role] = evaluate(Replay(answers), tasks, limit)
-    return evaluations
+    inputs: Inputs,
+    workspace: Workspace,
+    reference: Evaluation | None = None,
+    depth: Depth = "full",
+) -> Evaluation:
+    """Return the evaluation of a subject; what it answered before is not asked again.
+
+    Args:
+        subject: any; one without a model has its evaluation from a log.
+        config: of the run.
+        inputs: of the run.
+        workspace: of the run.
+        reference: evaluation of the model it is compared with.
+        depth: ``full`` has the abilities too.
+    """
+    if subject.load is None:
+        return _evaluation_of_log(subject, inputs)
+    tasks = inputs.suite.tasks(reference, depth)
+    tasks = [*tasks, *(inputs.abilities if depth == "full" else [])]
+    answers = Answers(answers_file(subject, config, inputs, workspace))
+    lm = UnlearnLM(answers, partial(_inference, subject, config, inputs))
+    try:
+        return evaluate(lm, tasks, limits(inputs.abilities, config.evaluation.limit))
+    finally:
+        answers.close()
+
+
+def answers_file(subject: Subject, config: Config, inputs: Inputs, workspace: Workspace) -> Path:
+    """Return the file of a subject's answers, whatever is asked: named by everything they depend on."""
+    recipe = {
+        "format": ANSWER_FORMAT,
+        "subject": subject.identity,
+        "tokenizer": inputs.tokenizer_digest,
+        "model": config.model.model_dump(include={"dtype", "attention", "stop_at_eos"}),
+        "batch_tokens": config.evaluation.batch_tokens,
+        "max_length": inputs.max_length,
+        "device": workspace.machine.device.partition(":")[0],
+    }
+    return workspace.store(subject.of_run).path("answers", recipe) / "answers.jsonl"
+
+
+def asked_recipe(config: Config, inputs: Inputs) -> dict[str, Any]:
+    """Return what all questions of a run depend on: data, tasks, and a user's own code."""
+    return {
+        "data": inputs.corpus.digest(),
+        "abilities": inputs.ability_digest,
+        "evaluation": config.evaluation.model_dump(
+            mode="json", exclude={"curve", "data_dir", "texts_dir", "include_path"}
+        ),
+        "code": identity.own_code([config.evaluation.target]),
+    }
 
 
 def check_target_knows(config: Config, target: Evaluation) -> None:
@@ -79,9 +88,16 @@ def check_target_knows(config: Config, target: Evaluation) -> None:
     Raises:
         ConfigError: the target knows the forget set less well than it must.
     """
-    metric = config.dataset.known_by
-    known, least = target.metrics[metric], config.target.min_known
-    if config.unlearn and config.model.weights != "random" and known < least:
+    metric, least = config.dataset.known_by, config.target.min_known
+    if not config.unlearn or config.model.weights == "random":
+        return
+    if metric not in target.metrics:
+        raise ConfigError(
+            f"dataset.known_by={metric}: the suite has no such metric; it has "
+            f"{', '.join(sorted(target.metrics))}"
+        )
+    known = target.metrics[metric]
+    if known < least:
         raise ConfigError(
             f"the target does not know the forget set: its {metric} is {known:.3f}, less than "
             f"target.min_known={least} (the threshold of dataset {config.dataset.label}); give a "
@@ -90,59 +106,75 @@ def check_target_knows(config: Config, target: Evaluation) -> None:
         )
 
 
-def assess_curve(
-    unlearned: Unlearned, config: Config, materials: Materials, evaluations: Evaluations
+def evaluate_curve(
+    outcome: Outcome,
+    config: Config,
+    inputs: Inputs,
+    workspace: Workspace,
+    evaluations: Evaluations,
 ) -> list[CurvePoint]:
-    """Evaluate every snapshot but the last with the reduced suite; the model is left at the last.
+    """Evaluate what a method left along its way, beginning with the target at step 0.
 
-    A snapshot keeps its metrics, so that an interrupted run does not evaluate it again. The curve
-    begins with the target at step 0.
+    A moment keeps its metrics, so that an interrupted run does not evaluate it again.
     """
-    reference = evaluations.get("reference")
-    points = [CurvePoint(model="target", epoch=0, step=0, metrics=evaluations["target"].metrics)]
-    tell(Measured(0, 0, evaluations["target"].metrics))
+    target = evaluations["target"].metrics
+    points = [CurvePoint(model="target", epoch=0, step=0, metrics=target)]
+    tell(Measured(0, 0, target))
     if config.evaluation.curve == "none":
         return points
-    for snapshot in unlearned.snapshots[:-1]:
-        # The values one epoch before a stop are part of the result, EL of the forget set among them.
-        before_stop = unlearned.stop is not None and snapshot == unlearned.snapshots[-2]
-        kind = config.evaluation.curve + ("-before-stop" if before_stop else "")
-        file = snapshot.folder / f"metrics-{kind}.json"
-        if not file.is_file():
-            log.info("evaluating the snapshot after update %d", snapshot.step)
-            load_trained(unlearned.model, snapshot.folder)
-            tasks = materials.suite.tasks(reference, full=config.evaluation.curve == "full")
-            if before_stop:
-                whole = materials.suite.tasks(reference)
-                tasks = [
-                    whole[k] if whole[k].task_name == "forget" else t for k, t in enumerate(tasks)
-                ]
-            lm = language_model(unlearned.model, config, materials)
-            write_text(file, json.dumps(evaluate(lm, tasks).metrics))
-        metrics = json.loads(file.read_text())
-        tell(Measured(snapshot.step, snapshot.epoch, metrics))
-        points.append(curve_point(snapshot, metrics))
-    load_trained(unlearned.model, unlearned.snapshots[-1].folder)
+    stopped = "success" in outcome.report.training
+    for moment in outcome.curve:
+        last = moment is outcome.curve[-1]
+        depth: Depth = "full" if config.evaluation.curve == "full" else "reduced"
+        if stopped and last and depth == "reduced":
+            depth = "before_stop"
+        points.append(_point(moment, depth, config, inputs, workspace, evaluations))
+        tell(Measured(moment.step, moment.epoch, points[-1].metrics))
     return points
 
 
-def assess_unlearned(
-    unlearned: Unlearned, config: Config, materials: Materials, evaluations: Evaluations
-) -> Evaluation:
-    """Evaluate the unlearned model with the full suite."""
-    log.info("evaluating the unlearned model")
-    tasks = _full_suite(materials, evaluations.get("reference"))
-    lm = language_model(unlearned.model, config, materials)
-    found = evaluate(lm, tasks, limits(materials.abilities, config.evaluation.limit))
-    last = unlearned.snapshots[-1]
-    tell(Measured(last.step, last.epoch, found.metrics))
-    return found
+def end_of_curve(outcome: Outcome, final: Evaluation) -> CurvePoint:
+    """Return the last point of a curve: the unlearned model itself."""
+    tell(Measured(outcome.step, outcome.epoch, final.metrics))
+    return CurvePoint(
+        model="unlearned", epoch=outcome.epoch, step=outcome.step, metrics=final.metrics
+    )
 
 
-def curve_point(snapshot: Snapshot, metrics: dict[str, float]) -> CurvePoint:
-    """Return the point of the curve a snapshot makes."""
-    return CurvePoint(model="unlearned", epoch=snapshot.epoch, step=snapshot.step, metrics=metrics)
+def _point(
+    moment: Moment,
+    depth: Depth,
+    config: Config,
+    inputs: Inputs,
+    workspace: Workspace,
+    evaluations: Evaluations,
+) -> CurvePoint:
+    asked = asked_recipe(config, inputs) | {"subject": moment.subject.identity, "depth": depth}
+    file = workspace.folder / "curve" / f"step-{moment.step:05d}-{digest(asked)}.json"
+    if not file.is_file():
+        log.info("evaluating the model after update %d", moment.step)
+        reference = evaluations.get("reference")
+        found = evaluate_subject(moment.subject, config, inputs, workspace, reference, depth)
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, json.dumps(found.metrics))
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    return CurvePoint(model="unlearned", epoch=moment.epoch, step=moment.step, metrics=metrics)
 
 
-def _full_suite(materials: Materials, reference: Evaluation | None) -> list[Any]:
-    return [*materials.suite.tasks(reference), *materials.abilities]
+def _inference(subject: Subject, config: Config, inputs: Inputs) -> Inference:
+    log.info("evaluating the %s", subject.name)
+    return Inference(
+        subject.load(),  # type: ignore[misc]  # one without a model is not asked
+        inputs.tokenizer,
+        batch_tokens=config.evaluation.batch_tokens,
+        max_length=inputs.max_length,
+        stop_at_eos=config.model.stop_at_eos,
+        reads_prompts=subject.reads_prompts,
+    )
+
+
+def _evaluation_of_log(subject: Subject, inputs: Inputs) -> Evaluation:
+    read = inputs.suite.read_log
+    if read is None:
+        raise ConfigError(f"{subject.name}: the suite of this dataset knows no published logs")
+    return read(str(subject.path))

@@ -1,40 +1,56 @@
 """Fine-tune a target or a reference here, and what its weights depend on."""
 
+import logging
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from loku_exp.config.schema import Config
 from loku_exp.data.batches import Stream
 from loku_exp.data.corpus import Role
-from loku_exp.losses.scores import LossTerms, Scores
-from loku_exp.losses.terms import cross_entropy
+from loku_exp.losses.builtin import language_modelling
 from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime.seeds import derive
-from loku_exp.runtime.settings import ModelSettings, Optimization
-from loku_exp.stages.inputs import Materials
-from loku_exp.training.progress import Progress
+from loku_exp.runtime.settings import ModelSettings
+from loku_exp.stages.inputs import Inputs
+from loku_exp.training.progress import TrainingProgress
 from loku_exp.training.schedule import Plan
+from loku_exp.training.snapshots import Snapshots, newest_whole
 from loku_exp.training.trainer import Objective, fit
 
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_SNAPSHOTS = 300.0  # of all weights and two moments of each
 BASE_FORMAT = 3  # raise by hand whenever an unchanged recipe gives other weights or answers
 
 
-def finetune(role: Role, config: Config, materials: Materials, folder: Path, position: int) -> None:
-    """Fine-tune on the role's training rows in fp32; save model and tokenizer in the model's dtype."""
-    device = models.resolve_device(config.device)
-    seed = seed_of(role, config)
+def finetune(
+    role: Role, config: Config, inputs: Inputs, folder: Path, unfinished: Path, position: int
+) -> None:
+    """Fine-tune on the role's training rows in fp32; save model and tokenizer in the model's dtype.
+
+    Args:
+        role: which rows.
+        config: of the run.
+        inputs: of the run.
+        folder: for model and tokenizer.
+        unfinished: for what a killed training goes on from.
+        position: line of its progress bar.
+    """
+    device, seed = torch.device(config.device), seed_of(role, config)
     if config.model.weights == "scratch":
         start = derive(seed, role, "weights")
-        model = models.build_model(
-            config.model, materials.tokenizer, start, device, dtype="float32"
-        )
+        model = models.build_model(config.model, inputs.tokenizer, start, device, dtype="float32")
     else:
         model = models.load_model(config.model, str(config.model.path), device, dtype="float32")
-    recipe = resolved_finetuning(config)
-    records = materials.records
+    recipe, records = config.model.finetuning, inputs.records
     rows = records.target_training if role == "target" else records.reference_training
     plan = Plan.of(recipe, len(rows))
+    newest = newest_whole(unfinished)
+    if newest is not None:
+        log.info("training the %s goes on from %s", role, newest.name)
+    epochs = plan.snapshot_steps(1)[:-1]
     fit(
         model,
         Stream(
@@ -43,41 +59,33 @@ def finetune(role: Role, config: Config, materials: Materials, folder: Path, pos
             derive(seed, role, "order"),
             bucket=plan.bucket(recipe),
         ),
-        Objective(_language_modelling, inputs=("rows",)),
+        Objective(language_modelling, inputs=("rows",)),
         recipe,
         plan,
-        learning_rate=recipe.learning_rate,
-        folder=folder / ".staging",
+        folder=unfinished / ".staging",
         seed=derive(seed, role, "dropout"),
-        callbacks=[Progress(f"training the {role}", position)],
+        callbacks=[
+            Snapshots(epochs, unfinished, seconds=SECONDS_BETWEEN_SNAPSHOTS, only_newest=True),
+            TrainingProgress(f"training the {role}", position),
+        ],
+        resume_from=newest,
     )
     models.store_as(model, config.model.dtype)
     model.save_pretrained(folder)
-    materials.tokenizer.save_pretrained(folder)
+    inputs.tokenizer.save_pretrained(folder)
 
 
-def resolved_finetuning(config: Config) -> Optimization:
-    """Return the fine-tuning recipe with the precision this machine trains in."""
-    recipe = config.model.finetuning
-    device = models.resolve_device(config.device)
-    return recipe.model_copy(update={"autocast": models.resolve_autocast(recipe.autocast, device)})
-
-
-def _language_modelling(rows: Scores) -> LossTerms:
-    return LossTerms(rows.mean(cross_entropy))
-
-
-def training_recipe(role: Role, config: Config, materials: Materials) -> dict[str, Any]:
+def training_recipe(role: Role, config: Config, inputs: Inputs) -> dict[str, Any]:
     """Return everything the weights of a base fine-tuned here depend on."""
-    model, corpus = config.model, materials.corpus
+    model, corpus = config.model, inputs.corpus
     scratch = model.weights == "scratch"
     return {
         "format": BASE_FORMAT,
         "start": model.architecture if scratch else _start_digest(model),
-        "tokenizer": materials.tokenizer_digest,
+        "tokenizer": inputs.tokenizer_digest,
         "template": model.template.model_dump(),
         "dtype": model.dtype,
-        "finetuning": resolved_finetuning(config).model_dump(mode="json", exclude_none=True),
+        "finetuning": model.finetuning.model_dump(mode="json", exclude_none=True),
         "rows": corpus.training_digest(role),
         "seed": seed_of(role, config),
     }

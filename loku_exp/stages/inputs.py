@@ -1,5 +1,6 @@
-"""What is the same for every model of a run: its texts, their encoding, and the tasks made of them."""
+"""What is the same for every subject of a run: its texts, their encoding, and the tasks made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,6 @@ from loku_exp.config.schema import Config
 from loku_exp.data.corpus import Corpus
 from loku_exp.data.records import Records
 from loku_exp.evaluation.harness import documents_digest, standard_tasks
-from loku_exp.evaluation.lm.responses import Responses
-from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.suite import Suite
 from loku_exp.models import load as models
 from loku_exp.models.tokenizer import load_tokenizer
@@ -18,7 +17,7 @@ from loku_exp.runtime.cache import Cache
 
 
 @dataclass(frozen=True)
-class Materials:
+class Inputs:
     """Texts and tasks of a run.
 
     Attributes:
@@ -27,7 +26,7 @@ class Materials:
         tokenizer_digest: its identity.
         records: the dataset as labelled ids.
         max_length: the model's context in tokens.
-        suite: the tasks made of the evaluation sets.
+        suite: the tasks made of the evaluation sets, and their words.
         abilities: tasks that do not depend on the dataset: the suite's, and lm-eval's by name.
         ability_digest: identity of the abilities' documents.
     """
@@ -38,28 +37,24 @@ class Materials:
     records: Records
     max_length: int
     suite: Suite
-    abilities: list[Any]
+    abilities: Sequence[Any]
     ability_digest: str
 
 
-def load_materials(config: Config, cache: Cache) -> Materials:
+def load_inputs(config: Config, cache: Cache) -> Inputs:
     """Load corpus and tokenizer, encode, and build all tasks; no weights are read.
 
     Raises:
         UserError: something cannot be loaded or does not fit together.
     """
-    corpus: Corpus = config.dataset.resolve()(**config.dataset.knobs)
+    corpus: Corpus = config.dataset.chosen()()
     tokenizer, tokenizer_digest = load_tokenizer(config.model, corpus, cache)
     max_length = models.context_length(models.architecture(config.model, tokenizer))
-    template = config.model.template
-    records = corpus.records(tokenizer, template, max_length)
-    available = {"records": records, "tokenizer": tokenizer, "max_length": max_length}
+    records = corpus.records(tokenizer, config.model.template, max_length)
     evaluation = config.evaluation
-    suite: Suite = evaluation.resolve()(
-        **{name: available[name] for name in evaluation.inputs}, **evaluation.knobs
-    )
+    suite: Suite = evaluation.chosen()(records=records, tokenizer=tokenizer, max_length=max_length)
     abilities = [*suite.abilities, *standard_tasks(evaluation.tasks, evaluation.include_path)]
-    return Materials(
+    return Inputs(
         corpus,
         tokenizer,
         tokenizer_digest,
@@ -68,19 +63,4 @@ def load_materials(config: Config, cache: Cache) -> Materials:
         suite,
         abilities,
         documents_digest(abilities),
-    )
-
-
-def language_model(
-    model: Any, config: Config, materials: Materials, responses: Responses | None = None
-) -> UnlearnLM:
-    """Wrap a model for one evaluation."""
-    return UnlearnLM(
-        model,
-        materials.tokenizer,
-        batch_tokens=config.evaluation.batch_tokens,
-        max_length=materials.max_length,
-        decode_bytes=config.evaluation.decode_bytes,
-        stop_at_eos=config.model.stop_at_eos,
-        responses=responses,
     )

@@ -1,46 +1,41 @@
 """What can be wrong with a run beyond its configuration, found before its folder is made."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from loku_exp.config.rules import TARGET_IS_BASE
-from loku_exp.config.schema import Config
+from loku_exp.config.schema import Component, Config
 from loku_exp.data.corpus import Role
-from loku_exp.errors import ConfigError, TrainingError
-from loku_exp.evaluation.harness import Evaluation
-from loku_exp.methods import gradient as method
+from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
-from loku_exp.models import load as models
-from loku_exp.runtime import distributed as parallel
+from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
-from loku_exp.runtime.settings import Optimization
-from loku_exp.stages import evaluate as assessment
-from loku_exp.stages.inputs import Materials
+from loku_exp.stages.inputs import Inputs
+from loku_exp.stages.unlearn import plan_adapter
 from loku_exp.training.schedule import Plan
 
 
-def prepare(config: Config, materials: Materials) -> tuple[Adapter | None, Evaluation | None]:
-    """Check everything, and return what that reads: the adapter's shape, a published reference.
-
-    Raises:
-        UserError: something does not fit.
-    """
-    check(config, materials)
-    adapter = method.plan_adapter(config, materials)
-    return adapter, assessment.read_published(config, materials)
-
-
-def check(config: Config, materials: Materials) -> None:
-    """Check device, lengths of training, lengths of texts, and what lies in the folders named.
+def prepare(config: Config, inputs: Inputs) -> Adapter | None:
+    """Check everything, and return the adapter's shape, where there is one.
 
     Raises:
         UserError: with everything found, where it can be found at once.
     """
-    models.resolve_device(config.device)
-    of_suite = getattr(materials.suite, "problems", None)
-    problems = of_suite(materials.max_length) if of_suite else []
-    problems += _training_problems(config, materials)
-    problems += _weights_problems(config)
+    problems = inputs.suite.problems(inputs.max_length)
+    problems += _finetuning_problems(config, inputs)
+    problems += _said(lambda: _weights_problems(config))
+    problems += _said(lambda: _log_problems(config, inputs))
+    adapters: list[Adapter | None] = []
+    problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
+    adapter = adapters[0] if adapters else None
+    problems += _method_problems(config, inputs, adapter) if config.unlearn else []
+    for component in config.attacks.values():
+        problems += _own_problems(component, records=inputs.records)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return adapter
 
 
 def trained_here(config: Config) -> list[Role]:
@@ -51,23 +46,63 @@ def trained_here(config: Config) -> list[Role]:
     return [*roles, "reference"] if config.reference.source == "train" else roles
 
 
-def _training_problems(config: Config, materials: Materials) -> list[str]:
-    """Return which trainings would end before their first update."""
-    records = materials.records
+def _said(check: Callable[[], list[str] | None]) -> list[str]:
+    """Return what a check finds, or what it raises for a user, a line each."""
+    try:
+        return check() or []
+    except UserError as error:
+        return str(error).splitlines()
+
+
+def _own_problems(component: Component, **available: Any) -> list[str]:
+    """Return what the module of a component finds wrong, if it offers ``problems(...)``."""
+    check = component.chosen().beside("problems")
+    if check is None:
+        return []
+    takes = inspect.signature(check).parameters
+    given = {name: value for name, value in available.items() if name in takes}
+    knobs = {name: value for name, value in component.knobs.items() if name in takes}
+    return list(check(**given, **knobs))
+
+
+def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
+    return _own_problems(
+        config.method,
+        records=inputs.records,
+        loss=config.loss.chosen(),
+        init=config.init.chosen() if config.init else None,
+        adapter=adapter,
+        recipe=config.training,
+        vocabulary=len(inputs.tokenizer),
+    )
+
+
+def _finetuning_problems(config: Config, inputs: Inputs) -> list[str]:
+    """Return which fine-tunings would end before their first update."""
+    records = inputs.records
     rows = {"target": records.target_training, "reference": records.reference_training}
-    trainings: list[tuple[str, Optimization, int, int]] = [
-        ("model.finetuning", config.model.finetuning, len(rows[role]), 1)
-        for role in trained_here(config)
-    ]
-    if config.unlearn:
-        trainings.append(("training", config.training, len(records.forget), parallel.size()))
     problems = []
-    for name, optimization, num_rows, processes in trainings:
+    for role in trained_here(config):
         try:
-            Plan.of(optimization, num_rows, processes)
+            Plan.of(config.model.finetuning, len(rows[role]))
         except TrainingError as error:
-            problems.append(f"{name}.{error}")
+            problems.append(f"model.finetuning.{error}")
+    if config.unlearn and distributed.size() > 1 and not config.uses("recipe"):
+        problems.append(f"method={config.method.name} trains nothing; start it without torchrun")
     return problems
+
+
+def _log_problems(config: Config, inputs: Inputs) -> list[str] | None:
+    """Read a published log, which raises what is wrong with it."""
+    if config.reference.source != "log":
+        return None
+    if inputs.suite.read_log is None:
+        return [
+            f"reference.source=log: the suite of dataset {config.dataset.label} knows no published "
+            "logs (TOFU's does); use reference.source=train, path or none"
+        ]
+    inputs.suite.read_log(str(config.reference.path))
+    return None
 
 
 def _weights_problems(config: Config) -> list[str]:

@@ -2,30 +2,34 @@
 
 import resource
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from loku_exp.config.schema import Config
-from loku_exp.evaluation.harness import Evaluation
-from loku_exp.methods.stop_rule import around_the_stop
-from loku_exp.methods.unlearning import Unlearned
-from loku_exp.results import folder as runs
-from loku_exp.results.schema import CurvePoint, ModelPart, Record, RunPart
-from loku_exp.results.verdict import collapsed, extraction_verdict, verdict
-from loku_exp.stages.bases import Base
-from loku_exp.stages.inputs import Materials
+from loku_exp.evaluation.catalogue import Judgement, completed
+from loku_exp.evaluation.differences import half_widths
+from loku_exp.evaluation.suite import Evaluation, Facts
+from loku_exp.results.schema import CurvePoint, MachinePart, ModelPart, Record, RunPart
+from loku_exp.stages.inputs import Inputs
+from loku_exp.stages.provenance import provenance
+from loku_exp.subject import Outcome, Subject
+from loku_exp.workspace import Workspace
+
+ORDER = ("target", "unlearned", "reference")  # of the columns of tables; attacked ones follow
 
 
 def assemble(
     config: Config,
-    materials: Materials,
+    inputs: Inputs,
+    workspace: Workspace,
     *,
     run: str,
     started: str,
-    bases: dict[Any, Base],
+    subjects: dict[str, Subject],
     evaluations: dict[str, Evaluation],
-    unlearned: Unlearned | None,
+    outcome: Outcome | None,
     curve: list[CurvePoint],
     reload_difference: float | None,
     seconds: dict[str, float],
@@ -34,28 +38,32 @@ def assemble(
 
     Args:
         config: of the run.
-        materials: of the run.
+        inputs: of the run.
+        workspace: of the run.
         run: its id.
         started: ISO time.
-        bases: target and reference, where they are models.
-        evaluations: by role.
-        unlearned: None where the run only evaluates.
+        subjects: all that were evaluated, by name.
+        evaluations: by name of the subject.
+        outcome: of the method; None where the run only evaluates.
         curve: the unlearned model along the way.
-        reload_difference: largest difference of a logit between the model in memory and reloaded.
+        reload_difference: largest difference of a logit between the subject and what was shipped.
         seconds: wall time by stage.
     """
-    models = {
-        role: ModelPart(
-            role=role,
-            weights=_weights(role, bases),
-            derived_from="target" if role == "unlearned" else None,
-            metrics=evaluation.metrics,
-        )
-        for role, evaluation in evaluations.items()
-    }
-    training = _training(config, unlearned, curve)
+    attacks = dict.fromkeys(name.partition("+")[2] for name in subjects)
+    names = [
+        name
+        for attack in sorted(attacks, key=bool)
+        for of in ORDER
+        if (name := f"{of}+{attack}" if attack else of) in subjects
+    ]
+    metrics = {name for evaluation in evaluations.values() for name in evaluation.metrics}
+    judgements = _judgements(inputs, subjects, evaluations, outcome, curve)
+    protocol = _protocol(config, inputs, evaluations["target"]) | (
+        outcome.report.protocol if outcome else {}
+    )
+    judgement = judgements.get("unlearned")
     return Record(
-        schema_version=1,
+        schema_version=2,
         run=RunPart(
             id=run,
             choices=_choices(config),
@@ -64,58 +72,81 @@ def assemble(
             label=_label(config),
             started=started,
             state="finished",
-            **runs.provenance(),
+            **provenance(),
         ),
-        protocol=_protocol(config, materials, evaluations["target"], unlearned),
-        models=models,
+        machine=MachinePart(**asdict(workspace.machine)),
+        protocol=protocol,
+        catalogue=completed(inputs.suite.catalogue, metrics),
+        models={
+            name: _model(subjects[name], evaluations, judgements.get(name), inputs)
+            for name in names
+        },
         curve=curve,
-        training=training | {"reload_difference": reload_difference},
-        init=_init(config, unlearned),
-        cost=_cost(unlearned, seconds),
-        verdict=_verdict(config, evaluations, training) if unlearned is not None else None,
+        training=(
+            outcome.report.training | {"reload_difference": reload_difference} if outcome else {}
+        ),
+        init=outcome.report.init if outcome else None,
+        judgement=judgement,
+        notes=_notes(inputs, protocol, outcome, judgement),
+        cost=_cost(outcome, seconds),
     )
 
 
-def _verdict(config: Config, evaluations: dict[str, Evaluation], training: dict[str, Any]) -> str:
-    unlearned, target = evaluations["unlearned"], evaluations["target"]
-    collapse = collapsed(
-        unlearned.metrics,
-        target.metrics,
-        _retain_generations(unlearned),
-        _retain_generations(target),
+def _judgements(
+    inputs: Inputs,
+    subjects: dict[str, Subject],
+    evaluations: dict[str, Evaluation],
+    outcome: Outcome | None,
+    curve: list[CurvePoint],
+) -> dict[str, Judgement]:
+    """Return what the suite says of each model that was to forget, attacked ones included."""
+    found = {}
+    target = subjects["target"]
+    for name, subject in subjects.items():
+        if outcome is None or not subject.of_run:
+            continue
+        training = outcome.report.training if name == "unlearned" else {}
+        before = curve[-2].metrics if name == "unlearned" and len(curve) > 1 else None
+        facts = Facts(training, target.weights, before)
+        reference = evaluations.get(subject.reference or "")
+        found[name] = inputs.suite.judge(evaluations[name], evaluations["target"], reference, facts)
+    return found
+
+
+def _model(
+    subject: Subject,
+    evaluations: dict[str, Evaluation],
+    judgement: Judgement | None,
+    inputs: Inputs,
+) -> ModelPart:
+    evaluation = evaluations[subject.name]
+    reference = evaluations.get(subject.reference or "")
+    widths = half_widths(evaluation.examples, reference.examples, inputs.suite) if reference else {}
+    return ModelPart(
+        role=subject.name if subject.name in ORDER else "attacked",
+        weights=subject.weights,
+        derived_from=subject.derived_from,
+        reference=subject.reference,
+        metrics=evaluation.metrics,
+        half_widths=widths,
+        judgement=judgement,
     )
-    if "forget_ma" in unlearned.metrics:
-        return extraction_verdict(unlearned.metrics, target.metrics, training, collapse=collapse)
-    return verdict(
-        unlearned.metrics,
-        target.metrics,
-        collapse=collapse,
-        pretrained=config.model.kind != "from_scratch",
-    )
-
-
-def _weights(role: str, bases: dict[Any, Base]) -> str:
-    """Return how a model's weights came about; the unlearned one is the target's kind."""
-    base = bases.get("target" if role == "unlearned" else role)
-    return base.weights if base else "published_log"
-
-
-def _retain_generations(evaluation: Evaluation) -> list[str]:
-    rows = evaluation.examples
-    return [row["generation"] for row in rows if row["set"] == "retain" and "generation" in row]
 
 
 def _choices(config: Config) -> dict[str, Any]:
     choices: dict[str, Any] = {"model": config.model.name, "dataset": config.dataset.label}
     if not config.unlearn:
         return choices
-    return choices | {
-        "loss": config.loss.name,
-        "init": config.init.name if config.init else None,
-        "lora.rank": config.lora.rank,
-        "lora.targets": config.lora.targets,
-        "training.recipe": config.training.recipe,
-    }
+    choices["method"] = config.method.name
+    if config.uses("loss"):
+        choices["loss"] = config.loss.name
+    if config.uses("init"):
+        choices["init"] = config.init.name if config.init else None
+    if config.uses("adapter"):
+        choices |= {"lora.rank": config.lora.rank, "lora.targets": config.lora.targets}
+    if config.uses("recipe"):
+        choices["training.recipe"] = config.training.recipe
+    return choices
 
 
 def _label(config: Config) -> str:
@@ -129,18 +160,16 @@ def _label(config: Config) -> str:
     return ", ".join(labels)
 
 
-def _protocol(
-    config: Config, materials: Materials, target: Evaluation, unlearned: Unlearned | None
-) -> dict[str, Any]:
-    protocol = (
-        materials.corpus.protocol
-        | materials.suite.protocol
+def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, Any]:
+    return (
+        inputs.corpus.protocol
+        | inputs.suite.protocol
         | {
             "rows": target.counts,
             "reference": config.reference.source,
             "tasks": config.evaluation.tasks,
-            "limit": config.evaluation.limit if materials.abilities else None,
-            "data_digest": materials.corpus.digest(),
+            "limit": config.evaluation.limit if inputs.abilities else None,
+            "data_digest": inputs.corpus.digest(),
             "seeds": {
                 "unlearning": config.seed,
                 "target": config.target.seed,
@@ -148,66 +177,54 @@ def _protocol(
             },
         }
     )
-    if unlearned is not None:
-        size = unlearned.plan.batch_size
-        drawn = config.training.retain_batch_size or size
-        protocol["updates"] = len(unlearned.history)
-        protocol["examples_per_update"] = [size, drawn if "retain" in config.loss.inputs else 0]
-        protocol["reduction"] = config.training.reduction
-        protocol["micro_batch_size"] = config.training.micro_batch_size
-        protocol["bucket"] = config.training.bucket
-    return protocol
 
 
-def _training(
-    config: Config, unlearned: Unlearned | None, curve: list[CurvePoint]
-) -> dict[str, Any]:
-    if unlearned is None:
-        return {}
-    columns = ("forget_loss", "retain_loss", "grad_norm", "learning_rate")
-    history = unlearned.history
-    training: dict[str, Any] = {
-        name: [entry[name] for entry in history] for name in columns if name in history[0]
-    }
-    clipped = [entry["grad_norm"] > config.training.max_grad_norm for entry in history]
-    training |= {
-        "clipped_share": sum(clipped) / len(clipped),
-        "epochs": len(history) / unlearned.plan.updates_per_epoch,
-        "max_epochs": config.training.epochs,
-    }
-    if unlearned.stop is not None:
-        end = curve[-1]
-        before = [p for p in curve if p.step == end.step - unlearned.plan.updates_per_epoch]
-        training |= unlearned.stop | around_the_stop(
-            unlearned.stop["thresholds"], end.metrics, before[0].metrics if before else None
+def _notes(
+    inputs: Inputs, protocol: dict[str, Any], outcome: Outcome | None, judgement: Judgement | None
+) -> list[str]:
+    """Return what stands under the table, beside the verdict: protocol, init, cautions."""
+    rows = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
+    parts = [f"rows evaluated: {rows}", *getattr(inputs.corpus, "described", [])]
+    parts += inputs.suite.described
+    if protocol.get("updates"):
+        forget, retain = protocol["examples_per_update"]
+        parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
+    notes = ["protocol: " + "; ".join(parts)]
+    if protocol["reference"] != "none":
+        notes.append(
+            "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
+            "another training would change: target and reference differ by as much"
         )
-    return training
+    init = outcome.report.init if outcome else None
+    if init:
+        notes.append(
+            f"init: {init['name']} put {init['share_of_weight_norm']:.1%} of the adapted weights' norm "
+            "into the adapter"
+        )
+    notes += [f"note: {text}" for text in (judgement.notes if judgement else [])]
+    if init and init.get("epsilon_dominates"):
+        notes.append(
+            "note: epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the "
+            "forget set alone; see init.epsilon_mode=relative"
+        )
+    if protocol.get("limit"):
+        notes.append(
+            f"note: abilities and perplexities are of the first {protocol['limit']} documents each"
+        )
+    if protocol.get("missing"):
+        notes.append(f"note: absent, their data could not be had: {', '.join(protocol['missing'])}")
+    return notes
 
 
-def _init(config: Config, unlearned: Unlearned | None) -> dict[str, Any] | None:
-    if unlearned is None or config.init is None:
-        return None
-    return {"name": config.init.name} | config.init.knobs | unlearned.init_report
-
-
-def _cost(unlearned: Unlearned | None, seconds: dict[str, float]) -> dict[str, Any]:
+def _cost(outcome: Outcome | None, seconds: dict[str, float]) -> dict[str, Any]:
     cost: dict[str, Any] = {"seconds": {name: round(value, 2) for name, value in seconds.items()}}
     if torch.cuda.is_available():
         cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         cost["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if unlearned is not None:
-        report = unlearned.init_report
-        training = unlearned.history[-1].get("total_flops", 0)
-        fisher, low_rank = report.get("fisher_flops", 0), report.get("low_rank_flops", 0)
-        # The Fisher is measured once a model, forget set and estimator; ranks and losses share it.
-        cost["flops"] = {
-            "training": training,
-            "fisher": fisher,
-            "low_rank": low_rank,
-            "total": training + low_rank + fisher,
-            "total_with_shared_fisher": training + low_rank,
-        }
-        cost["trainable_parameters"] = unlearned.num_trainable
+    if outcome is not None and outcome.report.flops:
+        cost["flops"] = outcome.report.flops
+    if outcome is not None and outcome.report.trainable_parameters is not None:
+        cost["trainable_parameters"] = outcome.report.trainable_parameters
     return cost

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 from loku_exp.config.schema import Config
 from loku_exp.errors import HeldError
+from loku_exp.results.files import has_everything
 
 CONSOLE = "console.log"  # what a run's process printed
 OF_THE_SWEEP = re.compile(r"[+~]*(launcher|on_error|pairs)\b")
+SKIPPED = "was finished"
 SHOW_ERRORS = {"HYDRA_FULL_ERROR": "1"}
 
 
@@ -41,6 +43,10 @@ class Job:
     error: str | None = None
     seconds: float = 0.0
 
+    def is_done(self) -> bool:
+        """Return whether its run is finished, with all attacks it asks for."""
+        return has_everything(self.folder, list(self.config.attacks))
+
     @property
     def command(self) -> list[str]:
         """The command of this run alone."""
@@ -51,10 +57,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended; `held` where another process works on it, so that it did not begin."""
+    """How a run ended.
+
+    Attributes:
+        error: a line; None where it went well.
+        held: whether another process works on it, so that it did not begin.
+        folder: where its files are, if it says so: another machine may resolve ``auto`` otherwise, so that
+            the run has another name there.
+    """
 
     error: str | None = None
     held: bool = False
+    folder: Path | None = None
 
 
 class Work(Protocol):
@@ -79,7 +93,9 @@ class Launcher(Protocol):
 def ending_of(code: int, console: Path) -> Ending:
     """Return how a process ended, from its exit code and what it printed."""
     if code == 0:
-        return Ending()
+        text = console.read_text(encoding="utf-8", errors="replace")
+        said = re.findall(r"^files: (.+)$", text, flags=re.MULTILINE)
+        return Ending(folder=Path(said[-1]) if said else None)
     if code == HeldError.exit_code:
         return Ending(held=True)
     if code < 0:

@@ -12,23 +12,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
-from loku_exp.config.grid import label
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError, UserError
-from loku_exp.results import files as results
-from loku_exp.results import folder as runs
-from loku_exp.runtime.cache import Cache, digest, is_whole
+from loku_exp.results.folder import is_held
+from loku_exp.runtime.cache import is_whole
 from loku_exp.runtime.logs import duration
-from loku_exp.stages import bases, preflight
-from loku_exp.stages.inputs import Materials, load_materials
-from loku_exp.sweeps import table as sweep_table
-from loku_exp.sweeps.jobs import Ending, Job, Launcher, Work
+from loku_exp.sweeps.jobs import SKIPPED, Ending, Job, Launcher, Work
 from loku_exp.sweeps.launchers import launcher_of
+from loku_exp.sweeps.plan import plan_jobs
+from loku_exp.sweeps.table import show_sweep
 
 log = logging.getLogger(__name__)
-FINISHED, SKIPPED, ELSEWHERE = "finished", "was finished", "finished elsewhere"
+FINISHED, ELSEWHERE = "finished", "finished elsewhere"
 SECONDS_BETWEEN_LOOKS = 0.2
 Run = Callable[[Config], Path]
 
@@ -50,7 +44,7 @@ def sweep(
     Raises:
         UserError: with every problem of every run; nothing has been started then.
     """
-    planned = plan(jobs, configs, config_dir)
+    planned = plan_jobs(jobs, configs, config_dir)
     launcher = launcher_of(configs[0], run)
     todo = [job for job in planned if job.state != SKIPPED]
     log.info("%d runs, %d of them finished before", len(planned), len(planned) - len(todo))
@@ -62,51 +56,8 @@ def sweep(
                 break
     finally:
         work.close()  # ends what still runs
-        sweep_table.show(planned)
+        show_sweep(planned)
     return planned
-
-
-def plan(jobs: list[list[str]], configs: list[Config], config_dir: str | None) -> list[Job]:
-    """Return the runs of a sweep, each once, with everything checked that can be before they start.
-
-    Raises:
-        ConfigError: with every problem of every run.
-    """
-    if len({config.launcher.model_dump_json() for config in configs}) > 1:
-        raise ConfigError("launcher: a sweep has one; remove it from the values swept over")
-    materials_by_recipe: dict[str, Materials] = {}
-    planned: dict[Path, Job] = {}
-    problems: dict[str, None] = {}
-    torch.set_num_threads(configs[0].threads)
-    for overrides, composed in zip(jobs, configs, strict=True):
-        # The machine that submits need not have the device that a cluster's machines have.
-        slurm = composed.launcher.kind == "slurm"
-        config = composed.model_copy(update={"device": "cpu"}) if slurm else composed
-        cache = Cache(config.cache_dir)
-        sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation"})
-        recipe = digest([sections, config.cache_dir])
-        name = label(overrides, jobs) or "the run"
-        try:
-            runs.check_places(config)
-            if recipe not in materials_by_recipe:
-                materials_by_recipe[recipe] = load_materials(config, cache)
-            materials = materials_by_recipe[recipe]
-            preflight.prepare(config, materials)
-            folder = runs.run_folder(config, runs.run_id(config, materials))
-            if runs.is_done(folder):
-                results.read(folder)
-        except UserError as error:
-            problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
-            continue
-        state = SKIPPED if runs.is_done(folder) else "not started"
-        needs = set(bases.entries(config, materials, cache))
-        job = Job(name, overrides, config_dir, composed, folder, needs, state)
-        if folder in planned:
-            log.info("%s is the same run as %s", name, planned[folder].label)
-        planned.setdefault(folder, job)
-    if problems:
-        raise ConfigError(list(problems))
-    return list(planned.values())
 
 
 def work_on(jobs: list[Job], launcher: Launcher) -> Generator[Job, None, None]:
@@ -123,7 +74,7 @@ def work_on(jobs: list[Job], launcher: Launcher) -> Generator[Job, None, None]:
             for job in [job for job in waiting if free]:
                 if not free:
                     break
-                if runs.is_done(job.folder):
+                if job.is_done():
                     waiting.remove(job)
                     yield _ended(job, ELSEWHERE)
                 elif _can_start(job, [other for other, *_ in running]):
@@ -158,12 +109,13 @@ def work_on(jobs: list[Job], launcher: Launcher) -> Generator[Job, None, None]:
 def _can_start(job: Job, running: list[Job]) -> bool:
     job.needs = {entry for entry in job.needs if not is_whole(entry)}
     made_by_others = set().union(*(other.needs for other in running))
-    return not job.needs & made_by_others and not runs.is_held(job.folder)
+    return not job.needs & made_by_others and not is_held(job.folder)
 
 
 def _judged(job: Job, ending: Ending) -> Job:
+    job.folder = ending.folder or job.folder
     error = ending.error
-    if error is None and not runs.is_done(job.folder):
+    if error is None and not job.is_done():
         error = "ended without a result and without an error"
     return _ended(job, "failed" if error else FINISHED, error)
 
@@ -174,7 +126,7 @@ def _ended(job: Job, state: str, error: str | None = None) -> Job:
 
 
 def _tell_of_held(waiting: list[Job]) -> bool:
-    held = [job for job in waiting if runs.is_held(job.folder)]
+    held = [job for job in waiting if is_held(job.folder)]
     for job in held:
         job.state = "held elsewhere"
     if held:

@@ -1,80 +1,87 @@
 """The table at the end of a sweep: one line a run, and the error of each that failed."""
 
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
-from loku_exp.results import files as results
-from loku_exp.results import folder as runs
+from loku_exp.evaluation.catalogue import Metric
+from loku_exp.results import files
 from loku_exp.results.schema import Record
-from loku_exp.results.table import labels, number
+from loku_exp.results.terminal import console
 from loku_exp.runtime.logs import duration
 from loku_exp.sweeps.jobs import Job
 
-# Forget quality never stands without what tells a good model from a broken one.
-SHOWN = (
-    "forget_prob",
-    "retain_prob",
-    "forget_quality",
-    "forget_shift",
-    "model_utility",
-    "model_utility_retain",
-    "forget_el10",
-    "forget_ma",
-    "sibling_ma",
-    "retain_ma",
-    "reasoning",
-    "dialogue",
-)
-WIDE = 200  # columns, where the output is no terminal
 
-
-def show(jobs: list[Job]) -> None:
-    """Print the table, where the files are, and the errors."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
-    records = [results.read(job.folder) if runs.is_done(job.folder) else None for job in jobs]
-    header, cells = rows(jobs, records)
-    table = Table(title=f"{len(jobs)} runs in {jobs[0].folder.parent}", title_justify="left")
-    for index, name in enumerate(header):
-        is_text = index in (0, 1, len(header) - 1)
-        table.add_column(
-            name.replace(", ", "\n"),
-            justify="left" if is_text else "right",
-            overflow="fold",
-            no_wrap=name == "folder",
-        )
-    for row in cells:
-        table.add_row(*row)
-    console.print(table)
+def show_sweep(jobs: list[Job]) -> None:
+    """Print the table, or a block a run where it would be too wide; then folders and errors."""
+    place = console()
+    records = [files.read(job.folder) if job.is_done() else None for job in jobs]
+    header, cells = header_and_cells(jobs, records)
+    place.print(f"{len(jobs)} runs in {jobs[0].folder.parent}", soft_wrap=True)
+    table = _table(header, cells)
+    if place.measure(table, options=place.options.update(width=10_000)).maximum <= place.width:
+        place.print(table)
+    else:
+        for row in cells:
+            place.print(f"{row[0]}: {row[1]}", soft_wrap=True)
+            values = [
+                f"{name} {cell}" for name, cell in zip(header[2:], row[2:], strict=True) if cell
+            ]
+            place.print("  " + " · ".join(values))
+    for job, record in zip(jobs, records, strict=True):
+        if record is not None:
+            place.print(f"{job.label or 'run'}: {job.folder.name}", soft_wrap=True)
     for job in jobs:
         if job.error:
-            line = f"failed: {job.label}: {job.error} (see {job.folder}/run.log)"
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            place.print(
+                f"failed: {job.label}: {job.error} (see {job.folder}/run.log)", soft_wrap=True
+            )
 
 
-def rows(jobs: list[Job], records: list[Record | None]) -> tuple[list[str], list[list[str]]]:
+def header_and_cells(
+    jobs: list[Job], records: list[Record | None]
+) -> tuple[list[str], list[list[str]]]:
     """Return header and rows; metrics are the unlearned model's, or the target's without unlearning.
 
     Args:
         jobs: the runs.
         records: of each, None where it is not finished.
     """
-    metrics = [_metrics(record) for record in records]
-    known = labels({name for values in metrics for name in values} & set(SHOWN))
+    metrics = summary_metrics([record for record in records if record is not None])
     stops = [_stop(record) for record in records]
-    epochs = ["epochs, to forget"] if any(stops) else []
-    header = ["run", "state", *epochs, *known.values(), "time", "folder"]
-    table = []
-    for job, record, values, stop in zip(jobs, records, metrics, stops, strict=True):
+    epochs = ["epochs to forget"] if any(stops) else []
+    header = ["run", "state", *epochs, *(metric.label for metric in metrics), "time"]
+    rows = []
+    for job, record, stop in zip(jobs, records, stops, strict=True):
         state = job.state
-        if record is not None and "COLLAPSED" in str(record.verdict):
+        if record is not None and record.judgement is not None and record.judgement.collapsed:
             state += ", COLLAPSED"
         time = duration(sum(record.cost["seconds"].values())) if record else ""
+        values = _values(record)
         shown = [stop] if epochs else []
-        shown += [number(name, values.get(name)) for name in known]
-        table.append([job.label, state, *shown, time, job.folder.name])
-    return header, table
+        shown += [metric.written(values.get(metric.name)) for metric in metrics]
+        rows.append([job.label, state, *shown, time])
+    return header, rows
+
+
+def summary_metrics(records: list[Record]) -> list[Metric]:
+    """Return the metrics that tables over many runs show, of all these runs, in order."""
+    found: dict[str, Metric] = {}
+    for record in records:
+        values = _values(record)
+        for metric in record.catalogue:
+            if metric.summary and metric.name in values:
+                found.setdefault(metric.name, metric)
+    return list(found.values())
+
+
+def _table(header: list[str], cells: list[list[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        words = name.replace(", ", "\n").replace(" ", "\n")
+        table.add_column(words, justify="left" if index < 2 else "right", no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
+    return table
 
 
 def _stop(record: Record | None) -> str:
@@ -85,7 +92,7 @@ def _stop(record: Record | None) -> str:
     return str(training["epochs_to_forget"] if training["success"] else f"> {training['epochs']:g}")
 
 
-def _metrics(record: Record | None) -> dict[str, float]:
+def _values(record: Record | None) -> dict[str, float]:
     if record is None:
         return {}
     return record.models.get("unlearned", record.models["target"]).metrics

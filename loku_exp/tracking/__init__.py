@@ -7,15 +7,15 @@ anything, and whatever goes wrong with it costs one warning, never the run.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from loku_exp.config.schema import TrackingConfig
 from loku_exp.runtime.events import followed_by
+from loku_exp.runtime.settings import Tracking
 from loku_exp.tracking.tensorboard import TensorBoard
 from loku_exp.tracking.tracker import Tracker
 from loku_exp.tracking.wandb import Wandb
 
 
 @contextmanager
-def tracked(tracking: TrackingConfig) -> Iterator[None]:
+def tracked(tracking: Tracking) -> Iterator[None]:
     """Track the run inside, if the configuration asks for it.
 
     A tracker opens when the run begins, so a finished run that is only shown opens none, and closes

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loku_exp.config.schema import TrackingConfig
 from loku_exp.results import files as results
 from loku_exp.runtime.events import Begun, Event, Finished, Measured, Updated
+from loku_exp.runtime.settings import Tracking
 from loku_exp.stages.record import Record
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class Tracker(ABC):
         tracking: its section of the configuration.
     """
 
-    def __init__(self, tracking: TrackingConfig):
+    def __init__(self, tracking: Tracking):
         self.tracking = tracking
         self.works = True
 

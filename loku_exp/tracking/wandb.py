@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from loku_exp.config.schema import Config, TrackingConfig
 from loku_exp.results.table import header_and_rows
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.events import Begun
+from loku_exp.runtime.settings import Tracking
 from loku_exp.stages.record import Record
 from loku_exp.tracking.tracker import Tracker, one_line, samples
 
@@ -36,8 +36,6 @@ class Wandb(Tracker):
         os.environ.update(ours)
         (begun.folder / "wandb").mkdir(exist_ok=True)
 
-        config = begun.config
-        content = config.model_dump(mode="json", by_alias=True, exclude={"tracking"})
         self.run = self._init(
             {
                 "project": self.tracking.project,
@@ -46,8 +44,8 @@ class Wandb(Tracker):
                 "id": run_id(begun.folder),
                 "name": begun.folder.name,
                 "dir": os.environ.get("WANDB_DIR", str(begun.folder)),
-                "config": {"method": method_of(config)} | content,
-                "tags": ["toy"] if config.dataset.toy or config.model.kind == "toy" else None,
+                "config": begun.config,
+                "tags": ["toy"] if begun.toy else None,
                 "allow_val_change": True,  # a job that goes on may name other places
             }
         )
@@ -133,13 +131,6 @@ def run_id(folder: Path) -> str:
     return found.group()
 
 
-def method_of(config: Config) -> str:
-    """Return loss and init, which plots over many runs are coloured by."""
-    if not config.unlearn:
-        return "none"
-    return f"{config.loss.name} {config.init.name if config.init else 'all weights'}"
-
-
 def summary(record: Record) -> dict[str, Any]:
     """Return the final values of a run, by role and metric, with its verdict and cost."""
     values: dict[str, Any] = {
@@ -147,7 +138,7 @@ def summary(record: Record) -> dict[str, Any]:
         for role, model in record.models.items()
         for name, value in model.metrics.items()
     }
-    values["verdict"] = record.verdict
+    values["verdict"] = record.judgement.sentence if record.judgement else None
     values |= {f"seconds/{name}": value for name, value in record.cost["seconds"].items()}
     values |= {f"flops/{name}": value for name, value in record.cost.get("flops", {}).items()}
     values |= {
@@ -160,7 +151,7 @@ def summary(record: Record) -> dict[str, Any]:
     return values
 
 
-def _group(tracking: TrackingConfig) -> str | None:
+def _group(tracking: Tracking) -> str | None:
     """Return the group of a run: as configured, else the command line of its sweep."""
     group = tracking.group or os.environ.get("WANDB_RUN_GROUP") or os.environ.get(SWEEP)
     if group and len(group) > LONGEST:

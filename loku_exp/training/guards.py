@@ -1,7 +1,7 @@
 """What transformers' Trainer needs around it: the model's device, finite gradients, its own forward."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,7 +87,14 @@ def on_device_of_model(arguments: TrainingArguments, device: torch.device) -> Tr
 
 
 class EveryMatrixLearns(TrainerCallback):
-    """Checks at the first update that every trained matrix of an adapter got a gradient."""
+    """Checks at the first update that every trained matrix of an adapter got a gradient.
+
+    Args:
+        expected: whether the loss says that it reaches all of them; asked then.
+    """
+
+    def __init__(self, expected: Callable[[], bool]):
+        self.expected = expected
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
@@ -97,6 +104,9 @@ class EveryMatrixLearns(TrainerCallback):
         A's gradient is exactly zero where B is (vanilla init), so of a pair only one must be non-zero.
         """
         if state.global_step > 0 or not isinstance(model, PeftModel):
+            return
+        some = any(_some(p.grad) for p in model.parameters() if p.requires_grad)
+        if not self.expected() and some:
             return
         gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         without = [name for name, gradient in gradients.items() if gradient is None]
@@ -110,7 +120,8 @@ class EveryMatrixLearns(TrainerCallback):
         if without:
             raise TrainingError(
                 f"{len(without)} of {len(gradients)} adapter matrices got no gradient at the first "
-                f"update, e.g. {without[0]}; the loss does not reach them"
+                f"update, e.g. {without[0]}; the loss does not reach them. A loss that leaves layers out "
+                "on purpose says so: LossTerms(..., reaches_all=False)"
             )
 
 

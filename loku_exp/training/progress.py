@@ -1,53 +1,50 @@
-"""The progress of a training: a bar, and events for who follows the run."""
+"""The progress of a training: a bar and lines in the log, and events for who follows the run."""
 
 from typing import Any
 
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from loku_exp.runtime.events import Updated, tell
+from loku_exp.runtime.logs import Progress
 
 
-class Progress(TrainerCallback):
-    """A progress bar of updates with the latest losses.
+class TrainingProgress(TrainerCallback):
+    """Updates with the latest losses, on a bar and in the log.
 
     Args:
-        description: what stands before the bar.
+        description: what is done.
         position: line of the bar, where several processes draw one.
     """
 
     def __init__(self, description: str, position: int = 0):
         self.description = description
         self.position = position
-        self.bar: tqdm | None = None
+        self.shown: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw the bar, only on a terminal."""
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.description,
-            unit="update",
-            position=self.position,
-            leave=self.position == 0,
-            disable=None if state.is_world_process_zero else True,
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move on by one update."""
-        if self.bar is not None:
-            self.bar.update(1)
+        """Begin, in one process of several."""
+        if state.is_world_process_zero:
+            self.shown = Progress(
+                state.max_steps,
+                self.description,
+                "update",
+                done=state.global_step,
+                position=self.position,
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Show the loss, in its parts where it has two."""
-        if self.bar is not None and logs and "loss" in logs:
+        """Move on by one update and show its loss, in its parts where it has two."""
+        if self.shown is not None and logs and "loss" in logs:
             names = ["forget_loss", "retain_loss"] if "retain_loss" in logs else ["loss"]
-            self.bar.set_postfix({n.removesuffix("_loss"): f"{logs[n]:.3f}" for n in names})
+            values = {
+                n.removesuffix("_loss") if len(names) > 1 else n: f"{logs[n]:.3f}" for n in names
+            }
+            self.shown.update(1, **values)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+        if self.shown is not None:
+            self.shown.close()
 
 
 class Told(TrainerCallback):

@@ -1,6 +1,8 @@
-"""Snapshots of a training in a run's folder: whole or absent, the newest can be resumed from."""
+"""Snapshots of a training: whole or absent, the newest whole one can be resumed from."""
 
+import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from loku_exp.runtime import distributed as parallel
+from loku_exp.runtime import distributed
+from loku_exp.runtime.cache import damage, seal
 
+log = logging.getLogger(__name__)
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
@@ -17,39 +21,78 @@ class Snapshots(TrainerCallback):
     """Keeps a whole snapshot after given steps; the newest can be resumed from.
 
     The Trainer writes a checkpoint aside; the rename makes it a snapshot. So a kill at any moment
-    leaves whole snapshots only. What only resuming needs is kept in the newest.
+    leaves whole snapshots only. What only resuming needs is kept in the newest two, so that one of them
+    may be damaged.
 
     Args:
         steps: when.
         folder: where.
+        seconds: at least so long after the one before; steps that come sooner have none.
+        only_newest: keep no other, where snapshots serve going on alone.
     """
 
-    def __init__(self, steps: list[int], folder: Path):
+    def __init__(
+        self, steps: list[int], folder: Path, *, seconds: float = 0.0, only_newest: bool = False
+    ):
         self.steps = set(steps)
         self.folder = folder
+        self.seconds = seconds
+        self.only_newest = only_newest
+        self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Ask the Trainer for a checkpoint."""
-        control.should_save = control.should_save or state.global_step in self.steps
+        due = time.monotonic() - self._last >= self.seconds
+        control.should_save |= due and state.global_step in self.steps
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Turn the checkpoint into a snapshot and strip the one before."""
-        with parallel.first_alone() as first:
+        with distributed.first_alone() as first:
             if first:
                 self._keep(args, state)
+        self._last = time.monotonic()
 
     def _keep(self, args: Any, state: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for unused in ("training_args.bin", "README.md"):
             (checkpoint / unused).unlink(missing_ok=True)
-        self.folder.mkdir(exist_ok=True)
-        older = sorted(self.folder.glob("step-*"))
-        checkpoint.rename(self.folder / name_of(state.global_step))
-        for snapshot in older:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        older = snapshots_in(self.folder)
+        seal(checkpoint, {"step": state.global_step}, except_for=ONLY_TO_RESUME)
+        snapshot = self.folder / name_of(state.global_step)
+        if snapshot.exists():  # of an earlier training that could not be gone on with
+            shutil.rmtree(snapshot)
+        checkpoint.rename(snapshot)
+        for snapshot in older[:-1]:
+            if self.only_newest:
+                shutil.rmtree(snapshot)
+                continue
             for pattern in ONLY_TO_RESUME:
                 for file in snapshot.glob(pattern):
                     file.unlink()
+
+
+def snapshots_in(folder: Path) -> list[Path]:
+    """Return the snapshots in a folder, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest snapshot whose files are as they were written, if there is one.
+
+    A damaged one after it is set aside, by a name that says so, and training goes on from the one before.
+    """
+    for snapshot in reversed(snapshots_in(folder)):
+        broken = damage(snapshot)
+        resumable = any(snapshot.glob(ONLY_TO_RESUME[0]))
+        if broken is None and resumable:
+            return snapshot
+        if broken is not None:
+            aside = snapshot.with_name(f"damaged-{snapshot.name}-{time.time_ns()}")
+            snapshot.rename(aside)
+            log.warning("%s is damaged (%s) and was set aside as %s", snapshot, broken, aside.name)
+    return None
 
 
 @contextmanager
@@ -66,7 +109,7 @@ def staging_in(folder: Path) -> Iterator[Path]:
 
 
 def _clear(staging: Path) -> None:
-    with parallel.first_alone() as first:
+    with distributed.first_alone() as first:
         if first:
             shutil.rmtree(staging, ignore_errors=True)
 

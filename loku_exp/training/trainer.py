@@ -25,7 +25,12 @@ from loku_exp.models.flops import StepFlops
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.cache import writing
 from loku_exp.runtime.settings import Optimization
-from loku_exp.training.guards import FiniteUpdates, on_device_of_model, own_forward
+from loku_exp.training.guards import (
+    EveryMatrixLearns,
+    FiniteUpdates,
+    on_device_of_model,
+    own_forward,
+)
 from loku_exp.training.schedule import Plan
 
 log = logging.getLogger(__name__)
@@ -72,7 +77,9 @@ class ObjectiveTrainer(Trainer):
         self._objective = objective
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
         self._losses: list[Tensor] = []
+        self._reaches_all = True
         self.add_callback(FiniteUpdates(self._losses))
+        self.add_callback(EveryMatrixLearns(lambda: self._reaches_all))
         self._step_flops = StepFlops.of(trainer["model"])
         # an adapter makes its input fp32, which autocast makes bf16 again; dropout between needs the fp32
         self._casts_twice = self.args.bf16 and not _drops(trainer["model"])
@@ -88,11 +95,12 @@ class ObjectiveTrainer(Trainer):
         own: Any = self.model  # `model` may be a wrapper around it, for several processes
         with disable_input_dtype_casting(own, active=self._casts_twice):
             terms = parallel.through(model, own, lambda: self._objective(own, inputs))
-        self._losses.append(terms.total.detach())
-        self._parts["forget_loss"].append(terms.forget.detach())
-        if terms.retain is not None:
-            self._parts["retain_loss"].append(terms.retain.detach())
-        return terms.total
+        total = terms.total
+        self._losses.append(total.detach())
+        self._reaches_all &= terms.reaches_all
+        for name, value in terms.by_name().items():
+            self._parts[f"{name}_loss"].append(value.detach())
+        return total
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule; a constant one warms up from its first update on, which is not lost.
@@ -138,12 +146,10 @@ def fit(
     optimization: Optimization,
     plan: Plan,
     *,
-    learning_rate: float,
     folder: Path,
     seed: int,
     callbacks: list[TrainerCallback],
     resume_from: Path | None = None,
-    sharding: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train a model on a stream; return the log of all updates, resumed ones included.
 
@@ -153,15 +159,13 @@ def fit(
         objective: what is minimised.
         optimization: optimiser, schedule, batch sizes.
         plan: number of updates.
-        learning_rate: peak of the schedule.
         folder: where the Trainer may write.
         seed: of dropout, if any.
         callbacks: a progress bar, snapshots, checks.
         resume_from: a snapshot to go on from.
-        sharding: further arguments of the Trainer, see `parallel.fsdp2`.
     """
     device = next(model.parameters()).device
-    arguments = _arguments(optimization, plan, learning_rate, folder, seed, device, sharding or {})
+    arguments = _arguments(optimization, plan, folder, seed, device)
     trainer = ObjectiveTrainer(
         objective,
         model=model,
@@ -193,18 +197,16 @@ def _updates(log_history: list[dict[str, float]], flops: float) -> list[dict[str
 def _arguments(
     optimization: Optimization,
     plan: Plan,
-    learning_rate: float,
     folder: Path,
     seed: int,
     device: torch.device,
-    sharding: dict[str, Any],
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.updates,
         per_device_train_batch_size=plan.micro_batch_size,
         gradient_accumulation_steps=plan.accumulation,
-        learning_rate=learning_rate,
+        learning_rate=optimization.learning_rate,
         weight_decay=optimization.weight_decay,
         adam_beta1=optimization.betas[0],
         adam_beta2=optimization.betas[1],
@@ -225,5 +227,4 @@ def _arguments(
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
-        **sharding,
     )

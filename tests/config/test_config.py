@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from loku_exp.config import components as signatures
+from loku_exp.config import components
 from loku_exp.config.command_line import read_command_line
 from loku_exp.config.compose import compose_config, conf_dir, rehearse
 from loku_exp.config.rules import parse
-from loku_exp.config.schema import Component, Config
+from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
 from loku_exp.runtime.cache import digest
 from tests.helpers import tdec_folder
@@ -44,10 +44,10 @@ OPTIONS = [f"{group}={name}" for group, names in GROUPS.items() for name in name
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_yaml_composes_validates_and_binds(option, required):
     config = compose_config(required(option))
-    for name in ("loss", "init", "dataset", "evaluation"):
-        component: Component | None = getattr(config, name)
+    parts = [config.method, config.loss, config.init, config.dataset, config.evaluation]
+    for component in [*parts, *config.attacks.values()]:
         if component is not None:
-            function = component.resolve()
+            function = component.chosen().resolve()
             inputs = dict.fromkeys(component.inputs)
             inspect.signature(function).bind(**inputs, **component.knobs)
 
@@ -61,18 +61,18 @@ def test_every_yaml_opens_with_its_own_command(option):
         if line.startswith("#")
     ]
     assert len(comments) >= 1
-    if name != "none":
+    if name != "none" and group != "pairing":
         assert any("python -m loku_exp" in line for line in comments), option
 
 
-@pytest.mark.parametrize("group", ["loss", "init", "dataset", "evaluation"])
+@pytest.mark.parametrize("group", ["method", "loss", "init", "dataset", "evaluation"])
 def test_signatures_read_from_source_are_the_functions_own(group, required):
     for name in GROUPS[group]:
         component = getattr(compose_config(required(f"{group}={name}")), group)
         if component is None:
             continue
-        own = inspect.signature(component.resolve()).parameters.values()
-        read = signatures.read_signature(component.target)
+        own = inspect.signature(component.chosen().resolve()).parameters.values()
+        read = components.read_signature(component.target)
         assert read.inputs == tuple(p.name for p in own if p.kind == p.POSITIONAL_OR_KEYWORD)
         assert [(k.name, k.required) for k in read.knobs] == [
             (p.name, p.default is p.empty) for p in own if p.kind == p.KEYWORD_ONLY
@@ -115,7 +115,71 @@ def test_a_model_that_is_the_target_needs_another_reference(way_out):
 def test_lora_none_takes_the_init_with_it():
     config = compose_config(["lora=none"])
     assert config.init is None
-    assert not config.lora.enabled
+    assert config.lora.kind == "full"
+
+
+def test_one_key_has_one_value():
+    """What is said of the learning rate is what is trained with, adapter or not."""
+    for lora in ("lora", "none"):
+        config = compose_config([f"lora={lora}", "training.learning_rate=1e-9"])
+        assert config.training.learning_rate == 1e-9
+    assert compose_config(["lora=none"]).training.learning_rate == 5e-4
+
+
+def test_a_users_own_model_is_the_target_on_any_dataset(tmp_path):
+    """Models know no datasets: what belongs to a pair stands in a table of its own."""
+    mine = tmp_path / "dataset"
+    mine.mkdir()
+    (mine / "mine.yaml").write_text("defaults: [toy_tofu]\nname: mine\n")
+    known = ["dataset=mine", "reference.source=none", "model.path=a/b"]
+    assert compose_config(["model=hf", *known], str(tmp_path)).target.path == "a/b"
+    assert (
+        compose_config(["model=hf", *known, "target.path=null"], str(tmp_path)).target.path is None
+    )
+
+
+def test_what_belongs_to_a_pair_may_be_overridden(required):
+    assert compose_config(required("model=gpt_neo_125m")).reference.source == "none"
+    override = ["reference.source=train", "target.path=c/d"]
+    config = compose_config([*required("model=gpt_neo_125m"), *override])
+    assert (config.reference.source, config.target.path) == ("train", "c/d")
+    toy = compose_config(["model=toy_neo", "dataset=toy_tdec"])
+    assert (toy.reference.source, toy.target.path) == ("train", None)
+
+
+@pytest.mark.parametrize("group", ["loss=gd", "init=vanilla", "lora.rank=4", "training.epochs=2"])
+def test_what_a_method_does_not_take_is_refused(group):
+    with pytest.raises(ConfigError) as raised:
+        compose_config(["method=prompt_corruption", group])
+    assert f"{group}: method=prompt_corruption takes no {group.split('=')[0].split('.')[0]}" in str(
+        raised.value
+    )
+
+
+def test_a_users_yaml_that_would_be_hidden_is_refused(tmp_path):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "ihl.yaml").write_text("_target_: mine.loss\n")
+    with pytest.raises(ConfigError, match=r"would be hidden by .*conf/loss/ihl.yaml.*my_ihl.yaml"):
+        compose_config([], str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["a: [1", "a: b: c", "\t- x"])
+def test_a_broken_yaml_of_the_user_is_named(tmp_path, content):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"mine.yaml cannot be read as yaml"):
+        compose_config([], str(tmp_path))
+
+
+def test_a_folder_of_yaml_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--config-dir .*absent: no such folder"):
+        compose_config([], str(tmp_path / "absent"))
+
+
+def test_attacks_are_chosen_by_name_and_have_keys():
+    config = compose_config(["attacks=[relearn]", "attacks.relearn.steps=3"])
+    assert config.attacks["relearn"].knobs["steps"] == 3
+    assert compose_config([]).attacks == {}
 
 
 MISTAKES = [
@@ -239,7 +303,7 @@ def test_what_hydra_answers_is_left_to_it():
 
 
 def test_no_python_file_asks_for_a_models_name():
-    package = Path(signatures.__file__).parents[1]
+    package = Path(components.__file__).parents[1]
     names = [name for name in GROUPS["model"] if name != "hf"]
     for file in package.rglob("*.py"):
         text = file.read_text()

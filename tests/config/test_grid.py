@@ -1,5 +1,7 @@
 """Which runs a sweep consists of."""
 
+import importlib.util
+
 import pytest
 
 from loku_exp.config import grid
@@ -40,7 +42,7 @@ def test_pairs_are_crossed_with_the_rest():
 def test_pairs_of_a_preset_keep_their_types():
     entry = {"a.b": None, "c": True, "d": 1e-4, "e": "4", "f": "x y", "g": [1, "z"], "h": "it's"}
     (job,) = grid.expand([], {}, [entry])
-    read = {o.get_key_element(): o.value() for o in grid.parse(job)}
+    read = {o.get_key_element(): o.value() for o in grid.parse_overrides(job)}
     assert read == entry
 
 
@@ -61,8 +63,8 @@ def test_what_is_no_grid_is_refused(overrides, said):
 
 def test_a_label_is_what_differs():
     jobs = [["a=1", "b=2", "c=3"], ["a=1", "b=4", "d=5"]]
-    assert [grid.label(job, jobs) for job in jobs] == ["b=2 c=3", "b=4 d=5"]
-    assert grid.label(["a=1"], [["a=1"]]) == "a=1"
+    assert [grid.job_label(job, jobs) for job in jobs] == ["b=2 c=3", "b=4 d=5"]
+    assert grid.job_label(["a=1"], [["a=1"]]) == "a=1"
 
 
 def test_a_preset_brings_its_grid():
@@ -93,10 +95,12 @@ def test_every_job_is_composed_and_its_mistakes_named_once():
         compose_all(jobs)
     assert len(raised.value.problems) == 2
     config = compose_all(grid.expand(["loss=gd", PAIRS], {}, []))[1]
-    assert (config.lora.enabled, config.init) == (False, None)
+    assert (config.lora.kind, config.init) == ("full", None)
 
 
 def test_a_launcher_without_its_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    absent = lambda name: None if name == "submitit" else find(name)  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", absent)
     with pytest.raises(ConfigError, match=r"pip install 'loku_exp\[slurm\]'"):
         compose_config(["launcher=slurm"])

@@ -205,7 +205,7 @@ def test_full_snapshots_that_are_saved_under_other_names_are_loaded_back(kind, t
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
     tensors.pop(
-        next(name for name in tensors if ".1." in name and "norm" in name or "ln_1" in name)
+        next(name for name in tensors if (".1." in name and "norm" in name) or "ln_1" in name)
     )
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lacks the weights"):

@@ -11,7 +11,7 @@ from loku_exp.errors import DataError, ModelError
 from loku_exp.models.load import load_model
 from loku_exp.models.weights import problems
 from loku_exp.runtime.cache import Cache
-from loku_exp.stages.inputs import load_materials
+from loku_exp.stages.inputs import load_inputs
 from tests.models.architectures import build, folder, settings, tokenizer
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def materials(place, tmp_path, *overrides):
     """What every run does first, from the command line on."""
     own = ["model=hf", f"model.path={place}", "reference.source=none", "evaluation.max_tokens=200"]
     config = compose_config([*own, *SMALL, *overrides])
-    return load_materials(config, Cache(tmp_path / "cache"))
+    return load_inputs(config, Cache(tmp_path / "cache"))
 
 
 def advice(error, pattern):

@@ -98,12 +98,7 @@ def test_target_is_not_looked_for_where_weights_are_random(place, tmp_path):
     assert ids[0] == ids[1]
 
 
-def test_layers_of_another_kind_are_adapted(place, tmp_path):
-    """GPT-2's keep their weight transposed."""
-    from loku_exp.methods.gradient import plan_adapter
-    from loku_exp.runtime.cache import Cache
-    from loku_exp.stages.inputs import load_materials
-
+def test_layers_of_another_kind_are_refused(place, tmp_path):
     config = GPT2Config(
         vocab_size=300,
         n_embd=16,
@@ -114,8 +109,7 @@ def test_layers_of_another_kind_are_adapted(place, tmp_path):
         eos_token_id=0,
     )
     GPT2LMHeadModel(config).save_pretrained(place)
-    config = compose_config(own(place))
-    assert plan_adapter(config, load_materials(config, Cache(tmp_path / "cache"))) is not None
+    refused(tmp_path, *own(place), error=ModelError, match="GPT2LMHeadModel has none .* lora=none")
 
 
 REMOTE = """

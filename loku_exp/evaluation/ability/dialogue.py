@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import ConfigError, DataError
-from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.tasks import Mean, OwnTask, Request, joined
 
 DIALOGUES = (

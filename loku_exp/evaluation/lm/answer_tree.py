@@ -67,7 +67,7 @@ def plant(sequences: list[Sequence], widest: int, share: bool) -> list[Tree]:
     growing: dict[tuple[int, ...], Tree] = {}
     for index, sequence in enumerate(sequences):
         read = sequence.ids[:-1]
-        stem = read[: _unlabelled(sequence)]
+        stem = read[: unlabelled(sequence)]
         if not share or len(stem) < SHORTEST_STEM:
             stem = read
         branch = read[len(stem) :]
@@ -79,13 +79,14 @@ def plant(sequences: list[Sequence], widest: int, share: bool) -> list[Tree]:
     return trees
 
 
-def hidden_states(model: Any, trees: list[Tree], masked: bool) -> Tensor:
+def hidden_states(model: Any, trees: list[Tree], masked: bool, **options: Any) -> Tensor:
     """Return the hidden states before the output head, (trees, columns, d).
 
     Args:
         model: a causal language model.
         trees: one batch.
         masked: whether to pass a tree mask and positions; without, trees must have no branches.
+        options: further arguments of the forward pass.
     """
     width = max(tree.width for tree in trees)
     ids = torch.zeros(len(trees), width, dtype=torch.int64)
@@ -100,7 +101,7 @@ def hidden_states(model: Any, trees: list[Tree], masked: bool) -> Tensor:
     batch: dict[str, Any] = {"input_ids": ids.to(model.device)}
     if not masked:
         batch["attention_mask"] = (owners >= 0).long().to(model.device)
-        return hidden_before_head(model, batch)
+        return hidden_before_head(model, batch, **options)
     seen = (owners[:, None, :] == owners[:, :, None]) | (owners[:, None, :] == 0)
     seen &= torch.ones(width, width, dtype=torch.bool).tril()
     hide = torch.zeros(seen.shape, dtype=model.dtype).masked_fill_(
@@ -154,6 +155,6 @@ def obeys(model: Any, width: int) -> bool:
     return True
 
 
-def _unlabelled(sequence: Sequence) -> int:
+def unlabelled(sequence: Sequence) -> int:
     """Return how many tokens come before the first label."""
     return next((t for t, label in enumerate(sequence.labels) if label != IGNORED), 0)

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -30,8 +29,9 @@ from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.evaluation.tdec.metrics import Greedy
 from loku_exp.models.head import apply_term, hidden_before_head, label_positions, logits_of
+from loku_exp.runtime.logs import progress
 
-DECODE_BYTES = 4_000_000_000
+CPU_CACHE_BYTES, CACHE_BYTES = 1_000_000_000, 4_000_000_000  # keys and values of a chunk's rows
 KeyValues = tuple[Any, Any]
 """Keys and values of one layer, (texts, heads, T, head_dim) each."""
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
@@ -55,7 +55,7 @@ def greedy_continuations(
     model: Any,
     texts: list[tuple[int, ...]],
     wanted: Wanted,
-    cache_bytes: int,
+    cache_bytes: int | None = None,
     *,
     plain: bool = False,
 ) -> list[Greedy]:
@@ -65,9 +65,11 @@ def greedy_continuations(
         model: a causal language model in evaluation mode.
         texts: one batch of ids, each at least 2 long.
         wanted: which prefixes to decode.
-        cache_bytes: key-value cache that the rows of a chunk may take.
+        cache_bytes: key-value cache that the rows of a chunk may take; None: what suits the device.
         plain: go the plain way whatever the model is.
     """
+    if cache_bytes is None:
+        cache_bytes = CPU_CACHE_BYTES if model.device.type == "cpu" else CACHE_BYTES
     batch = to_device(pad([Sequence(ids, ids) for ids in texts]), model.device)
     hidden, layers = (hidden_before_head(model, batch), []) if plain else _read(model, batch)
     logprobs, argmax = _predictions(model, batch, hidden)
@@ -86,7 +88,7 @@ def greedy_continuations(
         else:
             layers = []
     decoded: list[list[list[int]]] = [[] for _ in texts]
-    with tqdm(total=len(rows), desc="decoding", unit="prefix", leave=False, disable=None) as bar:
+    with progress(len(rows), "decoding", "prefix") as bar:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             for row, tokens in zip(chunk, _decode(model, chunk, layers, batch), strict=True):
@@ -116,7 +118,7 @@ def _predictions(
     rows, columns = label_positions(batch)
     labels = batch["labels"][rows, columns + 1]
     head = model.get_output_embeddings()
-    scores = apply_term(_logprob_and_argmax, hidden[rows, columns], labels, head).cpu()
+    scores = apply_term(logprob_and_argmax, hidden[rows, columns], labels, head).cpu()
     counts = torch.bincount(rows.cpu(), minlength=len(batch["input_ids"])).tolist()
     parts = scores.split(counts)
     return [p[:, 0].tolist() for p in parts], [p[:, 1].long().tolist() for p in parts]
@@ -161,7 +163,7 @@ def _aligns(model: Any, batch: Padded, layers: list[KeyValues], hidden: Tensor) 
     return bool((difference <= noise * hidden[:, last].float().norm(dim=-1)).all())
 
 
-def _logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
+def logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (n, 2) float64: log-probability of the label, and the argmax (ids are exact in float64)."""
     logprobs = logits.log_softmax(-1).gather(1, labels[:, None])
     return torch.cat([logprobs.double(), logits.argmax(-1, keepdim=True).double()], dim=1)

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from loku_exp.data.records import Example
-from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.tasks import OwnTask, Request
 
 

@@ -1,20 +1,22 @@
 """Whether texts count as forgotten: EL_n and MA below those of unseen text; the cheapest exact answer.
 
-A check reads the texts batch by batch and ends as soon as the answer is certain. MA comes first, with the
-whole output head for few tokens only (`screening`): once the right guesses so far already make the mean
-too large, no more text is read. Only below it is EL asked for, and first its lower bound, which needs no
-decoding; then texts are decoded, the most extractable first, until their sum and the others' bounds make
-the mean too large.
+A check reads the texts batch by batch and ends as soon as the answer is certain. MA comes first: once the
+right guesses so far already make the mean too large, no more text is read. Only below it is EL asked for,
+and first its lower bound, which needs no decoding; then texts are decoded, the most extractable first,
+until their sum and the others' bounds make the mean too large.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 from loku_exp.data.batches import pad, to_device
 from loku_exp.data.records import Sequence
-from loku_exp.evaluation.lm.wavefront import DECODE_BYTES, greedy_continuations
+from loku_exp.errors import ConfigError
+from loku_exp.evaluation.lm.wavefront import greedy_continuations, teacher_forced
+from loku_exp.evaluation.suite import Evaluation
 from loku_exp.evaluation.tdec.metrics import (
     Greedy,
     continuations,
@@ -23,7 +25,7 @@ from loku_exp.evaluation.tdec.metrics import (
     memorisation_accuracy,
     wanted,
 )
-from loku_exp.evaluation.tdec.screening import guesses
+from loku_exp.runtime.settings import StopRule
 
 BATCH = 8  # texts read between two looks at the sum
 Ids = tuple[int, ...]
@@ -66,14 +68,69 @@ class Check:
     el: float | None
     decided_by: str
 
+    def values(self) -> dict[str, float]:
+        """See `loku_exp.evaluation.suite.StopCheck`."""
+        return {"check_ma": self.ma} | ({} if self.el is None else {"check_el": self.el})
+
+
+class ExtractionStop:
+    """TDEC's stop rule, see `loku_exp.evaluation.suite.Stop`.
+
+    Args:
+        texts: the forget set as ids.
+        thresholds: to be below of.
+        end_of_text: see `continuations`.
+    """
+
+    def __init__(self, texts: list[Ids], thresholds: Thresholds, end_of_text: int | None):
+        self._texts, self._limits, self._end_of_text = texts, thresholds, end_of_text
+        self.thresholds: dict[str, Any] = asdict(thresholds)
+
+    def __call__(self, model: Any) -> Check:
+        """Return whether a model in evaluation mode has forgotten the texts."""
+        return check_forgotten(model, self._texts, self._limits, self._end_of_text)
+
+
+def thresholds_of(stop: StopRule, target: Evaluation) -> Thresholds:
+    """Return what the forget set must come below: what is configured, else measured on unseen text.
+
+    Args:
+        stop: the recipe's.
+        target: evaluation of the untouched model, with the set ``unseen``.
+
+    Raises:
+        ConfigError: the dataset has no unseen text, or EL of this n is not evaluated.
+    """
+    values: dict[str, float] = {}
+    unseen = [row for row in target.examples if row["set"] == "unseen"]
+    for name, column, given in (("el", f"el{stop.n}", stop.el), ("ma", "ma", stop.ma)):
+        if given is not None:
+            values[name] = given
+            continue
+        rows = [row[column] for row in unseen if column in row]
+        if len(rows) < 2:
+            raise ConfigError(
+                f"training.stop.{name} is to be measured on unseen text, and the evaluation has no "
+                f"{column} of at least two unseen texts; set training.stop.{name}=..., training.stop=null, "
+                "or use a dataset with unseen text (tdec) and add its n to evaluation.n"
+            )
+        values[name] = fmean(rows)
+        values[f"{name}_error"] = stdev(rows) / len(rows) ** 0.5
+    if min(values["el"], values["ma"]) <= 0:
+        raise ConfigError(
+            f"the thresholds are EL_{stop.n} {values['el']:.4f} and MA {values['ma']:.4f}, and nothing can "
+            "be below 0; lower training.stop.n (and add it to evaluation.n), or set training.stop.el=..."
+        )
+    measured = stop.el is None or stop.ma is None
+    return Thresholds(stop.n, **values, texts=len(unseen) if measured else 0)
+
 
 @torch.no_grad()
-def check(
+def check_forgotten(
     model: Any,
     texts: list[Ids],
     thresholds: Thresholds,
     end_of_text: int | None = None,
-    decode_bytes: int = DECODE_BYTES,
 ) -> Check:
     """Return whether a model has forgotten texts.
 
@@ -82,14 +139,13 @@ def check(
         texts: the forget set as ids.
         thresholds: to be below of.
         end_of_text: see `continuations`.
-        decode_bytes: key-value cache that continuations decoded together may take.
     """
     count, most = len(texts), thresholds.ma * len(texts)
     guessed: list[list[int]] = []
     total = 0.0
     for start in range(0, count, BATCH):
         batch = [Sequence(ids, ids) for ids in texts[start : start + BATCH]]
-        argmax = guesses(model, to_device(pad(batch), model.device))
+        _, argmax = teacher_forced(model, to_device(pad(batch), model.device))
         guessed += argmax
         pairs = zip(texts[start : start + BATCH], argmax, strict=True)
         total += sum(memorisation_accuracy(ids, guess) for ids, guess in pairs)
@@ -108,7 +164,7 @@ def check(
         indices = order[start : start + BATCH]
         chosen = [texts[i] for i in indices]
         answers = greedy_continuations(
-            model, chosen, lambda ids, guess: wanted(ids, guess, thresholds.n), decode_bytes
+            model, chosen, lambda ids, guess: wanted(ids, guess, thresholds.n)
         )
         for i, ids, answer in zip(indices, chosen, answers, strict=True):
             found += _likelihood(ids, answer, thresholds.n, end_of_text)

@@ -7,6 +7,7 @@ before it (50 tokens from 50 at length 200).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.ability.build import ability as abilities_of
-from loku_exp.evaluation.harness import Evaluation
-from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.suite import Depth, Evaluation, Stop, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
+from loku_exp.evaluation.tdec.judge import SETS, catalogue, judge
 from loku_exp.evaluation.tdec.metrics import (
     Greedy,
     continuations,
@@ -26,10 +28,10 @@ from loku_exp.evaluation.tdec.metrics import (
     memorisation_accuracy,
 )
 from loku_exp.evaluation.tdec.perplexity import PerplexityTask
-from loku_exp.runtime.cache import digest
+from loku_exp.evaluation.tdec.stop_check import ExtractionStop, thresholds_of
 from loku_exp.runtime.knobs import Counts
+from loku_exp.runtime.settings import StopRule
 
-SETS = ("forget", "sibling", "retain", "unseen")
 Decode = Callable[[list[int]], str]
 
 
@@ -55,34 +57,7 @@ class Settings:
         return self.length // 4
 
 
-class Suite:
-    """Extraction of four sets, and what else the model can; see `suite`."""
-
-    def __init__(self, records: Records, settings: Settings, abilities: list[Any], protocol: Any):
-        self.records = records
-        self.settings = settings
-        self.end_of_text = settings.end_of_text
-        self.abilities = abilities
-        self.protocol: dict[str, object] = protocol
-        self.shared_digest = digest(
-            {
-                name: [record.prompt for record in rows]
-                for name, rows in records.evaluation.items()
-                if name not in ("forget", "sibling", "retain")
-            }
-        )
-
-    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
-        """See `loku_exp.evaluation.suite.Suite`; nothing is compared with a reference row by row."""
-        sets = {name: rows for name, rows in self.records.evaluation.items() if name in SETS}
-        return [ExtractionTask(name, rows, self.settings, full) for name, rows in sets.items()]
-
-    def shared(self) -> list[Any]:
-        """See `loku_exp.evaluation.suite.Suite`."""
-        return [task for task in self.tasks(None) if task.config.task == "unseen"]
-
-
-def suite(
+def tdec_suite(
     records: Records,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
@@ -118,14 +93,14 @@ def suite(
             f"evaluation.n={max(n)}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
             "texts longer than n"
         )
-    sets = [rows for name, rows in records.evaluation.items() if name in SETS]
-    length = max(len(record.prompt) for rows in sets for record in rows)
+    sets = {name: rows for name, rows in records.evaluation.items() if name in SETS}
+    texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
+    length = max(len(record.prompt) for rows in sets.values() for record in rows)
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
     decode: Decode = tokenizer.decode  # type: ignore[assignment]
     settings = Settings(tuple(sorted(n)), length, stop, decode)
-    texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
     abilities: list[Any] = [PerplexityTask(name, rows) for name, rows in texts.items()]
-    protocol: dict[str, object] = {
+    protocol: dict[str, Any] = {
         "el_n": list(settings.n),
         "end_of_text": end_of_text,
         "ability": ability,
@@ -142,7 +117,34 @@ def suite(
         )
         abilities += further.tasks
         protocol["missing"] = further.missing
-    return Suite(records, settings, abilities, protocol)
+    return Suite(
+        tasks=partial(_tasks, sets, settings),
+        catalogue=catalogue(settings.n, settings.length, settings.suffix),
+        judge=judge,
+        protocol=protocol,
+        described=[f"end-of-text: {end_of_text}", f"abilities: {ability}"],
+        abilities=abilities,
+        stop=partial(_stop, sets["forget"], stop),
+    )
+
+
+def _tasks(
+    sets: dict[str, list[Example]], settings: Settings, reference: Evaluation | None, depth: Depth
+) -> list[Any]:
+    """Return a task for each set; nothing is compared with a reference row by row.
+
+    One epoch before a stop the forget set is asked in full: EL of it is part of the result.
+    """
+    whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}[depth]
+    return [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
+
+
+def _stop(
+    forget: list[Example], end_of_text: int | None, rule: StopRule, target: Evaluation
+) -> Stop:
+    return ExtractionStop(
+        [record.prompt for record in forget], thresholds_of(rule, target), end_of_text
+    )
 
 
 class ExtractionTask(OwnTask):
@@ -200,6 +202,6 @@ class ExtractionTask(OwnTask):
             cut = len(ids) - suffix
             if cut in known:
                 example["prompt"] = settings.decode(list(ids[cut - suffix : cut]))
-                example["reference"] = settings.decode(list(ids[cut:]))
+                example["answer"] = settings.decode(list(ids[cut:]))
                 example["generation"] = settings.decode(list(known[cut]))
         return values | {"n": example}  # aggregated to a count; the samples keep the example

@@ -12,6 +12,7 @@ from typing import Any
 
 from loku_exp.data.records import Example
 from loku_exp.errors import DataError
+from loku_exp.evaluation.suite import Evaluation
 from loku_exp.evaluation.tofu import metrics
 
 FILES = {
@@ -71,7 +72,31 @@ def read_log(path: str | Path) -> PublishedLog:
     return log
 
 
-def score(log: PublishedLog) -> dict[str, float]:
+def evaluation_of_log(path: str, sets: dict[str, list[Example]]) -> Evaluation:
+    """Return what a published log says of the very rows that are evaluated here.
+
+    Raises:
+        DataError: it is no such log, or of other rows.
+    """
+    content = read_log(path)
+    check_same_rows(content, sets, path)
+    examples = [
+        {
+            "set": name,
+            "row": row.row,
+            "tokens": row.tokens[0],
+            "loss": row.loss,
+            "log_ratio": ratio,
+            "generation": row.generation,
+        }
+        for name, rows in content.items()
+        for row, ratio in zip(rows, ratios_of_rows(rows).values(), strict=True)
+    ]
+    counts = {name: len(rows) for name, rows in content.items()}
+    return Evaluation(score_log(content), counts, examples)
+
+
+def score_log(log: PublishedLog) -> dict[str, float]:
     """Return the metrics of a log under the names of our own results; geometric truth ratio."""
     scores = {}
     for name, rows in log.items():
@@ -85,14 +110,14 @@ def score(log: PublishedLog) -> dict[str, float]:
         scores[f"{name}_rouge"] = fmean(row.rouge for row in rows)
         scores[f"{name}_truth_ratio"] = fmean(
             metrics.truth_ratio(ratio, forget=name == "forget")
-            for ratio in log_ratios(rows).values()
+            for ratio in ratios_of_rows(rows).values()
         )
     scores["model_utility"] = metrics.model_utility(_nine(scores, metrics.UTILITY_SETS))
     scores["model_utility_retain"] = metrics.model_utility(_nine(scores, ("retain",)))
     return scores
 
 
-def compare(log: PublishedLog, reference: PublishedLog) -> dict[str, float]:
+def compare_logs(log: PublishedLog, reference: PublishedLog) -> dict[str, float]:
     """Return forget quality, its distance, the shift, and the number of forget rows.
 
     Raises:
@@ -106,7 +131,7 @@ def compare(log: PublishedLog, reference: PublishedLog) -> dict[str, float]:
             "Forget quality compares the same questions; take the reference of the same forget split "
             "(retain99 / 95 / 90 for forget01 / 05 / 10)"
         )
-    pairs = list(log_ratios(ours).values()), list(log_ratios(theirs).values())
+    pairs = list(ratios_of_rows(ours).values()), list(ratios_of_rows(theirs).values())
     quality, distance = metrics.forget_quality(*pairs)
     return {
         "forget_quality": quality,
@@ -116,7 +141,7 @@ def compare(log: PublishedLog, reference: PublishedLog) -> dict[str, float]:
     }
 
 
-def log_ratios(rows: list[PublishedRow]) -> dict[int, float]:
+def ratios_of_rows(rows: list[PublishedRow]) -> dict[int, float]:
     """Return log R by row."""
     return {row.row: metrics.log_ratio(row.paraphrase_loss, row.wrong_losses) for row in rows}
 

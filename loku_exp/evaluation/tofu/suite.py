@@ -6,7 +6,7 @@ generation. Formulas: `loku_exp.evaluation.tofu.metrics`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from statistics import fmean
 from typing import Any, Literal
 
@@ -15,92 +15,30 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Example, Records
-from loku_exp.evaluation.harness import Evaluation
-from loku_exp.evaluation.lm.responses import TokenScores
+from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.suite import Depth, Evaluation, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
+from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge
+from loku_exp.evaluation.tofu.published_log import evaluation_of_log
 from loku_exp.runtime.knobs import Count, Rows
 
+FORGET = "forget"  # the set whose truth ratio is largest where true and wrong are equally likely
 CHOICE_SETS = ("authors", "facts")  # their probability is that of a choice among four answers
-Decode = Callable[[list[int]], str]
 LogRatios = dict[int, float]
 """log R by row id of the forget set: what forget quality compares."""
 
 
-def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
-    """Return log R of the forget rows from an evaluation."""
-    if evaluation is None:
-        return None
-    rows = [row for row in evaluation.examples if row["set"] == "forget"]
-    return {row["row"]: row["log_ratio"] for row in rows}
-
-
 @dataclass(frozen=True)
-class Suite:
-    """Builds the tasks of an evaluation; the settings are those of ``conf/evaluation/tofu.yaml``."""
+class Scoring:
+    """How answers are scored; the settings are those of ``conf/evaluation/tofu.yaml``."""
 
-    records: Records
-    decode: Decode
-    rows: int | None
     truth_ratio: Literal["geometric", "arithmetic"]
     max_tokens: int
-    abilities: tuple[Any, ...] = ()
-    shared_digest: str = ""
-    end_of_text: int | None = None
-
-    @property
-    def protocol(self) -> dict[str, object]:
-        """See `loku_exp.evaluation.suite.Suite`."""
-        return {
-            "truth_ratio": self.truth_ratio,
-            "max_tokens": self.max_tokens,
-            "scoring": "answer and end-of-text labelled, loss per token",
-        }
-
-    def shared(self) -> list[Any]:
-        """See `loku_exp.evaluation.suite.Suite`; every set belongs to a forget split."""
-        return []
-
-    def sets(self) -> dict[str, list[Example]]:
-        """Return the evaluated records by set."""
-        return {name: rows[: self.rows] for name, rows in self.records.evaluation.items()}
-
-    def problems(self, max_length: int) -> list[str]:
-        """Return what does not fit: every prompt must leave room to answer, in the model's context."""
-        longest = max(len(record.prompt) for rows in self.sets().values() for record in rows)
-        if self.max_tokens > max_length:
-            return [
-                f"evaluation.max_tokens={self.max_tokens} exceeds the model's context of {max_length} "
-                "tokens; set it to at most that"
-            ]
-        if self.max_tokens <= longest:
-            return [
-                f"evaluation.max_tokens={self.max_tokens} counts prompt and generation together, and the "
-                f"longest prompt alone has {longest} tokens; set it to more"
-            ]
-        return []
-
-    def tasks(self, reference: Evaluation | None, *, full: bool = True) -> list[Any]:
-        """Return lm-eval tasks: one a set, and the group that makes model utility of them.
-
-        Args:
-            reference: evaluation of the reference, or None: no forget quality then.
-            full: False for the reduced suite, without ROUGE and so without model utility.
-        """
-        ratios = log_ratios(reference)
-        tasks = {
-            name: TofuTask(name, rows, self, ratios if name == "forget" else None, full)
-            for name, rows in self.sets().items()
-        }
-        if not full:
-            return list(tasks.values())
-        utility = ModelUtility("model_utility")
-        for name in metrics.UTILITY_SETS:
-            utility.add(tasks.pop(name))
-        return [*tasks.values(), utility]
+    decode: Callable[[list[int]], str]
 
 
-def suite(
+def tofu_suite(
     records: Records,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -111,26 +49,89 @@ def suite(
     """Return TOFU's suite over these records.
 
     Args:
-        records: their evaluation sets are ``forget``, ``retain``, ``authors``, ``facts``.
+        records: their evaluation sets are ``forget`` and, as far as there are any, ``retain``,
+            ``authors``, ``facts``.
         tokenizer: the model's.
         rows: first rows of each set, or ``all``. Published logs have 300.
         truth_ratio: ``geometric`` as published, or ``arithmetic``.
         max_tokens: prompt and generation together.
     """
+    last = None if rows == "all" else int(rows)
+    sets = {name: of_set[:last] for name, of_set in records.evaluation.items()}
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[return-value]
 
-    return Suite(records, decode, None if rows == "all" else int(rows), truth_ratio, max_tokens)
+    scoring = Scoring(truth_ratio, max_tokens, decode)
+    return Suite(
+        tasks=partial(_tasks, sets, scoring),
+        catalogue=CATALOGUE,
+        judge=judge,
+        protocol={
+            "truth_ratio": truth_ratio,
+            "max_tokens": max_tokens,
+            "scoring": "answer and end-of-text labelled, loss per token",
+        },
+        described=[f"truth ratio {truth_ratio}"],
+        aggregate=aggregate,
+        read_log=partial(evaluation_of_log, sets=sets),
+        problems=partial(_problems, sets, max_tokens),
+    )
+
+
+def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
+    """Return log R of the forget rows from an evaluation."""
+    if evaluation is None:
+        return None
+    rows = [row for row in evaluation.examples if row["set"] == FORGET]
+    return {row["row"]: row["log_ratio"] for row in rows}
+
+
+def _tasks(
+    sets: dict[str, list[Example]], scoring: Scoring, reference: Evaluation | None, depth: Depth
+) -> list[Any]:
+    """Return lm-eval tasks: one a set, and the group that makes model utility of them.
+
+    Below full depth nothing is generated, so there is no ROUGE and no model utility.
+    """
+    ratios = log_ratios(reference)
+    tasks = {
+        name: TofuTask(
+            name, rows, scoring, ratios if name == FORGET else None, generate=depth == "full"
+        )
+        for name, rows in sets.items()
+    }
+    if depth != "full" or not set(metrics.UTILITY_SETS) <= tasks.keys():
+        return list(tasks.values())
+    utility = ModelUtility("model_utility")
+    for name in metrics.UTILITY_SETS:
+        utility.add(tasks.pop(name))
+    return [*tasks.values(), utility]
+
+
+def _problems(sets: dict[str, list[Example]], max_tokens: int, max_length: int) -> list[str]:
+    """Return what does not fit: every prompt must leave room to answer, in the model's context."""
+    longest = max(len(record.prompt) for rows in sets.values() for record in rows)
+    if max_tokens > max_length:
+        return [
+            f"evaluation.max_tokens={max_tokens} exceeds the model's context of {max_length} "
+            "tokens; set it to at most that"
+        ]
+    if max_tokens <= longest:
+        return [
+            f"evaluation.max_tokens={max_tokens} counts prompt and generation together, and the "
+            f"longest prompt alone has {longest} tokens; set it to more"
+        ]
+    return []
 
 
 class TofuTask(OwnTask):
     """One evaluation set.
 
     Args:
-        name: the set; ``forget`` has its own truth ratio, ``authors`` and ``facts`` choices.
+        name: the set.
         rows: its records.
-        suite: its settings.
+        scoring: its settings.
         reference: log R of the reference by row id, for forget quality.
         generate: whether to generate and score with ROUGE.
     """
@@ -139,14 +140,16 @@ class TofuTask(OwnTask):
         self,
         name: str,
         rows: list[Example],
-        suite: Suite,
+        scoring: Scoring,
         reference: LogRatios | None,
+        *,
         generate: bool,
     ):
         self.rows = {record.row: record for record in rows}
-        self.suite = suite
+        self.scoring = scoring
         self.reference = reference
         self.generate = generate
+        self.forget, self.choice = name == FORGET, name in CHOICE_SETS
         aggregations: dict[str, Any] = {"prob": fmean, "truth_ratio": fmean}
         if generate:
             aggregations["rouge"] = fmean
@@ -161,7 +164,7 @@ class TofuTask(OwnTask):
         texts = [record.answer, *record.alternatives["paraphrase"], *record.alternatives["wrong"]]
         asked: list[Request] = [("token_scores", (record.question, text)) for text in texts]
         if self.generate:
-            prompt = (record.question, record.prompt, self.suite.max_tokens)
+            prompt = (record.question, record.prompt, self.scoring.max_tokens)
             asked.append(("generate_ids", prompt))
         return asked
 
@@ -173,13 +176,13 @@ class TofuTask(OwnTask):
         ]
         answer, paraphrase, *wrong = (score.loss for score in scores)
         log_r = metrics.log_ratio(paraphrase, wrong)
-        truth = metrics.arithmetic_log_ratio if self.suite.truth_ratio == "arithmetic" else None
+        truth = metrics.arithmetic_log_ratio if self.scoring.truth_ratio == "arithmetic" else None
         values: dict[str, Any] = {
             "prob": metrics.choice_probability(answer, wrong)
-            if self.config.task in CHOICE_SETS
+            if self.choice
             else metrics.probability(answer),
             "truth_ratio": metrics.truth_ratio(
-                truth(paraphrase, wrong) if truth else log_r, forget=self.config.task == "forget"
+                truth(paraphrase, wrong) if truth else log_r, forget=self.forget
             ),
         }
         example: dict[str, Any] = {
@@ -190,8 +193,8 @@ class TofuTask(OwnTask):
             "log_ratio": log_r,
         }
         if self.generate:
-            example |= {"question": record.question, "reference": record.reference}
-            example["generation"] = self.suite.decode(results[-1])
+            example |= {"question": record.question, "answer": record.reference}
+            example["generation"] = self.scoring.decode(results[-1])
             values["rouge"] = rouge_recall(record.reference, example["generation"])
         example |= values
         if self.reference is not None:

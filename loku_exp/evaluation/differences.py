@@ -1,0 +1,84 @@
+"""Whether a model differs from its reference by more than chance: an interval for each metric's difference.
+
+The jackknife (Quenouille, Tukey): every metric of both models is computed again without each unit in turn,
+by the suite's own aggregates, so that it serves means and harmonic means alike. Units are the groups of
+rows (authors), or single rows where a set has one group. It says what other rows would have changed, not
+what other training seeds would: that takes several runs.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from scipy import stats
+
+from loku_exp.evaluation.suite import Row, Suite
+
+CONFIDENCE = 0.99
+
+
+def half_widths(model: Sequence[Row], reference: Sequence[Row], suite: Suite) -> dict[str, float]:
+    """Return, by metric, half the width of the interval of (model - reference); where there are two units.
+
+    Args:
+        model: rows of ``examples.jsonl`` of one model.
+        reference: those of the model it is compared with; only common rows count.
+        suite: whose aggregates the metrics are.
+    """
+    ours, theirs = _common(model, reference)
+    without: dict[str, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for name, unit in _units(ours):
+        rest = [_without(rows, name, unit) for rows in (ours, theirs)]
+        pair = [suite.aggregate(rows, None) for rows in rest]
+        for metric in pair[0].keys() & pair[1].keys():
+            without[metric][name].append(pair[0][metric] - pair[1][metric])
+    found = {}
+    for metric, by_set in without.items():
+        # a metric that does not depend on a set is the same whichever of its units is left out
+        strata = [v for v in by_set.values() if len(v) > 1 and max(v) > min(v)]
+        if strata:
+            variance = sum((len(v) - 1) / len(v) * _squares(v) for v in strata)
+            freedom = sum(len(v) - 1 for v in strata)
+            width = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+            found[metric] = width
+    return found
+
+
+def _squares(values: list[float]) -> float:
+    centre = fmean(values)
+    return sum((value - centre) ** 2 for value in values)
+
+
+def _common(model: Sequence[Row], reference: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows both have; a published log has no groups, so the reference's take the model's."""
+    groups = {(row["set"], row["row"]): row.get("group") for row in model}
+    known = {(row["set"], row["row"]) for row in reference}
+    ours = [row for row in model if (row["set"], row["row"]) in known]
+    theirs = [
+        row | {"group": groups[row["set"], row["row"]]}
+        for row in reference
+        if (row["set"], row["row"]) in groups
+    ]
+    return ours, theirs
+
+
+def _units(rows: Sequence[Row]) -> list[tuple[str, Any]]:
+    """Return the units of each set: its groups, or its rows where it has one group."""
+    units: list[tuple[str, Any]] = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        of_set = [row for row in rows if row["set"] == name]
+        groups = dict.fromkeys(row.get("group") for row in of_set)
+        by_row = len(groups) < 2
+        units += (
+            [(name, ("row", row["row"])) for row in of_set]
+            if by_row
+            else [(name, ("group", group)) for group in groups]
+        )
+    return units
+
+
+def _without(rows: Sequence[Row], name: str, unit: tuple[str, Any]) -> list[Row]:
+    key, value = unit
+    return [row for row in rows if row["set"] != name or row.get(key) != value]

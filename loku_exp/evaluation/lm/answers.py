@@ -1,0 +1,155 @@
+"""What a subject answered, by request, in a file that grows while it is asked.
+
+A line of the file is one answer with a check sum of its own, so a file that was cut off or damaged loses
+those lines and no others, and a killed evaluation goes on where it was.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+from lm_eval.api.instance import Instance
+
+from loku_exp.errors import ModelError
+from loku_exp.runtime.cache import writing
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_WRITES = 15.0
+OWN_REQUESTS = ("token_scores", "generate_ids", "greedy_suffixes")  # first argument: for people
+Compute = Callable[[str, list[Instance]], Iterator[dict[int, Any]]]
+"""From a request type and requests that are all different to answers by index, batch by batch."""
+
+
+class TokenScores(NamedTuple):
+    """Per labelled token of a text: its log-probability in nats, and whether it was the argmax."""
+
+    logprobs: list[float]
+    greedy: list[bool]
+
+    @property
+    def loss(self) -> float:
+        """The mean negative log-probability per labelled token, in nats."""
+        return -sum(self.logprobs) / len(self.logprobs)
+
+
+class Answers:
+    """Answers of one subject.
+
+    Args:
+        file: to read earlier answers from, and to write each new one to; None keeps them in memory.
+
+    While something is computed the file is locked, so that of two processes that ask the same subject one
+    waits for the other's answers.
+    """
+
+    def __init__(self, file: Path | None = None):
+        self.file = file
+        self.known: dict[str, Any] = {}
+        self._lock = FileLock(file.with_suffix(".lock")) if file is not None else None
+        self._unwritten: list[str] = []
+        self._written = time.monotonic()
+        self._read()
+
+    def answer(self, kind: str, requests: list[Instance], compute: Compute) -> list[Any]:
+        """Return the answer to each request, computing those not known; equal ones are computed once.
+
+        Args:
+            kind: the request type.
+            requests: of that type.
+            compute: see `Compute`.
+        """
+        keys = [key_of(kind, request) for request in requests]
+        if any(key not in self.known for key in keys):
+            self._hold()
+        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in self.known}
+        names = list(missing)
+        if missing:
+            for batch in compute(kind, list(missing.values())):
+                for index, answer in batch.items():
+                    self._keep(names[index], answer)
+                if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+                    self._write()
+            self._write()
+        return [self.known[key] for key in keys]
+
+    def remember(self, kind: str, content: tuple[Any, ...], answer: Any) -> None:
+        """Keep an answer that was found on the way; `content` is a request's, without its text."""
+        key = _key(kind, content)
+        if key not in self.known:
+            self._keep(key, answer)
+
+    def close(self) -> None:
+        """Write what is left, and let other processes ask."""
+        self._write()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _hold(self) -> None:
+        """Take the file for this process; what another one has written meanwhile is known then."""
+        if self.file is None or self._lock is None or self._lock.is_locked:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process is asking the same model; waiting for its answers")
+            self._lock.acquire()
+        self._read()
+
+    def _keep(self, key: str, answer: Any) -> None:
+        try:
+            text = json.dumps([key, answer], allow_nan=False)
+        except ValueError as error:
+            raise ModelError(
+                "the model's answers are not finite (NaN or infinite log-probabilities): its weights are "
+                "damaged, or its precision is too low; try model.dtype=float32"
+            ) from error
+        self.known[key] = answer
+        if self.file is not None:
+            self._unwritten.append(f"{zlib.crc32(text.encode()):08x} {text}\n")
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        if self.file is None or not self._unwritten:
+            return
+        with writing(self.file), self.file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(self._unwritten))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._unwritten.clear()
+
+    def _read(self) -> None:
+        if self.file is None or not self.file.is_file():
+            return
+        lost = 0
+        text = self.file.read_text(encoding="utf-8", errors="replace")
+        for line in text.split("\n"):
+            checksum, _, content = line.partition(" ")
+            if not line:
+                continue
+            if checksum == f"{zlib.crc32(content.encode()):08x}":
+                key, answer = json.loads(content)
+                self.known[key] = answer
+            else:
+                lost += 1
+        if lost:
+            log.warning("%s: %d damaged lines, asked again", self.file, lost)
+        if text and not text.endswith("\n") and self._lock is not None and self._lock.is_locked:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write("\n")  # the next line must not join the one that was cut off
+
+
+def key_of(kind: str, request: Instance) -> str:
+    """Return what a request is known by: its type and arguments, without its text for people."""
+    return _key(kind, request.args[1:] if kind in OWN_REQUESTS else request.args)
+
+
+def _key(kind: str, content: tuple[Any, ...]) -> str:
+    return hashlib.sha256(f"{kind}{content!r}".encode()).hexdigest()[:24]

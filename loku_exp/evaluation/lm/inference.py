@@ -1,0 +1,288 @@
+"""Answer requests about token ids by running a model, batch by batch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.errors import DataError
+from loku_exp.evaluation.lm import prompt_reading
+from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant, predictions
+from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.lm.wavefront import greedy_continuations
+from loku_exp.evaluation.tdec.metrics import wanted
+from loku_exp.models.head import apply_term
+from loku_exp.runtime.logs import progress
+
+CPU_BATCH_TOKENS = 1024  # of texts that are only scored: what stays in a CPU's caches is faster
+STOCK_BATCH = 64  # requests of lm-eval's own generation and rolling scores between two writes
+Batch = dict[int, Any]
+"""Answers by the index of their request."""
+
+
+class Inference(HFLM):
+    """A model in memory, with or without adapter, that answers requests batch by batch.
+
+    Args:
+        model: any causal language model of transformers or peft.
+        tokenizer: its tokenizer.
+        batch_tokens: padded tokens per forward pass.
+        max_length: the model's context.
+        stop_at_eos: whether generation ends at the tokenizer's end-of-text token.
+        reads_prompts: see `loku_exp.subject.Subject`; everything goes the plain way, one text at a time.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_tokens: int,
+        max_length: int,
+        stop_at_eos: bool = True,
+        reads_prompts: bool = False,
+    ):
+        super().__init__(
+            pretrained=model.eval(),
+            tokenizer=tokenizer,
+            backend="causal",
+            batch_size=1 if reads_prompts else max(1, batch_tokens // max_length),
+            max_length=max_length,
+            softmax_dtype="float32",
+        )
+        self.batch_tokens = batch_tokens
+        self.stop_at_eos = stop_at_eos
+        self.reads_prompts = reads_prompts
+        self._obeys, self._widest_read = True, 0
+
+    def batches(self, kind: str, requests: list[Instance]) -> Iterator[Batch]:
+        """Yield answers to requests of one type, all different, in the batches they are computed in.
+
+        A batch does not depend on those before it, so that an evaluation that was ended between two of
+        them goes on with the same ones.
+        """
+        own = {
+            "token_scores": self._token_scores,
+            "generate_ids": self._generate_ids,
+            "greedy_suffixes": self._greedy_suffixes,
+            "loglikelihood": self._loglikelihood,
+        }
+        return own[kind](requests) if kind in own else self._stock(kind, requests)
+
+    # -- the request types of this package: arguments are (text for people, ids..., options...) ------
+
+    def _token_scores(self, requests: list[Instance]) -> Iterator[Batch]:
+        for request in requests:
+            if not request.args[1].num_labels:
+                raise DataError(
+                    f"a text without a labelled token cannot be scored: {request.args[0]!r}; its answer is "
+                    "empty, or one token with its prompt"
+                )
+        return self._score([request.args[1] for request in requests])
+
+    @torch.no_grad()
+    def _generate_ids(self, requests: list[Instance]) -> Iterator[Batch]:
+        totals = [request.args[2] for request in requests]
+        lengths = [len(request.args[1]) for request in requests]
+        for indices in self._grouped(lengths, "generating", padded_to=totals):
+            prompts = [requests[i].args[1] for i in indices]
+            budgets = [max(0, totals[i] - lengths[i]) for i in indices]
+            eos = self.tokenizer.eos_token_id if self.stop_at_eos else None
+            yield dict(zip(indices, self.continued(prompts, budgets, eos), strict=True))
+
+    def continued(
+        self, prompts: list[tuple[int, ...]], budgets: list[int], eos: int | None
+    ) -> list[list[int]]:
+        """Continue a batch of prompts greedily, each by at most its budget, and up to `eos`."""
+        if not any(budgets):
+            return [[] for _ in prompts]
+        width = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        settings = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max(budgets),
+            eos_token_id=eos,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        with no_habits(self.model):
+            generated = self.model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                generation_config=settings,
+            )[:, width:].tolist()
+        cut = [new[:budget] for new, budget in zip(generated, budgets, strict=True)]
+        return [new[: new.index(eos)] if eos in new else new for new in cut]
+
+    def _greedy_suffixes(self, requests: list[Instance]) -> Iterator[Batch]:
+        for options in sorted({request.args[2:] for request in requests}):
+            mine = [i for i, request in enumerate(requests) if request.args[2:] == options]
+            texts = [requests[i].args[1] for i in mine]
+
+            def prefixes(
+                ids: tuple[int, ...], argmax: list[int], options: tuple[int, ...] = options
+            ) -> list[int]:
+                return wanted(ids, argmax, *options) if options[0] else []
+
+            for batch in self._grouped([len(ids) for ids in texts], "reading"):
+                chosen = [texts[i] for i in batch]
+                if self.reads_prompts:
+                    found = [prompt_reading.suffixes(self, ids, prefixes) for ids in chosen]
+                else:
+                    found = greedy_continuations(self.model, chosen, prefixes)
+                yield {mine[place]: answer for place, answer in zip(batch, found, strict=True)}
+
+    # -- the request types of lm-eval -----------------------------------------------------------------
+
+    def _loglikelihood(self, requests: list[Instance]) -> Iterator[Batch]:
+        """Score continuations of texts as `HFLM` does, but only continuations go through the output head.
+
+        Raises:
+            DataError: a continuation has no token of its own; it merges into the context's last one.
+        """
+        sequences = []
+        for request in requests:
+            context, continuation = self._encoded(*request.args)
+            sequences.append(self._labelled(context, continuation))
+        for batch in self._score(sequences):
+            yield {i: (sum(s.logprobs), all(s.greedy)) for i, s in batch.items()}
+
+    def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if context == "":
+            ids: Any = self.tok_encode(continuation, add_special_tokens=False)
+            starts = ids and ids[0] == self.prefix_token_id
+            pair = (ids[:1], ids[1:]) if starts else ([self.prefix_token_id], ids)
+        else:
+            pair = self._encode_pair(context, continuation)
+        if not pair[0] or not pair[1]:
+            raise DataError(
+                f"the continuation {continuation!r} has no token of its own after {context[-40:]!r}: this "
+                "tokenizer merges it into the text before; put a space or line break between the two"
+            )
+        return pair
+
+    def _labelled(self, context: list[int], continuation: list[int]) -> Sequence:
+        """Return both as one text, contexts too long for the model cut from the left.
+
+        Raises:
+            DataError: the continuation alone is longer than the model's context.
+        """
+        if len(continuation) > self.max_length:
+            raise DataError(
+                f"a continuation of {len(continuation)} tokens exceeds the model's context of "
+                f"{self.max_length}"
+            )
+        ids = (*context, *continuation)
+        labels = (IGNORED,) * len(context) + tuple(continuation)
+        kept = slice(-self.max_length - 1, None)  # the last token is predicted, never read
+        return Sequence(ids[kept], labels[kept])
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """Return the log-probability of each continuation in nats, and whether it is the greedy one.
+
+        `HFLM` calls it for rolling scores.
+        """
+        sequences = [self._labelled(context, rest) for _, context, rest in requests]
+        scores = {i: score for batch in self._score(sequences) for i, score in batch.items()}
+        return [(sum(scores[i].logprobs), all(scores[i].greedy)) for i in range(len(requests))]
+
+    def _stock(self, kind: str, requests: list[Instance]) -> Iterator[Batch]:
+        """Answer by `HFLM`'s own method of that name, some requests at a time."""
+        with progress(len(requests), kind.replace("_", " "), "request") as bar:
+            for start in range(0, len(requests), STOCK_BATCH):
+                some = requests[start : start + STOCK_BATCH]
+                found = getattr(super(), kind)(some, disable_tqdm=True)
+                yield dict(enumerate(found, start))
+                bar.update(len(some))
+
+    # -- scoring ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _score(self, sequences: list[Sequence]) -> Iterator[Batch]:
+        """Score the labelled tokens of texts that fit, or are one token longer than, the context."""
+        if self.reads_prompts:
+            trees, masked = prompt_reading.alone(sequences), False
+        else:
+            trees = plant(sequences, self.max_length, share=True)
+            masked = self._reads_trees(trees)
+            if not masked:
+                trees = plant(sequences, self.max_length, share=False)
+        on_cpu = self.device.type == "cpu"
+        most = min(CPU_BATCH_TOKENS, self.batch_tokens) if on_cpu else self.batch_tokens
+        for indices in self._grouped([tree.width for tree in trees], "scoring", most=most):
+            batch = [trees[i] for i in indices]
+            options = {}
+            if self.reads_prompts:
+                options = prompt_reading.boundary(batch[0], sequences, self.device)
+            places, counts = predictions(batch, sequences)
+            rows, columns, labels = places.to(self.device).T
+            hidden = hidden_states(self.model, batch, masked, **options)[rows, columns]
+            scores = apply_term(
+                _logprob_and_greedy, hidden, labels, self.model.get_output_embeddings()
+            ).cpu()
+            texts = [index for tree in batch for index, _ in tree.texts]
+            found = {}
+            for index, part in zip(texts, scores.split(counts), strict=True):
+                logprobs, greedy = part.T.tolist()
+                found[index] = TokenScores(logprobs, [value > 0 for value in greedy])
+            yield found
+
+    def _reads_trees(self, trees: list[Tree]) -> bool:
+        """Return whether the model reads these trees rightly; asked again where they are wider."""
+        widest = max((tree.width for tree in trees if len(tree.branches) > 1), default=0)
+        if widest > self._widest_read and self._obeys:
+            self._widest_read, self._obeys = widest, obeys(self.model, widest)
+        return self._obeys and widest > 0
+
+    def _grouped(
+        self,
+        lengths: list[int],
+        verb: str,
+        *,
+        padded_to: list[int] | None = None,
+        most: int | None = None,
+    ) -> Iterator[list[int]]:
+        """Yield indices in batches of similar length, longest first, within `most` padded tokens."""
+        budget = 0 if self.reads_prompts else most or self.batch_tokens  # 0: one at a time
+        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        with progress(len(order), verb, "text") as bar:
+            while order:
+                width = padded_to[order[0]] if padded_to else lengths[order[0]]
+                size = max(1, budget // max(width, 1))
+                yield order[:size]
+                bar.update(len(order[:size]))
+                order = order[size:]
+
+
+@contextmanager
+def no_habits(model: Any) -> Iterator[None]:
+    """Hide the generation settings that came with a model.
+
+    `generate` takes from them whatever it is not told: end-of-text ids that stop where nothing should,
+    penalties that make greedy decoding something else.
+    """
+    owner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, owner.generation_config = owner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        owner.generation_config = own
+
+
+def _logprob_and_greedy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return (n, 2): log-probability of the label, and 1 where it is the argmax."""
+    logprobs = logits.log_softmax(-1).gather(1, labels[:, None])
+    return torch.cat([logprobs, (logits.argmax(-1) == labels)[:, None].to(logprobs)], dim=1)

@@ -1,0 +1,82 @@
+"""Show a run on a terminal: its table, as wide as fits, its notes, and some texts before and after."""
+
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from loku_exp.results.examples import before_and_after, read_examples
+from loku_exp.results.schema import Record
+from loku_exp.results.table import Arrows, column_groups, header_and_rows, notes, title
+
+PIPED_WIDTH = 100  # columns, where the output is no terminal
+
+
+def console() -> Console:
+    """Return a console for results, which never fails for the terminal's encoding."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    made = Console(highlight=False, markup=False, emoji=False)
+    return (
+        made
+        if made.is_terminal
+        else Console(width=PIPED_WIDTH, highlight=False, markup=False, emoji=False)
+    )
+
+
+def show(record: Record, folder: Path) -> None:
+    """Print the table of a run, some continuations where it has any, and where its files are."""
+    place = console()
+    place.print(title(record), soft_wrap=True)
+    for table in tables(record, place.width):
+        place.print(table)
+    lines = [*notes(record), *before_and_after(read_examples(folder))]
+    for line in [*lines, f"files: {folder}"]:
+        place.print(line, soft_wrap=True)
+
+
+def tables(record: Record, width: int) -> list[Table]:
+    """Return one table where all columns fit, else one for each group of models that belong together.
+
+    Where a group is too wide still, its arrows lose their distance; a caption says so.
+
+    Args:
+        record: of a run.
+        width: of the terminal, in characters.
+    """
+    every = _table(record, list(record.models), "distance")
+    if _width(every) <= width:
+        return [every]
+    made = []
+    for heading, names in column_groups(record).items():
+        table = _table(record, names, "distance", heading)
+        if _width(table) > width:
+            table = _table(record, names, "side", heading)
+            table.caption = (
+                "arrows: which way the reference is; how far, and all columns: results.md"
+            )
+        made.append(table)
+    return made
+
+
+def _table(record: Record, names: list[str], arrows: Arrows, heading: str = "") -> Table:
+    header, rows = header_and_rows(record, names, arrows)
+    table = Table(
+        title=heading or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for index, name in enumerate(header):
+        table.add_column(name.replace("+", "\n+"), justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _width(table: Table) -> int:
+    """Return the width a table takes without folding."""
+    return Console(width=10_000).measure(table).maximum

@@ -1,0 +1,40 @@
+"""Begin a run in its folder, or go on with it: its configuration, and the code that began it."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from loku_exp.config.schema import Config
+from loku_exp.runtime import distributed
+from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.events import Begun, tell
+from loku_exp.stages.provenance import commit
+
+log = logging.getLogger(__name__)
+CONFIG_FILE = "config.yaml"
+
+
+def begin_run(folder: Path, config: Config) -> None:
+    """Write the resolved configuration; warn where another version of the code began this run."""
+    if distributed.rank() > 0:
+        return
+    content = config.model_dump(mode="json", by_alias=True)
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(content)))
+    file, now = folder / "commit", str(commit())
+    if file.is_file() and file.read_text(encoding="utf-8").strip() != now:
+        earlier = file.read_text(encoding="utf-8").strip()
+        log.warning("begun at commit %s, going on at %s", earlier, now)
+    write_text(file, f"{now}\n")
+    content.pop("tracking")
+    toy = config.dataset.toy or config.model.kind == "toy"
+    tell(Begun(folder, {"method": method_name(config)} | content, toy))
+
+
+def method_name(config: Config) -> str:
+    """Return the method, or loss and init of a gradient method, which plots over runs are coloured by."""
+    if not config.unlearn:
+        return "none"
+    if not config.uses("loss"):
+        return config.method.name
+    return f"{config.loss.name} {config.init.name if config.init else 'all weights'}"

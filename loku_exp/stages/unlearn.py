@@ -1,0 +1,132 @@
+"""Hand a method what it takes of a configuration, and take over what another run has made already."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from loku_exp.config.schema import Config
+from loku_exp.errors import UserError
+from loku_exp.evaluation.suite import Evaluation, Stop
+from loku_exp.methods.adapter import Adapter
+from loku_exp.models import load as models
+from loku_exp.results.folder import DONE
+from loku_exp.runtime import distributed
+from loku_exp.stages.inputs import Inputs
+from loku_exp.subject import Outcome, Subject
+from loku_exp.workspace import Workspace
+
+log = logging.getLogger(__name__)
+OF_METHODS = ("init.safetensors", "checks.json", "snapshots", "adapter", "model", "method")
+UNLEARNING = "unlearning.json"
+
+
+def plan_adapter(config: Config, inputs: Inputs) -> Adapter | None:
+    """Return the adapter, checked against the architecture; None for full fine-tuning, or no training.
+
+    Raises:
+        UserError: a target matches no layer, or the rank is too large.
+    """
+    if not config.uses("adapter") or config.lora.kind == "full":
+        return None
+    adapter = Adapter(
+        rank=int(config.lora.rank or 0),
+        alpha=int(config.lora.alpha or 0),
+        dropout=float(config.lora.dropout or 0),
+        targets=config.model.lora_targets[str(config.lora.targets)],
+    )
+    with torch.device("meta"):
+        skeleton = models.from_architecture(config.model, inputs.tokenizer)
+    adapter.layers(skeleton, seed=0)
+    return adapter
+
+
+def unlearn(
+    target: Subject,
+    knows: Evaluation,
+    adapter: Adapter | None,
+    config: Config,
+    inputs: Inputs,
+    workspace: Workspace,
+) -> Outcome:
+    """Call the method.
+
+    Args:
+        target: what it unlearns from.
+        knows: evaluation of the target, which a stop rule is measured on.
+        adapter: from `plan_adapter`.
+        config: of the run.
+        inputs: of the run.
+        workspace: of the run.
+
+    Raises:
+        UserError: what the method finds wrong.
+    """
+    outcome: Outcome = config.method.chosen()(
+        target=target,
+        records=inputs.records,
+        workspace=workspace,
+        loss=config.loss.chosen(),
+        init=config.init.chosen() if config.init else None,
+        adapter=adapter,
+        recipe=config.training,
+        stop=_stop(config, inputs, knows),
+    )
+    return outcome
+
+
+def _stop(config: Config, inputs: Inputs, knows: Evaluation) -> Stop | None:
+    if not config.uses("stop") or config.training.stop is None:
+        return None
+    if inputs.suite.stop is None:
+        raise UserError(
+            f"training.stop: the suite of dataset {config.dataset.label} has no stop rule; set "
+            "training.stop=null"
+        )
+    return inputs.suite.stop(config.training.stop, knows)
+
+
+def take_over(workspace: Workspace, unlearning: str) -> None:
+    """Take what a finished run beside this one has unlearned, if it differs in its evaluation alone.
+
+    Its files are linked, or copied where a file system has no links, and never changed.
+    """
+    if distributed.rank() > 0 or (workspace.folder / "snapshots").exists():
+        return
+    for done in sorted(workspace.folder.parent.glob(f"*/{DONE}")):
+        other = done.parent
+        if other == workspace.folder or _unlearning_of(other) != unlearning:
+            continue
+        log.info("%s has this unlearning; only its evaluation is made anew", other.name)
+        for name in OF_METHODS:
+            source, place = other / name, workspace.folder / name
+            if source.is_dir():
+                shutil.copytree(source, place, copy_function=_link)
+            elif source.is_file():
+                _link(source, place)
+        return
+
+
+def note_unlearning(workspace: Workspace, unlearning: str) -> None:
+    """Note in a run's folder which unlearning it holds, so that other runs can take it over."""
+    if distributed.rank() == 0:
+        text = json.dumps({"unlearning": unlearning}) + "\n"
+        (workspace.folder / UNLEARNING).write_text(text, encoding="utf-8")
+
+
+def _unlearning_of(folder: Path) -> str | None:
+    try:
+        content = json.loads((folder / UNLEARNING).read_text(encoding="utf-8"))
+        return str(content["unlearning"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _link(source: str | Path, place: str | Path) -> None:
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copy2(source, place)

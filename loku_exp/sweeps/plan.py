@@ -1,0 +1,77 @@
+"""What a sweep has to do: each run once, everything checked that can be before they start."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from loku_exp.config.grid import job_label
+from loku_exp.config.schema import Config
+from loku_exp.errors import ConfigError, UserError
+from loku_exp.results import files
+from loku_exp.runtime.cache import Cache, digest
+from loku_exp.stages import bases, identity, preflight
+from loku_exp.stages.inputs import Inputs, load_inputs
+from loku_exp.stages.machine import machine_of, on_this_machine
+from loku_exp.sweeps.jobs import SKIPPED, Job
+from loku_exp.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | None) -> list[Job]:
+    """Return the runs of a sweep, each once.
+
+    Args:
+        jobs: overrides of each run.
+        configs: what they compose to.
+        config_dir: a folder of the user's own yaml.
+
+    Raises:
+        ConfigError: with every problem of every run.
+    """
+    if len({config.launcher.model_dump_json() for config in configs}) > 1:
+        raise ConfigError("launcher: a sweep has one; remove it from the values swept over")
+    loaded: dict[str, Inputs] = {}
+    planned: dict[Path, Job] = {}
+    problems: dict[str, None] = {}
+    torch.set_num_threads(configs[0].threads)
+    for overrides, config in zip(jobs, configs, strict=True):
+        name = job_label(overrides, jobs) or "the run"
+        try:
+            job = _planned(name, overrides, config, config_dir, loaded)
+        except UserError as error:
+            problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
+            continue
+        if job.folder in planned:
+            log.info("%s is the same run as %s", name, planned[job.folder].label)
+        planned.setdefault(job.folder, job)
+    if problems:
+        raise ConfigError(list(problems))
+    return list(planned.values())
+
+
+def _planned(
+    name: str,
+    overrides: list[str],
+    composed: Config,
+    config_dir: str | None,
+    loaded: dict[str, Inputs],
+) -> Job:
+    """Return a run as a job, checked; what it reads is kept in `loaded` for other runs."""
+    # The machine that submits need not have the device that a cluster's machines have.
+    slurm = composed.launcher.kind == "slurm"
+    config = on_this_machine(composed.model_copy(update={"device": "cpu"}) if slurm else composed)
+    cache = Cache(config.cache_dir)
+    identity.check_places(config)
+    sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation"})
+    recipe = digest([sections, config.cache_dir])
+    if recipe not in loaded:
+        loaded[recipe] = load_inputs(config, cache)
+    inputs = loaded[recipe]
+    preflight.prepare(config, inputs)
+    folder = identity.run_folder(config, identity.run_id(config, inputs))
+    state = SKIPPED if files.has_everything(folder, list(config.attacks)) else "not started"
+    workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
+    needs = set(bases.entries(config, inputs, workspace))
+    return Job(name, overrides, config_dir, composed, folder, needs, state)
