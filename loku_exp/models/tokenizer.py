@@ -1,8 +1,10 @@
 """Load a model's tokenizer, or train one."""
 
+import copy
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from loku_exp.data.corpus import Corpus
@@ -64,6 +66,32 @@ def load_tokenizer(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from ids
     return tokenizer, tokenizer_digest(tokenizer)
+
+
+def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that gives `plain_ids` itself, for libraries that call it on their own.
+
+    It is the same one where nothing is added after a text, else a copy.
+
+    Raises:
+        ModelError: it is not a fast one, so what it adds cannot be set.
+    """
+    before = plain_ids(tokenizer, "")
+    if tokenizer("").input_ids == before:
+        return tokenizer
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"this {type(tokenizer).__name__} adds special tokens after a text and cannot be told not to; "
+            "save it as a fast one (tokenizer.json), or with add_eos_token false"
+        )
+    plain = copy.deepcopy(tokenizer)
+    names = [str(name) for name in tokenizer.convert_ids_to_tokens(before)]
+    plain.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*names, "$A"],
+        pair=[*names, "$A", "$B"],
+        special_tokens=list(zip(names, before, strict=True)),
+    )
+    return plain
 
 
 def _no_tokenizer(key: str, path: str, error: Exception | None = None) -> str:

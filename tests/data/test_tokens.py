@@ -7,7 +7,7 @@ from loku_exp.data.qa import QA, QACorpus
 from loku_exp.data.records import IGNORED
 from loku_exp.data.text import Text, TextCorpus
 from loku_exp.data.tokens import plain_ids
-from loku_exp.models.tokenizer import END_OF_TEXT, train_tokenizer
+from loku_exp.models.tokenizer import END_OF_TEXT, plain_tokenizer, train_tokenizer
 from loku_exp.runtime.settings import Template
 
 TEMPLATE = Template(question_start="Q: ", question_end="\nA:", answer_tag=" ")
@@ -41,6 +41,20 @@ def test_what_comes_after_a_text_is_taken_off_and_what_comes_before_stays(before
     assert plain_ids(around, "") == first
 
 
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("after", AFTER)
+def test_a_plain_tokenizer_gives_the_plain_ids_by_itself(before, after):
+    around = tokenizer(f"{before}$A{after}")
+    plain = plain_tokenizer(around)
+    assert (plain is around) == (after == "")
+    for text in [*TEXTS, ""]:
+        assert plain(text).input_ids == plain.encode(text) == plain_ids(around, text)
+        own = around(text, add_special_tokens=False).input_ids
+        assert plain(text, add_special_tokens=False).input_ids == own
+    assert plain(TEXTS).input_ids == [plain_ids(around, text) for text in TEXTS]
+    assert around("a").input_ids == tokenizer(f"{before}$A{after}")("a").input_ids  # left as it was
+
+
 def test_real_tokenizers_are_what_they_were(loku_data):
     from transformers import AutoTokenizer
 
@@ -51,6 +65,7 @@ def test_real_tokenizers_are_what_they_were(loku_data):
     with_end = AutoTokenizer.from_pretrained(loku_data / "tokenizers/llama-2", add_eos_token=True)
     assert with_end("why?").input_ids[-1] == with_end.eos_token_id
     assert plain_ids(with_end, "why?")[-1] != with_end.eos_token_id
+    assert plain_tokenizer(with_end)("why?").input_ids == plain_ids(with_end, "why?")
 
 
 ROWS = [
