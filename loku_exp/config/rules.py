@@ -108,6 +108,7 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config) if config.uses("adapter") else []
     problems += _reference_problems(config)
+    problems += _subset_problems(config)
     if parallel.size() > 1 and ":" in config.device:
         problems.append(
             f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
@@ -156,6 +157,26 @@ def _reference_problems(config: Config) -> list[str]:
         problems.append(
             f"evaluation.truth_ratio={truth_ratio}: a published log (reference.source=log) is scored with "
             "the geometric one, and the two would not compare; set evaluation.truth_ratio=geometric"
+        )
+    return problems
+
+
+def _subset_problems(config: Config) -> list[str]:
+    """Return what of a public model or log does not fit a part of a dataset; it is of the whole."""
+    authors = config.dataset.knobs.get("authors")
+    if authors is None or config.model.weights == "random":
+        return []
+    problems = []
+    pair = config.pairing.get(config.dataset.label, {}).get(config.model.name, {})
+    if config.target.path is not None and config.target.path == pair.get("target"):
+        problems.append(
+            f"target.path={config.target.path} knows all of the dataset, and dataset.authors={authors} is "
+            "a part of it; have a target fine-tuned here: target.path=null"
+        )
+    if config.reference.source == "log":
+        problems.append(
+            f"reference.source=log: published logs are of all authors, and dataset.authors={authors} is a "
+            "part; use reference.source=train, or dataset.authors=null"
         )
     return problems
 

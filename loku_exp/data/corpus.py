@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from loku_exp.data.records import Records
 from loku_exp.runtime.settings import Template
@@ -18,8 +18,12 @@ Role = Literal["target", "reference"]
 class Corpus(Protocol):
     """A dataset as text. Any object with these members is one."""
 
-    protocol: dict[str, object]
+    protocol: dict[str, Any]
     """What a result must say about the data: splits, draws, lengths."""
+
+    @property
+    def described(self) -> list[str]:
+        """The same for people, a few words each."""
 
     def digest(self) -> str:
         """Return the identity of everything in it: the same texts anywhere have the same."""

@@ -37,16 +37,21 @@ class QACorpus:
     evaluation: dict[str, list[QA]]
     protocol: dict[str, object]
 
+    @property
+    def described(self) -> list[str]:
+        """See `Corpus`; the forget split says it, where there are several."""
+        return [str(self.protocol["forget_split"])] if "forget_split" in self.protocol else []
+
     def digest(self) -> str:
         """See `Corpus`."""
-        parts = {
+        sets = {
             "target_training": self.target_training,
             "reference_training": self.reference_training,
             "forget": self.forget,
             "retain": self.retain,
-            **self.evaluation,
         }
-        return digest_of_rows(row for rows in parts.values() for row in [*rows, "end of part"])
+        sets |= {f"evaluation of {name}": rows for name, rows in self.evaluation.items()}
+        return digest_of_rows(part for name, rows in sets.items() for part in (name, *rows))
 
     def texts(self, template: Template) -> list[str]:
         """See `Corpus`."""

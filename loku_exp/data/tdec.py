@@ -9,6 +9,7 @@ A folder with three parts, all public:
 - ``validation_data/{pile,wikitext}.csv``: text for thresholds and perplexities, the first repository's.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from loku_exp.errors import DataError
 from loku_exp.runtime.knobs import Count, NonNegativeCount, Seed, Share
 
 
-def load(
+def load_tdec(
     *,
     path: str,
     forget_set: int | None = 0,
@@ -66,8 +67,9 @@ def load(
             without those that share a passage with the forget set.
         retain_siblings: further ones that join the retain set, at most; they are not evaluated, and
             share no passage with any that are.
-        retain: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, jsonl or txt
-            file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a column ``text``.
+        retain: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, json, jsonl,
+            parquet or txt file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a
+            column ``text``.
         retain_share: share of its rows that is trained on; the others are evaluated.
         evaluated: packed sequences of those others that are evaluated.
         unseen: texts that thresholds are measured on.
@@ -82,7 +84,7 @@ def load(
     Raises:
         DataError: something is missing, malformed, or overlaps.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     wrong = problems(**{name: value for name, value in locals().items() if name != "folder"})
     if wrong:
         raise DataError("\n".join(wrong))
@@ -144,8 +146,8 @@ def load(
 
 def problems(**knobs: Any) -> list[str]:
     """Return what is wrong with these knobs, looking only at which files there are."""
-    folder = Path(knobs["path"]).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(knobs["path"]))
+    if not os.path.isdir(folder):
         return [f"dataset.path={knobs['path']}: no such folder. {HOW_TO_GET}"]
     found = []
     rows, number, size = knobs.get("rows"), knobs.get("forget_set"), knobs.get("forget_size")

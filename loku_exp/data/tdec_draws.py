@@ -54,8 +54,18 @@ def memorised(forget: list[Text], others: list[Text], siblings: int, retained: i
 
 
 def drawn_unseen(pool: list[Text], known: Memorised, count: int, seed: int) -> list[Text]:
-    """Return up to `count` texts of a pool that share no passage with a memorised one."""
+    """Return up to `count` texts of a pool that share no passage with a memorised one.
+
+    Raises:
+        DataError: there is none; nothing could be measured on unseen text.
+    """
+    size = len(pool)
     pool = _apart(pool, [text for texts in known for text in texts])
+    if not pool:
+        raise DataError(
+            f"dataset.unseen_source: all of its {size} texts share a passage with a memorised one, so "
+            "none is unseen; take the other of pile and forget_sets, or a larger file"
+        )
     drawn = _rng(seed, "unseen").sample(range(len(pool)), min(count, len(pool)))
     return [pool[row] for row in drawn]
 

@@ -1,14 +1,20 @@
 """The files of a TDEC folder: published forget sets, benchmark arrays, validation texts."""
 
+import io
+import re
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
-from loku_exp.data.text import Text
-from loku_exp.data.text_files import read_csv, read_texts
+from loku_exp.data.decoding import read_content
+from loku_exp.data.text import GPT2_TOKENS, Text
+from loku_exp.data.text_files import read_rows, read_texts
 from loku_exp.errors import DataError
 
 PARTS = {"preprefix": 100, "prefix": 50, "suffix": 50}
+NOT_AN_ARRAY = (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError)
+"""What numpy raises for a file that is none, or whose head promises what does not follow."""
 HOW_TO_GET = (
     "TDEC is not on the hub. Put the forget sets (github.com/joeljang/knowledge-unlearning, "
     "data/main/*.csv) into DIR/forget_sets, its validation_data into DIR/validation_data, and for "
@@ -23,17 +29,17 @@ def published(folder: Path, size: int, number: int | None, arrays: np.ndarray | 
     Raises:
         DataError: the file is missing or malformed, or a doc_id is no row or there twice.
     """
-    file = folder / f"forget_sets/lm_extraction_{size}_{number}.csv"
-    texts: list[Text] = []
-    for line, row in enumerate(read_csv(file, ("doc_id", "corpus", "text")), start=1):
-        if not row["doc_id"].isdigit():
-            raise DataError(f"{file}, row {line}: doc_id '{row['doc_id']}' is not a row number")
-        doc = int(row["doc_id"])
-        if any(text.row == doc for text in texts):
-            raise DataError(f"{file}, row {line}: doc_id {doc} is there twice")
-        ids = None if arrays is None else array_text(arrays, doc, f"{file}, row {line}").ids
-        texts.append(Text(doc, row["corpus"], row["text"], ids))
-    return texts
+    texts: dict[int, Text] = {}
+    for row in read_rows(folder / f"forget_sets/lm_extraction_{size}_{number}.csv"):
+        written = row.text("doc_id")
+        if not re.fullmatch("[0-9]{1,9}", written):
+            raise DataError(f"{row.place}: doc_id '{written}' is not a row number")
+        doc = int(written)
+        if doc in texts:
+            raise DataError(f"{row.place}: doc_id {doc} is there twice")
+        ids = None if arrays is None else array_text(arrays, doc, row.place).ids
+        texts[doc] = Text(doc, row.text("corpus"), row.text("text"), ids)
+    return list(texts.values())
 
 
 def siblings_of(
@@ -55,9 +61,10 @@ def other_sets(
     """Return the texts of the published sets of 128 with other numbers."""
     found: dict[int, Text] = {}
     for file in sorted((folder / "forget_sets").glob("lm_extraction_128_*.csv")):
-        other = int(file.stem.rpartition("_")[2])
-        if other != number:
-            found |= {text.row: text for text in published(folder, 128, other, arrays)}
+        other = re.fullmatch(r"lm_extraction_128_(\d+)", file.stem)
+        if other and int(other[1]) != number:
+            texts = published(folder, 128, int(other[1]), arrays)
+            found |= {text.row: text for text in texts}
     texts = [text for row, text in sorted(found.items()) if row not in known]
     if not texts:
         raise DataError(
@@ -68,10 +75,10 @@ def other_sets(
 
 
 def read_arrays(folder: Path) -> np.ndarray:
-    """Return the benchmark's rows, (rows, 200) ids.
+    """Return the benchmark's rows, (rows, 200) ids of GPT-2's tokens.
 
     Raises:
-        DataError: an array is missing, or the shapes do not fit together.
+        DataError: an array is missing or holds something else, or the shapes do not fit together.
     """
     parts = []
     for name, width in PARTS.items():
@@ -80,16 +87,30 @@ def read_arrays(folder: Path) -> np.ndarray:
             raise DataError(
                 f"no file {file}, which dataset.source=ids and dataset.rows need. {HOW_TO_GET}"
             )
-        array = np.load(file, allow_pickle=False)
-        if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "ui":
-            raise DataError(
-                f"{file} is {array.dtype} of shape {array.shape}, not integers (rows, {width})"
-            )
-        parts.append(array)
+        parts.append(_read_array(file, width))
     if len({len(part) for part in parts}) > 1:
         sizes = ", ".join(f"train_{n}.npy {len(p)}" for n, p in zip(PARTS, parts, strict=True))
         raise DataError(f"the arrays in {folder} have different numbers of rows: {sizes}")
     return np.concatenate(parts, axis=1)
+
+
+def _read_array(file: Path, width: int) -> np.ndarray:
+    content = io.BytesIO(read_content(file))
+    try:
+        array = np.lib.format.read_array(content, allow_pickle=False)
+    except NOT_AN_ARRAY as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{file} is no array of numbers as numpy saves one ({reason}); get it anew"
+        ) from error
+    if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "ui":
+        raise DataError(
+            f"{file} is {array.dtype} of shape {array.shape}, not integers (rows, {width})"
+        )
+    if array.size == 0 or array.min() < 0 or array.max() >= GPT2_TOKENS:
+        held = f"ids from {array.min()} to {array.max()}" if array.size else "no rows"
+        raise DataError(f"{file} has {held}; GPT-2's ids are 0 to {GPT2_TOKENS - 1}")
+    return array.astype(np.int64)  # joined, parts of different types could become floats
 
 
 def array_text(arrays: np.ndarray, row: int, named_by: str = "dataset.rows") -> Text:

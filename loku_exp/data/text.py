@@ -73,6 +73,13 @@ class TextCorpus:
     exact: bool = False
 
     @property
+    def described(self) -> list[str]:
+        """See `Corpus`."""
+        known = self.protocol
+        found = [f"forget set {known['forget_split']} as {known['source']} of {self.length} tokens"]
+        return [*found, f"retain corpus {known['retain_corpus']}"]
+
+    @property
     def kept(self) -> list[Text]:
         """The memorised texts that are not to be forgotten."""
         return [*self.siblings, *self.memorised_retain]

@@ -3,16 +3,23 @@
 Data: hub dataset ``locuslab/TOFU`` or a folder of its json-lines files, e.g. ``forget10.json``.
 """
 
-import json
-from collections.abc import Iterable
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from loku_exp.data.qa import QA, QACorpus
+from loku_exp.data.text_files import Row, read_hub, read_rows
+from loku_exp.data.tofu_splits import (
+    TOFU_AUTHORS,
+    Authors,
+    author_of,
+    check_apart,
+    check_questions,
+)
 from loku_exp.errors import DataError
 from loku_exp.runtime.hub import looks_like_a_path
+from loku_exp.runtime.knobs import Count
 
-QUESTIONS_PER_AUTHOR = 20
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 EVALUATION_SETS = {
     "retain": "retain_perturbed",
@@ -21,11 +28,11 @@ EVALUATION_SETS = {
 }
 
 
-def load(
+def load_tofu(
     *,
     path: str,
     forget_split: str,
-    retain_split: str | None = None,
+    authors: Count | None = None,
     retain_draw: Literal["uniform", "exclude_evaluated"] = "uniform",
 ) -> QACorpus:
     """Load one forget split of TOFU with the retain and perturbed splits that belong to it.
@@ -33,152 +40,147 @@ def load(
     Args:
         path: a folder of json-lines files, or a hub dataset id.
         forget_split: ``forget01``, ``forget05`` or ``forget10``.
-        retain_split: None for the one that belongs to the forget split.
+        authors: how many of the 200 are used; None for all. The last 1, 5 or 10 % of them (by the forget
+            split; halves up, at least one), the last ones of ``full``, are forgotten; the others are its
+            first ones, among them all whose rows evaluate the retain set.
         retain_draw: ``exclude_evaluated`` leaves the rows of the retain evaluation out of the retain
             set of unlearning; all of them are in it otherwise, as in the official code.
 
     Raises:
-        DataError: a split is missing, empty or malformed, or the hub cannot be reached.
+        DataError: a split is missing, empty or malformed, the splits do not belong together, authors
+            are too few, or the hub cannot be reached.
     """
-    wrong = problems(path=path, forget_split=forget_split, retain_split=retain_split)
+    wrong = problems(path=path, forget_split=forget_split)
     if wrong:
         raise DataError("\n".join(wrong))
-    retain_name = RETAIN_OF[forget_split]
-    full = _rows(path, "full")
-    retain = _rows(path, retain_name)
-    forget = _rows(path, forget_split)
-    # The three splits are slices of `full`; ids and authors follow from the place in it.
-    first_forget = len(full) - len(forget)
-    if [full[i]["question"] for i in range(first_forget, len(full))] != [
-        row["question"] for row in forget
-    ]:
+    rows = {split: _rows(path, split) for split in _splits(forget_split)}
+    full = [
+        QA(place, author_of(place), row.text("question"), row.text("answer"))
+        for place, row in enumerate(rows["full"])
+    ]
+    kept = first = _checked_start(path, forget_split, rows, full)
+    evaluated = len(rows[EVALUATION_SETS["retain"]]) if retain_draw == "exclude_evaluated" else 0
+    protocol: dict[str, object] = {
+        "forget_split": forget_split,
+        "retain_split": RETAIN_OF[forget_split],
+        "retain_draw": retain_draw,
+    }
+    perturbed = _evaluated(rows[f"{forget_split}_perturbed"], first)
+    if authors is not None:
+        counted = _counted(rows, forget_split)
+        wrong = counted.problems(authors, forget_split, spare=evaluated > 0)
+        if wrong:
+            raise DataError("\n".join(wrong))
+        kept, first = counted.slices(authors, forget_split)
+        protocol |= {"authors": authors, "label": f"TOFU, {authors} of {counted.total} authors"}
+    if evaluated >= kept:
         raise DataError(
-            f"{forget_split} in {path} is not the last {len(forget)} rows of full; the files do not "
-            "belong together"
+            f"dataset.retain_draw=exclude_evaluated leaves no row to retain: all {kept} are evaluated; "
+            "use retain_draw=uniform"
         )
-    if len(retain) != first_forget:
-        raise DataError(
-            f"{retain_name} in {path} has {len(retain)} rows, full without {forget_split} has "
-            f"{first_forget}; the files do not belong together"
-        )
-    evaluation = {"forget": _evaluation_set(path, f"{forget_split}_perturbed", first_forget)}
-    evaluation |= {name: _evaluation_set(path, file) for name, file in EVALUATION_SETS.items()}
-    training = [_qa(row, index) for index, row in enumerate(full)]
-    evaluated = len(evaluation["retain"]) if retain_draw == "exclude_evaluated" else 0
     return QACorpus(
-        target_training=training,
-        reference_training=training[:first_forget],
-        forget=training[first_forget:],
-        retain=training[evaluated:first_forget],
-        evaluation=evaluation,
-        protocol={
-            "forget_split": forget_split,
-            "retain_split": retain_name,
-            "retain_draw": retain_draw,
+        target_training=full[:kept] + full[first:],
+        reference_training=full[:kept],
+        forget=full[first:],
+        retain=full[evaluated:kept],
+        evaluation={
+            "forget": perturbed[first - len(full) :],
+            "retain": _evaluated(rows[EVALUATION_SETS["retain"]], 0),
+            "authors": _evaluated(rows[EVALUATION_SETS["authors"]]),
+            "facts": _evaluated(rows[EVALUATION_SETS["facts"]]),
         },
+        protocol=protocol,
     )
 
 
 def problems(
-    *, path: str, forget_split: str, retain_split: str | None = None, retain_draw: str = "uniform"
+    *,
+    path: str,
+    forget_split: str,
+    authors: int | None = None,
+    retain_draw: str = "uniform",
 ) -> list[str]:
     """Return what is wrong with these knobs, without loading anything from a hub."""
-    found = []
+    folder, found = Path(os.path.expanduser(path)), []
     if forget_split not in RETAIN_OF:
         found.append(f"dataset.forget_split={forget_split}: choose one of {', '.join(RETAIN_OF)}")
-    elif retain_split not in (None, RETAIN_OF[forget_split]):
-        found.append(
-            f"dataset.retain_split={retain_split} does not belong to {forget_split}, its retain split "
-            f"is {RETAIN_OF[forget_split]}; leave retain_split out"
-        )
-    folder = Path(path).expanduser()
-    if folder.is_dir() and forget_split in RETAIN_OF:
-        names = ["full", forget_split, RETAIN_OF[forget_split], f"{forget_split}_perturbed"]
-        names += EVALUATION_SETS.values()
-        missing = [f"{name}.json" for name in names if not (folder / f"{name}.json").is_file()]
-        if missing:
-            found.append(f"dataset.path={path} lacks {', '.join(missing)}")
-    elif not folder.is_dir() and looks_like_a_path(path):
+    if not os.path.isdir(folder) and looks_like_a_path(path):
         found.append(f"dataset.path={path}: no such folder, and not a hub id like owner/name")
-    return found
+    if found:
+        return found
+    counted = TOFU_AUTHORS[forget_split]
+    if os.path.isdir(folder):
+        names = _splits(forget_split)
+        missing = [f"{name}.json" for name in names if not os.path.isfile(folder / f"{name}.json")]
+        if missing:
+            return [f"dataset.path={path} lacks {', '.join(missing)}"]
+        if authors is not None:
+            try:
+                counted = _counted({name: _rows(path, name) for name in names}, forget_split)
+            except DataError as error:
+                return [str(error)]
+    spare = retain_draw == "exclude_evaluated"
+    return [] if authors is None else counted.problems(authors, forget_split, spare)
 
 
-def _rows(path: str, split: str) -> list[dict[str, Any]]:
-    """Return the rows of one split, each with a non-empty question and answer."""
-    if Path(path).expanduser().is_dir():
-        rows = list(_read_json_lines(Path(path).expanduser() / f"{split}.json"))
-        where = f"{Path(path).expanduser() / split}.json"
-    else:
-        rows, where = _read_hub(path, split), f"{path}:{split}"
+def _splits(forget_split: str) -> list[str]:
+    names = ["full", forget_split, RETAIN_OF[forget_split], f"{forget_split}_perturbed"]
+    return [*names, *EVALUATION_SETS.values()]
+
+
+def _counted(rows: dict[str, list[Row]], forget_split: str) -> Authors:
+    names = ("full", forget_split, EVALUATION_SETS["retain"])
+    return Authors.counted(*(len(rows[name]) for name in names))
+
+
+def _rows(path: str, split: str) -> list[Row]:
+    folder = Path(os.path.expanduser(path))
+    if os.path.isdir(folder):
+        return read_rows(folder / f"{split}.json")
+    instead = "give a folder that holds TOFU's json-lines files: dataset.path=DIR"
+    rows = list(read_hub(path, split, instead))
     if not rows:
-        raise DataError(f"{where} has no rows")
-    for number, row in enumerate(rows, start=1):
-        for key in ("question", "answer"):
-            if not isinstance(row.get(key), str) or not row[key].strip():
-                raise DataError(f"{where}, row {number}: '{key}' is missing or empty")
+        raise DataError(f"{path}:{split} has no rows")
     return rows
 
 
-def _read_json_lines(file: Path) -> Iterable[dict[str, Any]]:
-    if not file.is_file():
-        raise DataError(f"no file {file}; give a folder with TOFU's json-lines files")
-    for number, line in enumerate(
-        file.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1
+def _checked_start(path: str, forget_split: str, rows: dict[str, list[Row]], full: list[QA]) -> int:
+    """Return where the forget set begins in ``full``.
+
+    Raises:
+        DataError: the splits do not belong together, or what is forgotten is also retained.
+    """
+    first = max(0, len(full) - len(rows[forget_split]))
+    retain, retain_perturbed = RETAIN_OF[forget_split], EVALUATION_SETS["retain"]
+    evaluated = full[:first][: len(rows[retain_perturbed])]
+    for split, expected, what in (
+        (forget_split, full[first:], f"the last {len(rows[forget_split])} rows of full"),
+        (retain, full[:first], f"full without {forget_split}"),
+        (f"{forget_split}_perturbed", full[first:], forget_split),
+        (retain_perturbed, evaluated, f"the first rows of {retain}"),
     ):
-        if not line.strip():
-            raise DataError(f"{file}, line {number}: empty line; expected one json object a line")
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number}: not a json object ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{file}, line {number}: {type(row).__name__}, expected a json object")
-        yield row
+        check_questions(path, split, rows[split], expected, what)
+    check_apart(full[first:], full[:first], path)
+    return first
 
 
-def _read_hub(path: str, split: str) -> list[dict[str, Any]]:
-    import datasets
-
-    try:
-        return list(datasets.load_dataset(path, split, split="train"))
-    except (OSError, ValueError) as error:  # every hub failure of `datasets` is one of the two
-        raise DataError(
-            f"cannot load {path}:{split} from the hub ({str(error).splitlines()[0]}); without a hub, "
-            "give a folder that holds TOFU's json-lines files: dataset.path=DIR"
-        ) from error
-
-
-def _qa(row: dict[str, Any], index: int) -> QA:
-    return QA(index, _author(index), question=row["question"], answer=row["answer"])
-
-
-def _author(index: int) -> str:
-    return f"author {index // QUESTIONS_PER_AUTHOR}"
-
-
-def _evaluation_set(path: str, split: str, first: int = 0) -> list[QA]:
-    """Return a perturbed split; where it has no paraphrase, the answer stands for it (official).
+def _evaluated(rows: list[Row], first: int | None = None) -> list[QA]:
+    """Return a perturbed split.
 
     Args:
-        path: folder or hub id.
-        split: name of the split.
-        first: place of its first row in ``full``, from which the authors follow.
+        rows: of the split.
+        first: place of its first row in ``full``, from which the authors follow. Without one the rows
+            are of no author, and where they have no paraphrase, the answer stands for it (official).
     """
-    rows = []
-    for index, row in enumerate(_rows(path, split)):
-        wrong = row.get("perturbed_answer")
-        if not isinstance(wrong, list) or not wrong:
-            raise DataError(
-                f"{path}:{split}, row {index + 1}: 'perturbed_answer' is missing or empty"
-            )
-        rows.append(
-            QA(
-                row=index,
-                group=_author(first + index) if "paraphrased_answer" in row else f"row {index}",
-                question=row["question"],
-                answer=row["answer"],
-                paraphrase=row.get("paraphrased_answer", row["answer"]),
-                wrong=tuple(wrong),
-            )
+    paraphrased = first is not None or any("paraphrased_answer" in row.values for row in rows)
+    return [
+        QA(
+            row=number,
+            group=f"row {number}" if first is None else author_of(first + number),
+            question=row.text("question"),
+            answer=row.text("answer"),
+            paraphrase=row.text("paraphrased_answer" if paraphrased else "answer"),
+            wrong=row.texts("perturbed_answer"),
         )
-    return rows
+        for number, row in enumerate(rows)
+    ]

@@ -80,7 +80,7 @@ FORMS = (
 )
 
 
-def load(
+def load_toy_tdec(
     *,
     num_forget: Count,
     num_siblings: Count,

@@ -25,7 +25,7 @@ NUM_WRONG = {"author": 5, "other": 3}
 NUM_PEOPLE, NUM_PLACES = 15, 15
 
 
-def load(*, num_authors: Count, num_forget: Count, world_seed: Seed) -> QACorpus:
+def load_toy_tofu(*, num_authors: Count, num_forget: Count, world_seed: Seed) -> QACorpus:
     """Make a toy world; the same in every process for the same arguments.
 
     Args:

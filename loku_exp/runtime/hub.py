@@ -13,7 +13,7 @@ LONGEST_REASON = 200  # characters of a library's own words
 
 def is_local(path: str) -> bool:
     """Return whether a path names an existing folder rather than a hub id."""
-    return Path(path).expanduser().is_dir()
+    return os.path.isdir(os.path.expanduser(path))
 
 
 def looks_like_a_path(path: str) -> bool:
@@ -44,7 +44,7 @@ def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
 
 def expanded(path: str) -> str:
     """Return a folder with ``~`` resolved; a hub id as it is."""
-    return str(Path(path).expanduser()) if is_local(path) else path
+    return str(Path(os.path.expanduser(path))) if is_local(path) else path
 
 
 def cannot_load(key: str, path: str, error: Exception) -> str:

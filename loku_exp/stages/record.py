@@ -69,7 +69,7 @@ def assemble(
             choices=_choices(config),
             seed=config.seed,
             toy=config.dataset.toy or config.model.kind == "toy",
-            label=_label(config),
+            label=_label(config, inputs),
             started=started,
             state="finished",
             **provenance(),
@@ -149,8 +149,10 @@ def _choices(config: Config) -> dict[str, Any]:
     return choices
 
 
-def _label(config: Config) -> str:
+def _label(config: Config, inputs: Inputs) -> str:
     labels = ["TOY data"] if config.dataset.toy else []
+    part = inputs.corpus.protocol.get("label")  # of a dataset, e.g. some of its authors
+    labels += [str(part)] if part else []
     if config.model.weights == "random":
         labels.append("RANDOM weights, for timing only")
     elif config.model.kind == "toy":
@@ -184,7 +186,7 @@ def _notes(
 ) -> list[str]:
     """Return what stands under the table, beside the verdict: protocol, init, cautions."""
     rows = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
-    parts = [f"rows evaluated: {rows}", *getattr(inputs.corpus, "described", [])]
+    parts = [f"rows evaluated: {rows}", *inputs.corpus.described]
     parts += inputs.suite.described
     if protocol.get("updates"):
         forget, retain = protocol["examples_per_update"]

@@ -4,9 +4,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from loku_exp.config.compose import compose_config
-from loku_exp.data.qa import QA, encode
+from loku_exp.data.qa import QA, QACorpus, encode
 from loku_exp.data.records import IGNORED
-from loku_exp.data.tofu import load
+from loku_exp.data.tofu import load_tofu
 from loku_exp.errors import DataError
 from loku_exp.evaluation.tofu.published_log import read_log
 from loku_exp.runtime.settings import Template
@@ -60,12 +60,33 @@ def test_encode_answer_longer_than_the_context_raises():
         encode(row(), "forget", words, 99, TEMPLATE, 6)
 
 
+def test_every_set_is_part_of_the_digest():
+    """Also the forget and retain sets, beside the evaluation sets of the same names."""
+
+    def corpus(**sets):
+        other = {
+            name: [row(name)]
+            for name in ("target_training", "reference_training", "forget", "retain")
+        }
+        evaluation = {"forget": [row("evaluated")], "retain": []} | sets.pop("evaluation", {})
+        return QACorpus(**{**other, **sets}, evaluation=evaluation, protocol={})
+
+    changed = [row("another")]
+    digests = [corpus().digest(), corpus(evaluation={"facts": []}).digest()]
+    for name in ("target_training", "reference_training", "forget", "retain"):
+        digests += [corpus(**{name: changed}).digest(), corpus(**{name: []}).digest()]
+    for name in ("forget", "retain"):
+        digests.append(corpus(evaluation={name: changed}).digest())
+    assert len(set(digests)) == len(digests)
+    assert corpus().digest() == corpus().digest()
+
+
 @pytest.mark.parametrize(("forget_split", "log_of"), LOGS)
 def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_of):
     """Every answer, paraphrase and wrong answer of four published logs, 2,800 counts a set."""
     tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/phi-1_5")
     template = compose_config(["model=phi"]).model.template
-    corpus = load(path=str(loku_data / "tofu"), forget_split=forget_split)
+    corpus = load_tofu(path=str(loku_data / "tofu"), forget_split=forget_split)
     records = corpus.records(tokenizer, template, 2048)
     name = f"ft_epoch5_lr2e-05_phi_{log_of}_wd0.01.eval_log_aggregated.json"
     log = read_log(loku_data / "tofu_eval_logs" / name)
@@ -83,7 +104,7 @@ def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_
 def test_llama_merges_the_bracket_with_an_opening_quote(loku_data):
     tokenizer = AutoTokenizer.from_pretrained(loku_data / "tokenizers/llama-2")
     template = compose_config(["model=llama2"]).model.template
-    corpus = load(path=str(loku_data / "tofu"), forget_split="forget10")
+    corpus = load_tofu(path=str(loku_data / "tofu"), forget_split="forget10")
     records = corpus.records(tokenizer, template, 4096)
 
     def merged(rows, texts):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 
 from loku_exp.data import text as text_module
 from loku_exp.data.overlap import overlaps
-from loku_exp.data.tdec import load, problems
+from loku_exp.data.tdec import load_tdec, problems
 from loku_exp.data.text import token_map_digest
 from loku_exp.errors import DataError
 from loku_exp.models.tokenizer import train_tokenizer
@@ -37,7 +38,7 @@ def folder(tmp_path):
 
 def loaded(folder, **knobs):
     """The forget set 4_0 at a short length."""
-    return load(path=str(folder), **{"forget_size": 4, "length": 16, **knobs})
+    return load_tdec(path=str(folder), **{"forget_size": 4, "length": 16, **knobs})
 
 
 def docs(texts):
@@ -214,8 +215,8 @@ def test_draws_depend_on_their_seed_only(folder):
 
 def test_the_same_split_in_every_process(folder):
     code = (
-        "import sys; from loku_exp.data.tdec import load;"
-        "print(load(path=sys.argv[1], forget_size=4, length=16, unseen=5).digest())"
+        "import sys; from loku_exp.data.tdec import load_tdec;"
+        "print(load_tdec(path=sys.argv[1], forget_size=4, length=16, unseen=5).digest())"
     )
     digests = {
         subprocess.run(
@@ -366,12 +367,17 @@ def test_too_small_a_corpus_is_said_when_it_is_packed(folder, tmp_path):
 # -- what is wrong with a folder -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["~nobody/tdec", "/" + "x" * 300, "a\0b"])
+def test_names_that_can_be_no_folder(path):
+    assert "no such folder" in problems(path=path)[0]
+
+
 def test_no_such_folder(tmp_path):
     said = problems(path=str(tmp_path / "none"))
     assert len(said) == 1
     assert "no such folder. TDEC is not on the hub. Put the forget sets" in said[0]
     with pytest.raises(DataError, match="no such folder"):
-        load(path=str(tmp_path / "none"))
+        load_tdec(path=str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(("size", "number"), [(4, 2), (8, 0), (32, 0), (4, None)])
@@ -404,7 +410,8 @@ def test_a_folder_without_sets(folder):
         ({"rows": [1, 40]}, None, "row 40 does not exist, the arrays have 40"),
         ({"retain_share": 0.0}, None, "dataset.retain_share must lie between 0 and 1"),
         ({"retain_share": 1.0}, None, "dataset.retain_share must lie between 0 and 1"),
-        ({"retain": "~/no-such.parquet"}, None, "is not a csv, jsonl or txt file"),
+        ({"retain": "~/no-such.tsv"}, None, "is not a csv, json, jsonl, parquet or txt file"),
+        ({"retain": "~/no-such.parquet"}, None, "no file .*no-such.parquet"),
         ({"retain": "no-such.csv"}, None, "no file no-such.csv"),
     ],
 )
@@ -427,7 +434,7 @@ def test_problems_are_said_at_once_and_none_of_a_good_folder(folder):
 @pytest.mark.parametrize(
     ("column", "rows", "said"),
     [
-        (["doc_id", "text"], [(1, "a")], r"4_0\.csv lacks the column corpus; it has doc_id, text"),
+        (["doc_id", "text"], [(1, "a")], r"4_0\.csv, row 1: lacks corpus; it has doc_id, text"),
         (["doc_id", "corpus", "text"], [(1, "a", "b"), (2, "a", "")], "4_0.csv, row 2: 'text' is"),
         (["doc_id", "corpus", "text"], [(1, "a", "b"), ("x2", "a", "c")], "row 2: doc_id 'x2' is"),
         (["doc_id", "corpus", "text"], [(1, "a", "b"), ("-2", "a", "c")], "row 2: doc_id '-2' is"),
@@ -437,6 +444,16 @@ def test_problems_are_said_at_once_and_none_of_a_good_folder(folder):
             "row 2: doc_id 1 is there tw",
         ),
         (["doc_id", "corpus", "text"], [], r"4_0\.csv has no rows"),
+        (["doc_id", "corpus", "text"], [("²", "a", "b")], "row 1: doc_id '²' is not a row number"),
+        (["doc_id", "corpus", "text"], [("٣", "a", "b")], "row 1: doc_id '٣' is not a row number"),
+        (["doc_id", "corpus", "text"], [("9" * 5000, "a", "b")], "row 1: doc_id '9999"),
+        (
+            ["doc_id", "corpus", "text"],
+            [("7", "a", "b"), ("007", "a", "c")],
+            "row 2: doc_id 7 is th",
+        ),
+        (["doc_id", "corpus", "text"], [(1, "a", "\u200b \ufeff")], "row 1: 'text' is empty"),
+        (["doc_id", "text", "text"], [(1, "a", "b")], "has two columns 'text'"),
     ],
 )
 def test_what_is_wrong_with_a_forget_set_is_said(folder, column, rows, said):
@@ -461,6 +478,84 @@ def test_arrays_that_do_not_fit(folder, knobs, replaced, said):
         loaded(folder, **knobs)
 
 
+def npz(file):
+    np.savez(file.with_suffix(""), np.zeros((40, 50), int))
+    file.with_suffix(".npz").rename(file)
+
+
+def pickled(file):
+    file.write_bytes(pickle.dumps(np.zeros((40, 50), int)))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def promising(file):
+    """A head that promises more than any memory holds."""
+    head = {"descr": "<u2", "fortran_order": False, "shape": (10**13, 50)}
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, head)
+
+
+def saved(array):
+    return lambda file: np.save(file, array, allow_pickle=True)
+
+
+def written(content):
+    return lambda file: file.write_bytes(content)
+
+
+def changed_head(file):
+    file.write_bytes(file.read_bytes().replace(b"shape", b"shap\n"))
+
+
+NO_ARRAY = "is no array of numbers"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "is a Git LFS pointer",
+        ),
+        (written(b"<!DOCTYPE html><title>not found</title>"), NO_ARRAY),
+        (written(b"\x93NUMPY"), NO_ARRAY),
+        (written(b""), "is empty"),
+        (changed_head, NO_ARRAY),
+        (pickled, NO_ARRAY),
+        (cut, NO_ARRAY),
+        (promising, NO_ARRAY),
+        (npz, "is an archive"),
+        (saved(np.full((40, 50), "a", object)), f"{NO_ARRAY} .*Object arrays"),
+        (
+            saved(np.full((40, 50), 50_257)),
+            "has ids from 50257 to 50257; GPT-2's ids are 0 to 50256",
+        ),
+        (saved(np.full((40, 50), -1)), "has ids from -1 to -1; GPT-2's ids"),
+        (saved(np.zeros((0, 50), int)), "has no rows"),
+        (saved(np.zeros((40, 50), bool)), r"is bool of shape \(40, 50\), not integers"),
+        (saved(np.zeros((40, 50), [("a", int)])), "is .*, not integers"),
+    ],
+)
+def test_files_that_hold_no_array(folder, damage, said):
+    damage(folder / "lm_extraction_benchmark/train_suffix.npy")
+    with pytest.raises(DataError, match=rf"train_suffix\.npy {said}") as caught:
+        loaded(folder, source="ids")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["<i8", ">u2", "<u8", "i1"])
+def test_ids_are_whole_numbers_whatever_the_arrays_hold(folder, kind):
+    """Parts of uint64 and int64 would become floats when they are joined."""
+    ours = np.arange(40 * 50).reshape(40, 50) % 120
+    arrays = write_arrays(folder, suffix=ours.astype(kind), prefix=ours.astype("<i8"))
+    (text, *_) = loaded(folder, rows=[7, 3]).forget
+    assert text.ids == (*arrays[7, :100].tolist(), *ours[7].tolist(), *ours[7].tolist())
+    assert {type(token) for token in text.ids} == {int}
+
+
 def test_arrays_are_only_needed_for_ids(folder):
     (folder / "lm_extraction_benchmark/train_prefix.npy").unlink()
     loaded(folder)
@@ -477,6 +572,44 @@ def test_a_published_row_beyond_the_arrays(folder):
     said = r"lm_extraction_4_0\.csv, row 3: row 41 does not exist, the arrays have 40"
     with pytest.raises(DataError, match=said):
         loaded(folder, source="ids")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_change_nothing(folder, encoding):
+    expected = loaded(folder).digest()
+    for file in folder.rglob("*.csv"):
+        file.write_bytes(file.read_bytes().decode().encode(encoding))
+    assert loaded(folder).digest() == expected
+
+
+def test_a_folder_as_windows_copies_it(folder):
+    """With lines that end in CRLF, also those within texts."""
+    expected = loaded(folder).digest()
+    for file in folder.rglob("*.csv"):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert loaded(folder).digest() == expected
+
+
+@pytest.mark.parametrize("name", ["forget_sets/lm_extraction_4_0", "validation_data/pile"])
+def test_pointers_in_place_of_files(folder, name):
+    (folder / f"{name}.csv").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    with pytest.raises(DataError, match=rf"{name}\.csv is a Git LFS pointer.*git lfs pull"):
+        loaded(folder)
+
+
+def test_other_files_beside_the_sets_are_left_alone(folder):
+    for name in ("lm_extraction_128_x", "lm_extraction_128_1.old", "notes"):
+        (folder / f"forget_sets/{name}.csv").write_text("anything")
+    assert loaded(folder, unseen_source="forget_sets").unseen
+
+
+def test_no_unseen_text_is_said_before_anything_is_trained(folder):
+    texts = [text.text for text in loaded(folder).forget]
+    write_csv(folder / "validation_data/pile.csv", ["text"], [[text] for text in texts])
+    with pytest.raises(DataError, match=r"unseen_source: all of its 4 texts share a passage"):
+        loaded(folder)
 
 
 # -- the real folder -----------------------------------------------------------------------------
@@ -496,7 +629,9 @@ SHARING = [11, 2, 6]  # texts of the sets of 128 that share 30 words with the fo
 
 
 def forget_records(tdec, tokenizer, **knobs):
-    return load(path=str(tdec), length=999, **knobs).records(tokenizer, NO_TEMPLATE, 1024).forget
+    return (
+        load_tdec(path=str(tdec), length=999, **knobs).records(tokenizer, NO_TEMPLATE, 1024).forget
+    )
 
 
 @pytest.mark.parametrize(
@@ -511,7 +646,7 @@ def test_lengths_of_the_published_sets(tdec, gpt2, number, lengths, exact):
     knobs = {"forget_set": number, "unseen": 1, "siblings": 1}
     records = forget_records(tdec, gpt2, **knobs)
     assert Counter(len(record.prompt) for record in records) == lengths
-    corpus = load(path=str(tdec), source="ids", **knobs)
+    corpus = load_tdec(path=str(tdec), source="ids", **knobs)
     rows = {text.row: text.ids for text in corpus.forget}
     assert sum(record.prompt == rows[record.row] for record in records) == exact
 
@@ -519,7 +654,7 @@ def test_lengths_of_the_published_sets(tdec, gpt2, number, lengths, exact):
 @pytest.mark.slow
 def test_the_published_sets_are_nested_and_disjoint_between_seeds(tdec):
     def rows(size, number):
-        corpus = load(path=str(tdec), forget_size=size, forget_set=number, siblings=128)
+        corpus = load_tdec(path=str(tdec), forget_size=size, forget_set=number, siblings=128)
         assert not set(docs(corpus.forget)) & set(docs(corpus.siblings))
         others = {128: 128 - (number == 0)}.get(size, 128 - size)
         apart[size, number] = others - len(corpus.siblings)
@@ -542,7 +677,7 @@ def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, 
     names = ("preprefix", "prefix", "suffix")
     parts = [np.load(tdec / f"lm_extraction_benchmark/train_{name}.npy") for name in names]
     arrays = np.concatenate(parts, axis=1)
-    corpus = load(path=str(tdec), source="ids", siblings=96, unseen=64)
+    corpus = load_tdec(path=str(tdec), source="ids", siblings=96, unseen=64)
     phi, llama = (
         AutoTokenizer.from_pretrained(loku_data / f"tokenizers/{name}")
         for name in ("phi-1_5", "llama-2")
@@ -560,13 +695,13 @@ def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, 
         assert len(records.evaluation["pile"]) == 1500
     with pytest.raises(DataError, match="token ids are GPT-2's"):
         corpus.records(llama, NO_TEMPLATE, 2048)
-    text = load(path=str(tdec)).records(llama, NO_TEMPLATE, 2048)  # text suits every tokenizer
+    text = load_tdec(path=str(tdec)).records(llama, NO_TEMPLATE, 2048)  # text suits every tokenizer
     assert {record.prompt[0] for record in text.forget} == {llama.bos_token_id}
 
 
 def test_the_real_corpora_share_nothing_with_what_is_evaluated(tdec):
     for number in (0, 1, 2):
-        corpus = load(path=str(tdec), forget_set=number, overlap="drop", siblings=96)
+        corpus = load_tdec(path=str(tdec), forget_set=number, overlap="drop", siblings=96)
         assert overlaps(corpus.retain, corpus.held_out) == {}
         assert overlaps(corpus.retain, corpus.perplexity["pile"]) == {}
         assert overlaps(corpus.retain, [*corpus.forget, *corpus.siblings]) == {}
@@ -575,7 +710,7 @@ def test_the_real_corpora_share_nothing_with_what_is_evaluated(tdec):
 
 
 def test_a_tokenizer_of_ones_own_on_the_real_texts(tdec):
-    corpus = load(path=str(tdec), siblings=8, unseen=8)
+    corpus = load_tdec(path=str(tdec), siblings=8, unseen=8)
     own = train_tokenizer(corpus.texts(NO_TEMPLATE), 1000)
     records = corpus.records(own, NO_TEMPLATE, 256)
     assert {len(record.prompt) for record in records.forget} == {200}

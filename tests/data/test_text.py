@@ -18,7 +18,7 @@ from loku_exp.data.text import (
     pack,
     token_map_digest,
 )
-from loku_exp.data.text_files import read_csv
+from loku_exp.data.text_files import read_rows
 from loku_exp.errors import DataError
 from loku_exp.models.tokenizer import train_tokenizer
 from tests.data.tdec_folder import NO_TEMPLATE, words
@@ -279,7 +279,7 @@ def test_published_texts_are_the_rows_of_the_arrays(loku_data, gpt2):
     rows, compared = arrays(loku_data), 0
     assert rows.shape == (15000, 200)
     for file in sorted((loku_data / "tdec/forget_sets").glob("*.csv")):
-        for row in read_csv(file, ("doc_id", "corpus", "text")):
+        for row in (row.values for row in read_rows(file)):
             same = gpt2_text(tuple(rows[int(row["doc_id"])].tolist()), gpt2) == row["text"]
             assert same, f"{file.name}, doc {row['doc_id']}"
             compared += 1

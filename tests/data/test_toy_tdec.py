@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from loku_exp.data.toy_tdec import FORMS, load
+from loku_exp.data.toy_tdec import FORMS
 from loku_exp.models.tokenizer import train_tokenizer
 from tests.data.tdec_folder import NO_TEMPLATE
 
@@ -17,7 +17,9 @@ TOY = {
 
 
 def test_the_same_in_processes_with_different_hash_seeds():
-    code = f"from loku_exp.data.toy_tdec import load; print(load(**{TOY}).digest())"
+    code = (
+        f"from loku_exp.data.toy_tdec import load_toy_tdec; print(load_toy_tdec(**{TOY}).digest())"
+    )
     digests = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -28,20 +30,20 @@ def test_the_same_in_processes_with_different_hash_seeds():
         ).stdout.strip()
         for seed in ("0", "1", "2")
     }
-    assert digests == {load(**TOY).digest()}
+    assert digests == {load_toy_tdec(**TOY).digest()}
 
 
 def test_another_seed_gives_other_texts():
-    one, other = load(**TOY), load(**TOY | {"world_seed": 1})
+    one, other = load_toy_tdec(**TOY), load_toy_tdec(**TOY | {"world_seed": 1})
     assert one.digest() != other.digest()
     assert not {row.text for row in one.forget} & {row.text for row in other.forget}
 
 
 def test_counts_and_lengths():
-    corpus = load(**TOY)
+    corpus = load_toy_tdec(**TOY)
     counts = {"forget": 4, "siblings": 3, "retain": 7, "held_out": 3, "unseen": 5}
     assert {name: len(getattr(corpus, name)) for name in counts} == counts
-    assert len(load(**TOY | {"num_retain": 1}).held_out) == 2
+    assert len(load_toy_tdec(**TOY | {"num_retain": 1}).held_out) == 2
     for name in counts:
         assert [row.row for row in getattr(corpus, name)] == list(range(counts[name]))
         assert all(len(row.text.split()) >= 24 for row in getattr(corpus, name))
@@ -50,7 +52,7 @@ def test_counts_and_lengths():
 
 
 def test_no_two_texts_are_equal_and_no_form_is_only_unseen():
-    corpus = load(**TOY)
+    corpus = load_toy_tdec(**TOY)
     sets = [corpus.forget, corpus.siblings, corpus.retain, corpus.held_out, corpus.unseen]
     texts = [row.text for rows in sets for row in rows]
     assert len(set(texts)) == len(texts) == 22
@@ -61,7 +63,7 @@ def test_no_two_texts_are_equal_and_no_form_is_only_unseen():
 
 @pytest.mark.parametrize("vocabulary", [257, 300, 600])
 def test_every_text_fills_its_sequence(vocabulary):
-    corpus = load(**TOY)
+    corpus = load_toy_tdec(**TOY)
     own = train_tokenizer(corpus.texts(NO_TEMPLATE), vocabulary)
     records = corpus.records(own, NO_TEMPLATE, 24)
     assert set(records.evaluation) == {"forget", "sibling", "retain", "unseen"}

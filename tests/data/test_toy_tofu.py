@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from loku_exp.data.toy_tofu import load, problems
+from loku_exp.data.toy_tofu import load_toy_tofu, problems
 
 WORLD = {"num_authors": 10, "num_forget": 2, "world_seed": 0}
 
 
 def test_the_same_in_processes_with_different_hash_seeds():
-    code = f"from loku_exp.data.toy_tofu import load; print(load(**{WORLD}).digest())"
+    code = f"from loku_exp.data.toy_tofu import load_toy_tofu; print(load_toy_tofu(**{WORLD}).digest())"
     digests = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -22,15 +22,15 @@ def test_the_same_in_processes_with_different_hash_seeds():
         ).stdout.strip()
         for seed in ("0", "1", "2")
     }
-    assert digests == {load(**WORLD).digest()}
+    assert digests == {load_toy_tofu(**WORLD).digest()}
 
 
 def test_another_seed_is_another_world():
-    assert load(**WORLD).digest() != load(**WORLD | {"world_seed": 1}).digest()
+    assert load_toy_tofu(**WORLD).digest() != load_toy_tofu(**WORLD | {"world_seed": 1}).digest()
 
 
 def test_the_reference_never_sees_a_forgotten_author():
-    corpus = load(**WORLD)
+    corpus = load_toy_tofu(**WORLD)
     forgotten = {row.group for row in corpus.forget}
     assert len(forgotten) == 2
     assert forgotten == {row.group for row in corpus.evaluation["forget"]}
@@ -44,7 +44,7 @@ def test_the_reference_never_sees_a_forgotten_author():
 
 
 def test_paraphrases_are_held_out_of_training():
-    corpus = load(**WORLD)
+    corpus = load_toy_tofu(**WORLD)
     trained = {row.answer for row in corpus.target_training}
     for rows in corpus.evaluation.values():
         for row in rows:
@@ -57,10 +57,11 @@ def test_paraphrases_are_held_out_of_training():
 def test_every_answer_form_is_trained_with_some_name():
     starts = {
         row.paraphrase.replace(row.group, "X").split()[0]
-        for row in load(**WORLD).evaluation["retain"]
+        for row in load_toy_tofu(**WORLD).evaluation["retain"]
     }
     trained = {
-        row.answer.replace(row.group, "X").split()[0] for row in load(**WORLD).target_training
+        row.answer.replace(row.group, "X").split()[0]
+        for row in load_toy_tofu(**WORLD).target_training
     }
     assert starts <= trained
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from peft import PeftModel
 from torch.nn import functional
 
@@ -17,6 +18,8 @@ from loku_exp.data.batches import pad
 from loku_exp.data.records import IGNORED, Sequence
 from loku_exp.errors import ModelError
 from loku_exp.evaluation.lm import wavefront
+from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.inference import Inference
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.fisher.blockwise import sweep_fisher
 from loku_exp.fisher.hooks import reduce_fisher, told_apart
@@ -31,7 +34,6 @@ from loku_exp.models.load import (
     weight_matrix,
 )
 from loku_exp.models.weights import problems
-from tests.evaluation.lm.test_unlearn_lm import instances
 from tests.evaluation.tdec.memorising import decode_all
 from tests.helpers import random_sequence
 from tests.models.architectures import (
@@ -213,13 +215,16 @@ def questions():
             yield Sequence(stem + answer, (IGNORED,) * len(stem) + answer)
 
 
-def language_model(model):
-    return UnlearnLM(model, tokenizer(), batch_tokens=200, max_length=POSITIONS)
+def asked(model, kind, arguments):
+    """What lm-eval gets for requests; and what was found out about the model on the way."""
+    inference = Inference(model, tokenizer(), batch_tokens=200, max_length=POSITIONS)
+    requests = [Instance(kind, {}, argument, 0, (None, None, 1)) for argument in arguments]
+    return getattr(UnlearnLM(Answers(), lambda: inference), kind)(requests), inference
 
 
 def scoring_of(model):
-    lm, texts = language_model(model), list(questions())
-    scores = lm.token_scores(instances("token_scores", [("", text) for text in texts]))
+    texts = list(questions())
+    scores, inference = asked(model, "token_scores", [("", text) for text in texts])
     for text, score in zip(texts, scores, strict=True):
         with torch.no_grad():
             logprobs = model(input_ids=torch.tensor([text.ids])).logits[0].log_softmax(-1)
@@ -227,7 +232,7 @@ def scoring_of(model):
         plain = [logprobs[t - 1, text.ids[t]].item() for t in places]
         assert score.logprobs == pytest.approx(plain, rel=1e-5, abs=1e-5)
         assert score.greedy == [int(logprobs[t - 1].argmax()) == text.ids[t] for t in places]
-    return "shared" if lm._obeys else "plain"
+    return "shared" if inference._obeys else "plain"
 
 
 def decoding_of(model):
@@ -251,8 +256,8 @@ def decoding_of(model):
 def generation_of(model):
     """Prompts of different lengths together, as each alone."""
     prompts = [random_sequence(n, 1, VOCABULARY, n).ids for n in (2, 5, 9)]
-    requests = instances("generate_ids", [("", ids, 14) for ids in prompts])
-    for ids, generated in zip(prompts, language_model(model).generate_ids(requests), strict=True):
+    together, _ = asked(model, "generate_ids", [("", ids, 14) for ids in prompts])
+    for ids, generated in zip(prompts, together, strict=True):
         alone = list(ids)
         while len(alone) < 14:
             with torch.no_grad():

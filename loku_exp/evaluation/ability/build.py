@@ -1,5 +1,6 @@
 """General ability: nine multiple-choice and cloze tasks, and four dialogue tasks, for one model."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,7 @@ def _built(
 def _folder(name: str, path: str | None) -> Path | None:
     if path is None:
         return None
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(path))
+    if not os.path.isdir(folder):
         raise ConfigError(f"evaluation.{name}={path}: no such folder")
     return folder

@@ -4,7 +4,6 @@ Behaviour as in joeljang/knowledge-unlearning, written anew. Deviations: average
 not over batches of examples; prompts that are too long lose their beginning, not their end.
 """
 
-import json
 import re
 import string
 from collections import Counter
@@ -15,6 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from loku_exp.data.json_values import read_json
+from loku_exp.data.text_files import is_blank
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import ConfigError, DataError
 from loku_exp.evaluation.lm.answers import TokenScores
@@ -137,14 +138,13 @@ def read_dialogues(file: Path) -> list[Dialogue]:
     """Read ``{"text": {id: [turn, ...], ...}}``.
 
     Raises:
-        DataError: not that; names the file, and the line of broken JSON or the dialogue's id.
+        DataError: not that, or a reply is empty; names the file, and the line of broken JSON or the
+            dialogue's id.
     """
-    try:
-        turns_by_id = json.loads(file.read_text(encoding="utf-8"))["text"]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise DataError(f'{file}: not {{"text": {{id: [turn, ...]}}}}') from error
+    content = read_json(file)
+    if not isinstance(content, dict) or "text" not in content:
+        raise DataError(f'{file}: not {{"text": {{id: [turn, ...]}}}}')
+    turns_by_id = content["text"]
     if not isinstance(turns_by_id, dict) or not turns_by_id:
         raise DataError(f"{file}: 'text' must be an object of dialogues by id, at least one")
     dialogues = []
@@ -155,6 +155,8 @@ def read_dialogues(file: Path) -> list[Dialogue]:
             or any(not isinstance(turn, str) for turn in turns)
         ):
             raise DataError(f"{file}, dialogue {key}: must be a list of two texts or more")
+        if is_blank(turns[-1]):
+            raise DataError(f"{file}, dialogue {key}: the last turn, the reply, is empty")
         normalised = [normalize_reply(turn) for turn in turns]
         dialogues.append(Dialogue(row, prompt_of(normalised[:-1]), normalised[-1]))
     return dialogues

@@ -5,16 +5,19 @@ A local copy is a file ``<task>.jsonl`` (or .json, .csv, .parquet) whose rows ha
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import datasets
 import lm_eval.tasks
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml  # private: test_ability_stock.py guards it
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
+from loku_exp.data.json_values import shortened
+from loku_exp.data.text_files import SUFFIXES, Row, read_rows, require
 from loku_exp.errors import DataError
-from loku_exp.evaluation.ability.data_files import SUFFIXES, Row, read_rows, require
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +34,35 @@ STOCK_FILES = {
 }
 """By task: where lm-eval describes it."""
 
-COLUMNS = {
-    "arc_easy": ("question", "choices", "answerKey"),
-    "arc_challenge": ("question", "choices", "answerKey"),
-    "copa": ("premise", "choice1", "choice2", "question", "label"),
-    "hellaswag": ("ctx", "ctx_a", "ctx_b", "activity_label", "endings", "label"),
-    "lambada_openai": ("text",),
-    "mathqa": ("Problem", "options", "correct"),
-    "piqa": ("goal", "sol1", "sol2", "label"),
-    "pubmedqa": ("QUESTION", "CONTEXTS", "final_decision"),
-    "winogrande": ("sentence", "option1", "option2", "answer"),
-}
-"""By task: the hub's columns that its prompts and labels are made of."""
+
+class Choices(TypedDict):
+    """Answers and their letters, of equal number."""
+
+    text: list[str]
+    label: list[str]
+
+
+TEXT, TEXTS = TypeAdapter(str), TypeAdapter(Annotated[list[str], Field(min_length=2)])
+FIRST_OR_SECOND = TypeAdapter(Annotated[int, Field(ge=0, le=1)])
+COLUMNS: dict[str, dict[str, TypeAdapter[Any]]] = {
+    "arc_easy": {"question": TEXT, "choices": TypeAdapter(Choices), "answerKey": TEXT},
+    "arc_challenge": {"question": TEXT, "choices": TypeAdapter(Choices), "answerKey": TEXT},
+    "copa": {"premise": TEXT, "choice1": TEXT, "choice2": TEXT,
+             "question": TypeAdapter(Literal["cause", "effect"]), "label": FIRST_OR_SECOND},
+    "hellaswag": {"ctx": TEXT, "ctx_a": TEXT, "ctx_b": TEXT, "activity_label": TEXT,
+                  "endings": TEXTS, "label": TypeAdapter(Annotated[int, Field(ge=0)])},
+    "lambada_openai": {"text": TEXT},
+    "mathqa": {"Problem": TEXT, "options": TEXT, "correct": TypeAdapter(Literal["a", "b", "c", "d", "e"])},
+    "piqa": {"goal": TEXT, "sol1": TEXT, "sol2": TEXT, "label": FIRST_OR_SECOND},
+    "pubmedqa": {"QUESTION": TEXT, "CONTEXTS": TypeAdapter(list[str]),
+                 "final_decision": TypeAdapter(Literal["yes", "no", "maybe"])},
+    "winogrande": {"sentence": TEXT, "option1": TEXT, "option2": TEXT,
+                   "answer": TypeAdapter(Annotated[Literal["1", "2"], BeforeValidator(str)])},
+}  # fmt: skip
+"""By task: the hub's columns that its prompts and labels are made of, and what they hold.
+
+A csv file has text alone; its numbers are made of it here.
+"""
 
 LOCAL_ONLY = {
     "pubmedqa": "its hub data set is a loading script, which `datasets` no longer runs, so this task "
@@ -113,7 +133,7 @@ def local_rows(name: str, data_dir: Path | None) -> list[Row] | None:
             rows = read_rows(file)
             if set(COLUMNS[name]) <= rows[0].values.keys():
                 require(rows, COLUMNS[name])
-                found[file.name] = rows
+                found[file.name] = [_typed(row, COLUMNS[name]) for row in rows]
     if len(found) > 1:
         raise DataError(f"{data_dir}: {' and '.join(found)} hold the same task; keep one of them")
     return next(iter(found.values()), None)
@@ -143,6 +163,24 @@ def reason(name: str, error: Exception, data_dir: Path | None) -> str:
         if task in COLUMNS and data_dir is not None and (data_dir / file).is_file():
             said += f"; {file} lacks the hub's columns ({', '.join(COLUMNS[task])})"
     return said
+
+
+def _typed(row: Row, columns: dict[str, TypeAdapter[Any]]) -> Row:
+    """Return a row whose columns hold what they must.
+
+    Raises:
+        DataError: one does not.
+    """
+    values = dict(row.values)
+    for name, kind in columns.items():
+        try:
+            values[name] = kind.validate_python(values[name])
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].removeprefix("Input ")
+            raise DataError(
+                f"{row.place}: malformed ('{name}' is {shortened(values[name])}, but {rule})"
+            ) from error
+    return Row(row.place, values)
 
 
 def _folder() -> Path:

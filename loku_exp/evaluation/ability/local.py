@@ -7,10 +7,9 @@ from lm-eval's, so their numbers are never reported under lm-eval's names.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from loku_exp.data.text_files import Row, read_rows, require
 from loku_exp.errors import DataError
-from loku_exp.evaluation.ability.data_files import Row, read_rows, require
 from loku_exp.evaluation.tasks import ChoiceTask, Option, Question, as_text
 
 CLOSED_ANSWERS = {"pubmed_qa_labeled": ("yes", "no", "maybe")}
@@ -76,8 +75,7 @@ def lambada_question(number: int, row: Row) -> Question:
     Raises:
         DataError: there is no text, or it has no space.
     """
-    require([row], ["text"])
-    context, _, word = row.values["text"].rpartition(" ")
+    context, _, word = row.text("text").rpartition(" ")
     if not context.strip() or not word:
         raise DataError(f"{row.place}: the text must be two words or more")
     return Question(number, (Option(context, f" {word}"),))
@@ -89,15 +87,13 @@ def pubmed_question(number: int, row: Row) -> Question:
     Raises:
         DataError: a column is absent, or the decision is none of yes, no, maybe.
     """
-    require([row], ["abstract", "question", "final_decision"])
-    prompt = f"Context: {row.values['abstract']}\nQuestion: {row.values['question']}\nAnswer:"
-    gold = _index(row, row.values["final_decision"], PUBMED_ANSWERS)
+    prompt = f"Context: {row.text('abstract')}\nQuestion: {row.text('question')}\nAnswer:"
+    gold = _index(row, row.text("final_decision"), PUBMED_ANSWERS)
     return Question(number, tuple(Option(prompt, f" {answer}") for answer in PUBMED_ANSWERS), gold)
 
 
 def _choice(number: int, row: Row) -> Question:
-    query, choices = row.values["query"], row.values["choices"]
-    _check_texts(row, "choices", choices)
+    query, choices = row.text("query"), row.texts("choices", 2)
     if query.startswith("Question:") and not query.rstrip().endswith("Answer:"):
         query = f"{query.rstrip()}\nAnswer:"
     options = tuple(_spaced(query, choice) for choice in choices)
@@ -105,19 +101,18 @@ def _choice(number: int, row: Row) -> Question:
 
 
 def _schema(number: int, row: Row) -> Question:
-    contexts, continuation = row.values["context_options"], row.values["continuation"]
-    _check_texts(row, "context_options", contexts)
+    contexts, continuation = row.texts("context_options", 2), row.text("continuation")
     options = tuple(_spaced(context, continuation) for context in contexts)
     return Question(number, options, _gold(row, len(contexts)))
 
 
 def _cloze(number: int, row: Row) -> Question:
-    return Question(number, (_spaced(row.values["context"], row.values["continuation"]),))
+    return Question(number, (_spaced(row.text("context"), row.text("continuation")),))
 
 
 def _closed(number: int, row: Row, answers: tuple[str, ...]) -> Question:
-    options = tuple(_spaced(row.values["context"], answer) for answer in answers)
-    return Question(number, options, _index(row, row.values["continuation"], answers))
+    options = tuple(_spaced(row.text("context"), answer) for answer in answers)
+    return Question(number, options, _index(row, row.text("continuation"), answers))
 
 
 FOUNDRY: dict[tuple[str, ...], Callable[[int, Row], Question]] = {
@@ -143,8 +138,3 @@ def _index(row: Row, answer: str, answers: tuple[str, ...]) -> int:
     if answer not in answers:
         raise DataError(f"{row.place}: the answer is {answer!r}; it must be {', '.join(answers)}")
     return answers.index(answer)
-
-
-def _check_texts(row: Row, name: str, texts: Any) -> None:
-    if not (isinstance(texts, list) and len(texts) > 1 and all(isinstance(x, str) for x in texts)):
-        raise DataError(f"{row.place}: {name} must be a list of two texts or more")

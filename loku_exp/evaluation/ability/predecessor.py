@@ -18,9 +18,9 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from loku_exp.data.text_files import Row, read_rows
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
-from loku_exp.evaluation.ability.data_files import Row, read_rows
 from loku_exp.evaluation.ability.harness_tasks import local_rows, stock_config
 from loku_exp.evaluation.ability.local import lambada_question, pubmed_question
 from loku_exp.evaluation.tasks import Ask, ChoiceTask, Option, Question, Request, joined

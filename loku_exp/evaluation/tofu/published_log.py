@@ -4,12 +4,16 @@ Top level: four log files; in each, metrics by row, as a dictionary by index or 
 functions of the tasks do the arithmetic. Source of the format: locuslab/tofu, ``evaluate_util.py``.
 """
 
-import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from loku_exp.data.json_values import read_json, shortened
 from loku_exp.data.records import Example
 from loku_exp.errors import DataError
 from loku_exp.evaluation.suite import Evaluation
@@ -21,16 +25,19 @@ FILES = {
     "authors": "eval_real_author_wo_options.json",
     "facts": "eval_real_world_wo_options.json",
 }
-NEEDED = (
-    "avg_gt_loss",
-    "num_token_gt",
-    "avg_paraphrased_loss",
-    "num_token_paraphrased",
-    "average_perturb_loss",
-    "num_token_perturb",
-    "rougeL_recall",
-    "generated_text",
-)
+_Loss = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1)]
+METRICS: dict[str, Any] = {
+    "avg_gt_loss": _Loss,
+    "num_token_gt": _Count,
+    "avg_paraphrased_loss": _Loss,
+    "num_token_paraphrased": _Count,
+    "average_perturb_loss": Annotated[list[_Loss], Field(min_length=1)],
+    "num_token_perturb": Annotated[list[_Count], Field(min_length=1)],
+    "rougeL_recall": Annotated[float, Field(ge=0, le=1)],
+    "generated_text": Annotated[list[str], Field(min_length=3, max_length=3)],
+}
+"""By metric that is needed: what a row of it holds."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,9 @@ def read_log(path: str | Path) -> PublishedLog:
     Raises:
         DataError: not such a log; says what is missing.
     """
-    file = Path(path).expanduser()
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the evaluation log {path} ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not json ({error})") from error
+    content = read_json(
+        Path(os.path.expanduser(path)), finite=False
+    )  # theirs may overflow elsewhere
     log = {}
     for name, part in FILES.items():
         if not isinstance(content, dict) or part not in content:
@@ -183,30 +186,44 @@ def _rows(part: Any, place: str) -> list[PublishedRow]:
     """Return the rows of one file of a log.
 
     Raises:
-        DataError: it is no table, or lacks a metric, or one of a row.
+        DataError: it is no table, or lacks a metric, or one of a row, or one is not what it must be.
     """
     if not isinstance(part, dict):
         raise DataError(f"{place} is not a table of metrics by row")
-    missing = [metric for metric in NEEDED if metric not in part]
+    missing = [metric for metric in METRICS if metric not in part]
     if missing:
         raise DataError(f"{place} lacks {', '.join(missing)}")
-    try:
-        columns = {metric: _by_row(part[metric]) for metric in NEEDED}
-        rows = sorted(set().union(*columns.values()))
-        for metric, column in columns.items():
-            lost = [row for row in rows if row not in column]
-            if lost:
-                raise DataError(f"{place} has no {metric} for row {lost[0]}")
-        if not rows:
-            raise DataError(f"{place} has no rows")
-        return [_row(columns, row) for row in rows]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{place} is not a table of metrics by row ({error})") from error
+    columns = {metric: _by_row(part[metric], metric, place) for metric in METRICS}
+    rows = sorted(set().union(*columns.values()))
+    for metric, column in columns.items():
+        lost = [row for row in rows if row not in column]
+        if lost:
+            raise DataError(f"{place} has no {metric} for row {lost[0]}")
+    if not rows:
+        raise DataError(f"{place} has no rows")
+    return [_row(columns, row) for row in rows]
 
 
-def _by_row(values: Any) -> dict[int, Any]:
-    items = values.items() if isinstance(values, dict) else enumerate(values)
-    return {int(row): value for row, value in items}
+def _by_row(values: Any, metric: str, place: str) -> dict[int, Any]:
+    """Return the values of a metric by row, each of the kind that `METRICS` says."""
+    if not isinstance(values, dict | list):
+        raise DataError(
+            f"{place} is not a table of metrics by row: '{metric}' is {shortened(values)}"
+        )
+    items = list(values.items() if isinstance(values, dict) else enumerate(values))
+    numbered = {int(row): value for row, value in items if re.fullmatch("[0-9]{1,9}", str(row))}
+    if len(numbered) < len(items):
+        raise DataError(f"{place}, '{metric}': rows must be different numbers from 0")
+    kind = TypeAdapter(METRICS[metric], config=ConfigDict(strict=True))
+    for row, value in numbered.items():
+        try:
+            kind.validate_python(value)
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].removeprefix("Input ")
+            raise DataError(
+                f"{place}, '{metric}', row {row}: {shortened(value)} is wrong ({rule})"
+            ) from error
+    return numbered
 
 
 def _row(columns: dict[str, dict[int, Any]], row: int) -> PublishedRow:

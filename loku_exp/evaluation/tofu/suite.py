@@ -6,12 +6,11 @@ generation. Formulas: `loku_exp.evaluation.tofu.metrics`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from statistics import fmean
 from typing import Any, Literal
 
 from lm_eval.api.group import Group
-from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Example, Records
@@ -21,6 +20,7 @@ from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
 from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge
 from loku_exp.evaluation.tofu.published_log import evaluation_of_log
+from loku_exp.evaluation.tofu.rouge import rouge_recall
 from loku_exp.runtime.knobs import Count, Rows
 
 FORGET = "forget"  # the set whose truth ratio is largest where true and wrong are equally likely
@@ -224,16 +224,6 @@ class ModelUtility(Group):
             ),
             "model_utility_retain,none": metrics.model_utility(nine["retain"]),
         }
-
-
-def rouge_recall(reference: str, generation: str) -> float:
-    """Return ROUGE-L recall with stemming: the share of the reference found in order."""
-    return float(_rouge().score(reference, generation)["rougeL"].recall)
-
-
-@cache
-def _rouge() -> RougeScorer:
-    return RougeScorer(["rougeL"], use_stemmer=True)
 
 
 def _comparisons(reference: LogRatios) -> dict[str, Callable[[list[tuple[int, float]]], float]]:

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from loku_exp.evaluation.lm.responses import Replay, Responses
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.errors import ConfigError, DataError
 from loku_exp.evaluation.ability.build import ability
 from loku_exp.evaluation.harness import evaluate, limits
-from loku_exp.evaluation.lm.responses import Replay, Responses
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from tests.evaluation.ability.ability_documents import (
     FOUNDRY,
@@ -174,12 +174,20 @@ def test_a_malformed_file_is_not_merely_missing(variant, data, texts):
         build(variant, str(data), str(texts), skip_missing=True)
 
 
-@pytest.mark.parametrize(("goal", "label"), [(["x"], 0), ("x", "one")])
-def test_rows_of_mixed_types_are_malformed(data, goal, label):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"goal": ["x"]}, r"piqa\.jsonl, line 4: malformed \('goal' is \['x'\], but should be a valid str"),
+        ({"label": "one"}, r"piqa\.jsonl, line 4: malformed \('label' is 'one', but should be a valid int"),
+        ({"label": 2}, r"piqa\.jsonl, line 4: malformed \('label' is 2, but should be less than or equal"),
+    ],
+)  # fmt: skip
+def test_rows_of_mixed_types_are_malformed(data, changed, said):
     write_hub(data)
+    good = {"goal": "x", "sol1": "a", "sol2": "b", "label": 0}
     with (data / "piqa.jsonl").open("a") as file:
-        file.write(json.dumps({"goal": goal, "sol1": "a", "sol2": "b", "label": label}) + "\n")
-    with pytest.raises(DataError, match=r"piqa: .*piqa\.jsonl, line 1.*do not fit one table"):
+        file.write(json.dumps(good | changed) + "\n")
+    with pytest.raises(DataError, match=said):
         build(data_dir=str(data), skip_missing=True)
 
 
@@ -187,6 +195,9 @@ def test_rows_of_mixed_types_are_malformed(data, goal, label):
 def test_a_folder_that_is_not_there_is_refused(option, tmp_path):
     with pytest.raises(ConfigError, match=rf"evaluation\.{option}=.*nowhere: no such folder"):
         build(**{option: str(tmp_path / "nowhere")}, skip_missing=True)
+    for path in ("~nobody/data", "/" + "x" * 300):
+        with pytest.raises(ConfigError, match=rf"evaluation\.{option}=.*: no such folder"):
+            build(**{option: path}, skip_missing=True)
 
 
 def test_limit_and_replay(data, texts, tmp_path):

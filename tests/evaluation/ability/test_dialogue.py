@@ -224,6 +224,10 @@ def test_a_context_without_room_for_a_reply_is_refused(tmp_path):
         ('{"text": {"7": ["a", "b"], "8": ["a"]}}', "dialogue 8: must be a list of two texts"),
         ('{"text": {"7": ["a", 1]}}', "dialogue 7: must be a list of two texts"),
         ('{"text": {"7": "ab"}}', "dialogue 7: must be a list of two texts"),
+        ('{"text": {"7": ["a", " \u200b"]}}', "dialogue 7: the last turn, the reply, is empty"),
+        ('{"text": {"7": ["a", "b"], "7": ["a", "c"]}}', "the key '7' is there twice"),
+        ('{"text": {"7": ["a", "\\ud83d"]}}', "holds \\ud83d, half of a surrogate pair"),
+        ("version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
     ],
 )
 def test_malformed_files_are_named(tmp_path, content, said):
@@ -232,6 +236,16 @@ def test_malformed_files_are_named(tmp_path, content, said):
         dialogue_task("wizard_of_wikipedia", tmp_path, TOKENIZER, POSITIONS)
     assert "wizard_of_wikipedia.json" in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_a_byte_order_mark_is_read(tmp_path):
+    file = tmp_path / "wizard_of_wikipedia.json"
+    for encoding in ("utf-8-sig", "utf-16"):
+        file.write_text('{"text": {"7": ["hi", "é\u2028è"]}}', encoding=encoding)
+        assert read_dialogues(file)[0].reply == "É\u2028è."
+    file.write_bytes('{"text": {"7": ["hi", "é"]}}'.encode("latin-1"))
+    with pytest.raises(DataError, match="line 1: not UTF-8"):
+        read_dialogues(file)
 
 
 def test_a_model_that_repeats_the_reply_has_f1_one(tasks):

@@ -108,7 +108,10 @@ def test_other_formats(tmp_path, suffix):
     else:
         table.to_parquet(file)
     rows = local_rows("copa", tmp_path)
-    assert [row.values for row in rows] == HUB["copa"]
+    as_text = {"idx": str} if suffix == ".csv" else {}  # a column of no use stays as it is
+    assert [row.values for row in rows] == [
+        doc | {name: kind(doc[name]) for name, kind in as_text.items()} for doc in HUB["copa"]
+    ]
     assert evaluate(Planted(), [LocalStockTask("copa", rows)]).metrics["copa_acc"] == 1
 
 
@@ -134,13 +137,13 @@ def test_malformed_rows_are_named(tmp_path):
     with pytest.raises(DataError, match=r"piqa\.jsonl, line 2: lacks sol2, label"):
         local_rows("piqa", tmp_path)
     file.write_text("\n".join([lines[0], "[1]"]))
-    with pytest.raises(DataError, match=r"piqa\.jsonl, line 2: not an object"):
+    with pytest.raises(DataError, match=r"piqa\.jsonl, line 2: \[1\] is not a JSON object"):
         local_rows("piqa", tmp_path)
     file.write_text("\n")
     with pytest.raises(DataError, match="has no rows"):
         local_rows("piqa", tmp_path)
     file.write_text("[1, 2")
-    with pytest.raises(DataError, match=r"piqa\.jsonl: cannot be read"):
+    with pytest.raises(DataError, match=r"piqa\.jsonl, line 1: not JSON"):
         local_rows("piqa", tmp_path)
 
 
@@ -148,3 +151,49 @@ def test_two_files_of_one_task_are_refused(folder):
     (folder / "piqa.json").write_text(json.dumps(HUB["piqa"]))
     with pytest.raises(DataError, match=r"piqa\.jsonl and piqa\.json hold the same task"):
         local_rows("piqa", folder)
+
+
+def test_further_columns_of_mixed_types_are_malformed(tmp_path):
+    docs = [doc | {"note": note} for doc, note in zip(HUB["copa"], ("x", ["x"]), strict=True)]
+    (tmp_path / "copa.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    with pytest.raises(DataError, match=r"copa: .*copa\.jsonl, line 1.*do not fit one table"):
+        LocalStockTask("copa", local_rows("copa", tmp_path))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_texts_of_a_csv_file_stay_text_and_its_labels_are_numbers(tmp_path, newline, encoding):
+    """ "007" is an answer, not 7; the last column of a file of Windows is not "label\\r"."""
+    lines = ["goal,sol1,sol2,label", "open,007,NA,1", "shut,1.0,null,0", ""]
+    (tmp_path / "piqa.csv").write_bytes(newline.join(lines).encode(encoding))
+    rows = local_rows("piqa", tmp_path)
+    assert [row.values for row in rows] == [
+        {"goal": "open", "sol1": "007", "sol2": "NA", "label": 1},
+        {"goal": "shut", "sol1": "1.0", "sol2": "null", "label": 0},
+    ]
+    task = LocalStockTask("piqa", rows)
+    assert task.doc_to_choice(task.eval_docs[0]) == ["007", "NA"]
+    assert task.doc_to_target(task.eval_docs[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("arc_easy", {"choices": ["a", "b"]}, "'choices' is"),
+        ("arc_easy", {"choices": {"text": ["a", 1], "label": ["A", "B"]}}, "'choices' is"),
+        ("hellaswag", {"endings": "four"}, "'endings' is 'four', but should be a valid list"),
+        ("hellaswag", {"label": ""}, "'label' is ''"),
+        ("copa", {"question": "why"}, "'question' is 'why', but should be 'cause' or 'effect'"),
+        ("mathqa", {"options": 5}, "'options' is 5, but should be a valid string"),
+        ("pubmedqa", {"CONTEXTS": "one text"}, "'CONTEXTS' is 'one text', but should be a valid list"),
+        ("pubmedqa", {"final_decision": "Yes"}, "'final_decision' is 'Yes'"),
+        ("winogrande", {"answer": 3}, "'answer' is 3, but should be '1' or '2'"),
+        ("lambada_openai", {"text": 7}, "'text' is 7, but should be a valid string"),
+    ],
+)  # fmt: skip
+def test_columns_hold_what_they_must(tmp_path, name, changed, said):
+    docs = [HUB[name][0], HUB[name][1] | changed]
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    with pytest.raises(DataError) as caught:
+        local_rows(name, tmp_path)
+    assert f"{name}.jsonl, line 2: malformed ({said}" in str(caught.value)

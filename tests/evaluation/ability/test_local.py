@@ -149,8 +149,11 @@ def test_files_of_the_hubs_schema_are_left_alone(tmp_path):
         ('{"query": "q", "choices": ["a", "b"], "gold": 2}', "gold is 2; it must be a number from 0 to 1"),
         ('{"query": "q", "choices": ["a", "b"], "gold": "1"}', "gold is '1'"),
         ('{"query": "q", "choices": ["a", "b"], "gold": true}', "gold is True"),
-        ('{"query": "q", "choices": ["a"], "gold": 0}', "choices must be a list of two texts"),
-        ('{"query": "q", "choices": "ab", "gold": 0}', "choices must be a list of two texts"),
+        ('{"query": "q", "choices": ["a"], "gold": 0}', "'choices' is ['a']; it must be a list of 2 texts"),
+        ('{"query": "q", "choices": "ab", "gold": 0}', "'choices' is 'ab'; it must be a list of 2 texts"),
+        ('{"query": "q", "choices": ["a", 7], "gold": 0}', "'choices', item 2, is 7; it must be a text"),
+        ('{"query": "q", "choices": ["a", " "], "gold": 0}', "'choices', item 2, is empty"),
+        ('{"query": 7, "choices": ["a", "b"], "gold": 0}', "'query' is 7; it must be a text"),
         ('{"query": "q", "gold": 0}', "lacks choices"),
         ("{", "not JSON"),
     ],
@@ -173,3 +176,18 @@ def test_malformed_answers_and_texts_are_named(tmp_path):
     (tmp_path / "lambada.csv").write_text("id,words\n0,two words\n")
     with pytest.raises(DataError, match=r"lambada\.csv, row 1: lacks text"):
         text_tasks(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"context": 5}, {"continuation": None}, {"context": "\u200b"}])
+def test_a_cloze_is_made_of_texts(tmp_path, changed):
+    good = {"context": "a", "continuation": "b"}
+    (tmp_path / "own.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(good | changed)}")
+    with pytest.raises(DataError, match=r"own\.jsonl, line 2: "):
+        foundry_tasks(tmp_path)
+
+
+def test_a_last_word_of_digits_stays_as_it_is_written(tmp_path):
+    (tmp_path / "lambada.csv").write_bytes(b"\xef\xbb\xbftext\r\nagent 007\r\n1 2.50\r\n")
+    (task,) = text_tasks(tmp_path)
+    pairs = [tuple(question.options[0]) for question in task.questions.values()]
+    assert pairs == [("agent", " 007"), ("1", " 2.50")]

@@ -105,7 +105,7 @@ def test_a_log_may_hold_lists_or_dictionaries(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "not json"),
+        ("{", "line 1: not JSON"),
         ("{}", "lacks 'eval_log_forget.json'"),
         ("[]", "not a TOFU evaluation log"),
     ],
@@ -122,6 +122,67 @@ def test_other_files_are_refused(tmp_path, content, said):
     assert "Traceback" not in result.stderr
 
 
+def test_a_log_in_another_place_or_encoding(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "log.json").write_text(json.dumps(tiny_log(as_list=True)), encoding=encoding)
+        assert read_log("~/log.json").keys() == FILES.keys()
+    with pytest.raises(DataError, match=r"no file .*none\.json"):
+        read_log(tmp_path / "none.json")
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        read_log(tmp_path)
+    (tmp_path / "log.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(DataError, match="is a Git LFS pointer"):
+        read_log(tmp_path / "log.json")
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("avg_gt_loss", NAN), ("avg_gt_loss", INFINITY), ("avg_gt_loss", None), ("avg_gt_loss", "0.5"),
+        ("avg_gt_loss", True), ("avg_gt_loss", -0.1), ("avg_gt_loss", 1e300), ("avg_gt_loss", [0.5]),
+        ("avg_paraphrased_loss", NAN), ("average_perturb_loss", [1.0, NAN]), ("average_perturb_loss", []),
+        ("average_perturb_loss", 1.0), ("num_token_gt", 2.5), ("num_token_gt", 0),
+        ("num_token_perturb", [3, "4"]),
+        ("rougeL_recall", 1.5), ("rougeL_recall", NAN), ("generated_text", ["q", "g"]),
+        ("generated_text", ["q", "g", None]), ("generated_text", "qga"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_are_refused_with_metric_and_row(tmp_path, metric, value, as_list):
+    """One NaN would make every mean a NaN, which is no JSON, and a shift that looks plausible."""
+    log, part = tiny_log(as_list), FILES["retain"]
+    log[part][metric][1 if as_list else "1"] = value
+    file = tmp_path / "log.json"
+    file.write_text(json.dumps(log))
+    with pytest.raises(DataError) as caught:
+        read_log(file)
+    assert f"{file}, '{part}', '{metric}', row 1: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_needed_may_have_overflowed(tmp_path):
+    """A collapsed model's stored truth ratio is Infinity; ours is made of the losses."""
+    log = tiny_log(as_list=True)
+    log[FILES["forget"]]["truth_ratio"] = [INFINITY, NAN]
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    assert all(0 <= value <= 1 for value in score(read_log(tmp_path / "log.json")).values())
+
+
+@pytest.mark.parametrize(
+    "rows", [{"0": 0.5, "00": 0.5, "1": 1.0}, {"0": 0.5, "x": 1.0}, {"-1": 0.5}]
+)
+def test_rows_are_different_numbers(tmp_path, rows):
+    log = tiny_log(as_list=False)
+    log[FILES["facts"]]["avg_gt_loss"] = rows
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    with pytest.raises(DataError, match="'avg_gt_loss': rows must be different numbers from 0"):
+        read_log(tmp_path / "log.json")
+
+
 def spoiled(spoil) -> dict:
     content = tiny_log(as_list=False)
     spoil(content, FILES["forget"])
@@ -136,7 +197,10 @@ def spoiled(spoil) -> dict:
         (lambda log, part: log[part]["avg_gt_loss"].pop("0"), "no avg_gt_loss for row 0"),
         (lambda log, part: log[part].update(avg_gt_loss=3), "is not a table of metrics by row"),
         (lambda log, part: log[part].pop("num_token_gt"), "lacks num_token_gt"),
-        (lambda log, part: log[part]["generated_text"].update({"0": ["q"]}), "not a table"),
+        (
+            lambda log, part: log[part]["generated_text"].update({"0": ["q"]}),
+            "'generated_text', row 0: ",
+        ),
     ],
 )
 def test_parts_that_are_not_whole_are_refused(tmp_path, spoil, said):
