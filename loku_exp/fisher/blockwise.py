@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
 from loku_exp.fisher.accumulate import Pass, accumulating, passes
 from loku_exp.fisher.hooks import Reducer, frozen, told_apart
 from loku_exp.models.load import LinearLayer, weight_matrix
+from loku_exp.runtime.logs import Progress, progress
 
 PROBE = 8  # tokens
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the slope's norm
@@ -81,37 +81,34 @@ def sweep_fisher(
         raise ModelError(f"{reason}; set init.fisher_pass=hooks")
     by_text, micro_batch_size = told_apart(model, layers, group_size, micro_batch_size)
     with frozen(model):
-        sets = [
-            [
-                _forward(model, blocks, one)
-                for one in tqdm(
-                    list(passes(rows, group_size, micro_batch_size, device)),
-                    desc="fisher forward",
-                    unit="pass",
-                    leave=False,
-                    disable=None,
-                )
-            ]
-            for rows in (forget, retain)
+        of_passes = [
+            list(passes(rows, group_size, micro_batch_size, device)) for rows in (forget, retain)
         ]
-        totals = [sum(sum(swept.one.counts) for swept in of_set) for of_set in sets]
-        order = list(reversed(blocks))
-        for block in tqdm(order, desc="fisher sweep", unit="block", leave=False, disable=None):
-            inside = {id(module) for module in block.modules()}
-            measured = {name: layer for name, layer in layers.items() if id(layer) in inside}
-            sums = []
-            for of_set, total in zip(sets, totals, strict=True):
-                fisher = {
-                    name: torch.zeros(
-                        weight_matrix(layer).shape, dtype=torch.float32, device=device
-                    )
-                    for name, layer in measured.items()
-                }
-                for swept in of_set:
-                    _backward(block, measured, fisher, swept, by_text)
-                sums.append({name: value.div_(total) for name, value in fisher.items()})
-            for name in measured:
-                reducer(name, sums[0].pop(name), sums[1].pop(name))
+        with progress(sum(map(len, of_passes)), "fisher forward", "pass") as bar:
+            sets = [[_forward(model, blocks, one, bar) for one in some] for some in of_passes]
+        with progress(len(blocks), "fisher sweep", "block") as bar:
+            for block in reversed(blocks):
+                inside = {id(module) for module in block.modules()}
+                measured = {name: layer for name, layer in layers.items() if id(layer) in inside}
+                of_forget, of_retain = (_of_block(block, measured, some, by_text) for some in sets)
+                for name in measured:
+                    reducer(name, of_forget.pop(name), of_retain.pop(name))
+                bar.update(1)
+
+
+def _of_block(
+    block: nn.Module, measured: dict[str, LinearLayer], swept: list[_Swept], by_text: set[str]
+) -> dict[str, Tensor]:
+    """Return the Fisher of a block's layers on a set, whose slopes it moves to the block's input."""
+    device = swept[0].one.batch["input_ids"].device
+    fisher = {
+        name: torch.zeros(weight_matrix(layer).shape, dtype=torch.float32, device=device)
+        for name, layer in measured.items()
+    }
+    for one in swept:
+        _backward(block, measured, fisher, one, by_text)
+    total = sum(sum(one.one.counts) for one in swept)
+    return {name: value.div_(total) for name, value in fisher.items()}
 
 
 def blocks_of(model: nn.Module, layers: dict[str, LinearLayer]) -> list[nn.Module] | None:
@@ -186,7 +183,9 @@ def _hidden(block: nn.Module, args: tuple[Any, ...]) -> Tensor:
     return hidden
 
 
-def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
+def _forward(
+    model: nn.Module, blocks: list[nn.Module], one: Pass, bar: Progress | None = None
+) -> _Swept:
     """Run a pass, keep what each block was called with, and the gradient on the last one's output."""
     swept = _Swept(one)
     last: list[Tensor] = []
@@ -209,6 +208,8 @@ def _forward(model: nn.Module, blocks: list[nn.Module], one: Pass) -> _Swept:
     if len(swept.calls) != len(blocks) or last[0].grad is None:
         raise _Unswept(NOT_ONCE.format(model=type(model).__name__))
     swept.slope = last[0].grad.cpu()
+    if bar is not None:
+        bar.update(1)
     return swept
 
 

@@ -22,12 +22,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from loku_exp.data.records import Sequence
 from loku_exp.fisher.accumulate import accumulating, passes
 from loku_exp.models.calls import called_by_text
 from loku_exp.models.load import LinearLayer, weight_matrix
+from loku_exp.runtime.logs import progress
 
 Reducer = Callable[[str, Tensor, Tensor], None]
 """Takes a layer's name and its Fisher on forget and retain set, (out, in) fp32 each."""
@@ -93,9 +93,7 @@ def diagonal_fisher(
     by_text, micro_batch_size = told_apart(model, layers, group_size, micro_batch_size)
     with (
         _gradients_from_the_embedding_on(model),
-        tqdm(
-            total=len(sequences), desc=f"fisher {name}", unit="text", leave=False, disable=None
-        ) as bar,
+        progress(len(sequences), f"fisher {name}".strip(), "text") as bar,
     ):
         for one in passes(sequences, group_size, micro_batch_size, device):
             with accumulating(layers, fisher, one, by_text):

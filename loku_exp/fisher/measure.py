@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -51,27 +52,16 @@ def fisher_measure(
         fisher_pass: FisherPass = "auto",
     ) -> Importance:
         drawn = draw_retain(retain, len(forget) if num_retain is None else num_retain, seed)
-        recipe = {
-            "format": FISHER_FORMAT,
-            "model": identity,
-            "forget": digest([record.answer.ids for record in forget]),
-            "retain": digest([record.answer.ids for record in drawn]),
-            "group_size": group_size,
-            "epsilon": epsilon,
-            "relative": relative,
+        sets = [[record.answer for record in records] for records in (forget, drawn)]
+        knobs: Any = {"group_size": group_size, "epsilon": epsilon, "relative": relative}
+        recipe = {"format": FISHER_FORMAT, "model": identity, **knobs} | {
+            name: digest([[text.ids, text.labels] for text in texts])
+            for name, texts in zip(("forget", "retain"), sets, strict=True)
         }
 
         def build(folder: Path) -> None:
-            log.info("measuring the Fisher information on %d + %d texts", len(forget), len(drawn))
-            weights, report = _measured(
-                model,
-                [record.answer for record in forget],
-                [record.answer for record in drawn],
-                group_size,
-                epsilon,
-                relative,
-                fisher_pass,
-            )
+            log.info("measuring the Fisher information on %d + %d texts", *map(len, sets))
+            weights, report = _measured(model, sets[0], sets[1], fisher_pass, **knobs)
             save_file(weights, folder / "row_weights.safetensors")
             (folder / "report.json").write_text(json.dumps(report))
 
@@ -86,10 +76,10 @@ def _measured(
     model: nn.Module,
     forget: list[Sequence],
     retain: list[Sequence],
+    fisher_pass: FisherPass,
     group_size: int,
     epsilon: float,
     relative: bool,
-    fisher_pass: FisherPass,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return the row weights of all linear layers, epsilon's share and the FLOPs."""
     weights: dict[str, Tensor] = {}

@@ -7,7 +7,8 @@ hidden row i is formed in the forward pass and merely scaled in the backward pas
 head each chunk is recomputed in the backward pass. Neither holds an (N, V) tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,32 @@ from torch.utils.checkpoint import checkpoint
 
 from loku_exp.data.batches import Padded
 from loku_exp.errors import ModelError
-from loku_exp.losses.terms import ClosedForm, Term
 
 CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
 _NOISE, _NOISE_OF_HALF_PRECISION = 1e-4, 2e-2  # of the norm of hidden states, by rounding
 VOCABULARY_BLOCK = 1024  # rows of the head that a CPU multiplies at a time
+
+
+Term = Callable[[Tensor, Tensor], Tensor]
+"""From logits (n, V) in fp32 and labels (n,) to values (n,), row by row."""
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A term with a closed-form gradient.
+
+    Attributes:
+        value: the term as a plain formula; autograd can differentiate it.
+        with_gradient: returns ``(values (n,), gradient (n, V))`` and may overwrite the logits it gets;
+            row i of the gradient is the derivative of value i with respect to logits row i.
+    """
+
+    value: Term
+    with_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the values; see `Term`."""
+        return self.value(logits, labels)
 
 
 def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:

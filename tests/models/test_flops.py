@@ -14,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from loku_exp.data.batches import Stream, pad
 from loku_exp.fisher.hooks import diagonal_fisher, told_apart
+from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.fila import _seeded_svd, low_rank
 from loku_exp.inits.interface import Factors, Layer
 from loku_exp.losses.builtin import ga, ihl
 from loku_exp.methods.adapter import Adapter, attach
-from loku_exp.models.flops import StepFlops, _Products, fisher_flops, svd_flops
+from loku_exp.models.flops import StepFlops, _Products, fisher_flops
 from loku_exp.models.load import linear_layers
 from loku_exp.training.trainer import Objective, ObjectiveTrainer
 from tests.helpers import random_sequence, tiny_model
