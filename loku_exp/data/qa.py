@@ -1,10 +1,12 @@
 """Question-answer corpora (TOFU and its kin): texts, and their encoding with the official labels."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loku_exp.data.corpus import Role, digest_of_rows
 from loku_exp.data.records import IGNORED, Example, Records, Sequence, Tokenize
+from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
 from loku_exp.runtime.settings import Template
 
@@ -71,9 +73,7 @@ class QACorpus:
             DataError: a text does not fit the context; nothing is cut.
         """
         eos = int(tokenizer.eos_token_id)
-
-        def tokenize(text: str) -> list[int]:
-            return tokenizer(text).input_ids
+        tokenize = partial(plain_ids, tokenizer)
 
         def encode_all(rows: list[QA], role: str) -> list[Example]:
             return [encode(row, role, tokenize, eos, template, max_length) for row in rows]

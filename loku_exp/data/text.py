@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from loku_exp.data.corpus import Role, digest_of_rows
 from loku_exp.data.records import Example, Records, Sequence
+from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.settings import Template
@@ -228,7 +229,7 @@ def _ids(row: Text, tokenizer: "PreTrainedTokenizerBase", exact: bool) -> tuple[
     if exact and row.ids is not None:
         return row.ids
     text = row.text if row.text is not None else gpt2_text(row.ids or (), tokenizer)
-    return tuple(tokenizer(text).input_ids)
+    return tuple(plain_ids(tokenizer, text))
 
 
 def _record(row: int, group: str, role: str, ids: tuple[int, ...]) -> Example:

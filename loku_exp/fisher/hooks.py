@@ -1,7 +1,9 @@
-"""Exact diagonal Fisher information of linear weights, from hooks, without parameter gradients.
+"""Exact diagonal Fisher information of linear weights, from hooks, without keeping parameter gradients.
 
 Only activations are back-propagated. Each layer's weight gradient is formed in its hook from the
-layer's input and output gradient, one group of examples at a time, squared, added and dropped.
+layer's input and output gradient, one group of examples at a time, squared, added and dropped. Where an
+architecture calls a layer in another way (see `called_by_text`), autograd forms the gradient of that
+weight, and a pass has one group.
 
 Estimator (csm9493/efficient-llm-unlearning, ``TOFU/measure_importance.py``)::
 
@@ -12,21 +14,20 @@ script); groups of one example give the empirical Fisher information. They are d
 Deviation: sums are fp32 (the released code adds in the model's bf16).
 
 Beside the weights this holds the sums of one set, 4 bytes a measured weight, where the model is; those
-of the other set wait in main memory. `fisher_sweep` gives the same in far less.
+of the other set wait in main memory. `sweep_fisher` gives the same in far less.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
-from loku_exp.losses.scores import Scores
-from loku_exp.losses.terms import cross_entropy
+from loku_exp.fisher.accumulate import accumulating, passes
+from loku_exp.models.calls import called_by_text
+from loku_exp.models.load import LinearLayer, weight_matrix
+from loku_exp.runtime.logs import progress
 
 Reducer = Callable[[str, Tensor, Tensor], None]
 """Takes a layer's name and its Fisher on forget and retain set, (out, in) fp32 each."""
@@ -34,7 +35,7 @@ Reducer = Callable[[str, Tensor, Tensor], None]
 
 def reduce_fisher(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     forget: list[Sequence],
     retain: list[Sequence],
     reducer: Reducer,
@@ -65,7 +66,7 @@ def reduce_fisher(
 
 def diagonal_fisher(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     sequences: list[Sequence],
     *,
     group_size: int = 1,
@@ -79,68 +80,36 @@ def diagonal_fisher(
         layers: the linear layers, by name.
         sequences: at least one, each with a label.
         group_size: examples whose gradient is averaged before squaring.
-        micro_batch_size: examples per forward pass, rounded up to whole groups.
+        micro_batch_size: examples per forward pass, rounded up to whole groups; a group where a layer is
+            not called text by text.
         name: what the progress bar calls the set.
     """
     device = next(model.parameters()).device
     fisher = {
-        layer: torch.zeros(module.weight.shape, dtype=torch.float32, device=device)
+        layer: torch.zeros(weight_matrix(module).shape, dtype=torch.float32, device=device)
         for layer, module in layers.items()
     }
     total = 0
+    by_text, micro_batch_size = told_apart(model, layers, group_size, micro_batch_size)
     with (
         _gradients_from_the_embedding_on(model),
-        tqdm(
-            total=len(sequences), desc=f"fisher {name}", unit="text", leave=False, disable=None
-        ) as bar,
+        progress(len(sequences), f"fisher {name}".strip(), "text") as bar,
     ):
         for one in passes(sequences, group_size, micro_batch_size, device):
-            with accumulating(layers, fisher, one):
+            with accumulating(layers, fisher, one, by_text):
                 one.loss(model).backward()
             total += sum(one.counts)
             bar.update(len(one.lengths))
     return {layer: value.div_(total) for layer, value in fisher.items()}
 
 
-@dataclass(frozen=True)
-class Pass:
-    """The examples of one forward pass: whole groups.
-
-    Attributes:
-        batch: all of them, padded.
-        lengths: of each example, in tokens.
-        groups: rows of each group.
-        counts: labels of each group.
-    """
-
-    batch: Padded
-    lengths: list[int]
-    groups: list[slice]
-    counts: list[int]
-
-    def loss(self, model: nn.Module) -> Tensor:
-        """Return the sum over the groups of their token-mean cross-entropy."""
-        scores = Scores(model, self.batch)
-        size = self.groups[0].stop
-        share = [1 / self.counts[row // size] for row in range(len(self.lengths))]
-        sums = scores.sequence_sums(scores.token_term(cross_entropy))
-        return (sums * torch.tensor(share, device=sums.device)).sum()
-
-
-def passes(
-    sequences: list[Sequence], group_size: int, micro_batch_size: int, device: torch.device
-) -> Iterator[Pass]:
-    """Cut sequences into passes of whole groups, at least one each; see `diagonal_fisher`."""
-    per_pass = group_size * max(1, micro_batch_size // group_size)
-    for first in range(0, len(sequences), per_pass):
-        rows = sequences[first : first + per_pass]
-        groups = [slice(start, start + group_size) for start in range(0, len(rows), group_size)]
-        yield Pass(
-            batch=to_device(pad(rows), device),
-            lengths=[len(row.ids) for row in rows],
-            groups=groups,
-            counts=[sum(row.num_labels for row in rows[group]) for group in groups],
-        )
+def told_apart(
+    model: nn.Module, layers: dict[str, LinearLayer], group_size: int, micro_batch_size: int
+) -> tuple[set[str], int]:
+    """Return the layers that are called text by text, and how many texts a pass may have then."""
+    with _gradients_from_the_embedding_on(model):
+        by_text = called_by_text(model, layers)
+    return by_text, micro_batch_size if by_text == layers.keys() else group_size
 
 
 def row_weights(
@@ -184,35 +153,3 @@ def _gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def accumulating(
-    layers: dict[str, nn.Linear], fisher: dict[str, Tensor], one: Pass
-) -> Iterator[None]:
-    """Add ``n_g * gradient_g^2`` of each group to each layer's sum during the backward pass."""
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def forward_hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
-            output.register_hook(lambda slope: add(fisher[name], x, slope))
-
-        return forward_hook
-
-    def add(total: Tensor, x: Tensor, slope: Tensor) -> None:
-        for group, count in zip(one.groups, one.counts, strict=True):
-            rows = range(*group.indices(len(one.lengths)))
-            if len(rows) == 1:  # without the padding, whose output gradient is zero
-                row, length = rows[0], one.lengths[rows[0]]
-                gradient = slope[row, :length].T @ x[row, :length]
-            else:
-                gradient = slope[group].flatten(0, 1).T @ x[group].flatten(0, 1)
-            gradient = gradient.float()
-            total.addcmul_(gradient, gradient, value=count)
-
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

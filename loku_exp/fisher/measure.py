@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,18 +11,18 @@ from torch import Tensor, nn
 
 from loku_exp.data.records import Example, Sequence
 from loku_exp.errors import UserError
-from loku_exp.fisher.blockwise import blocks_of, sweep_fisher
-from loku_exp.fisher.hooks import absolute_epsilon, reduce_fisher, row_weights
+from loku_exp.fisher.blockwise import cannot_sweep, sweep_fisher
+from loku_exp.fisher.hooks import absolute_epsilon, reduce_fisher, row_weights, told_apart
 from loku_exp.inits.interface import Importance, MeasureFisher
 from loku_exp.models.flops import fisher_flops
-from loku_exp.models.load import linear_layers
+from loku_exp.models.load import LinearLayer, linear_layers
 from loku_exp.models.memory import activation_bytes, fits, gibibytes
 from loku_exp.runtime.cache import Cache, digest
 from loku_exp.runtime.knobs import FisherPass
 from loku_exp.runtime.seeds import derive
 
 log = logging.getLogger(__name__)
-FISHER_FORMAT = 4  # raise by hand whenever an unchanged recipe gives other row weights
+FISHER_FORMAT = 5  # raise by hand whenever an unchanged recipe gives other row weights
 
 
 def fisher_measure(
@@ -51,27 +52,16 @@ def fisher_measure(
         fisher_pass: FisherPass = "auto",
     ) -> Importance:
         drawn = draw_retain(retain, len(forget) if num_retain is None else num_retain, seed)
-        recipe = {
-            "format": FISHER_FORMAT,
-            "model": identity,
-            "forget": digest([record.answer.ids for record in forget]),
-            "retain": digest([record.answer.ids for record in drawn]),
-            "group_size": group_size,
-            "epsilon": epsilon,
-            "relative": relative,
+        sets = [[record.answer for record in records] for records in (forget, drawn)]
+        knobs: Any = {"group_size": group_size, "epsilon": epsilon, "relative": relative}
+        recipe = {"format": FISHER_FORMAT, "model": identity, **knobs} | {
+            name: digest([[text.ids, text.labels] for text in texts])
+            for name, texts in zip(("forget", "retain"), sets, strict=True)
         }
 
         def build(folder: Path) -> None:
-            log.info("measuring the Fisher information on %d + %d texts", len(forget), len(drawn))
-            weights, report = _measured(
-                model,
-                [record.answer for record in forget],
-                [record.answer for record in drawn],
-                group_size,
-                epsilon,
-                relative,
-                fisher_pass,
-            )
+            log.info("measuring the Fisher information on %d + %d texts", *map(len, sets))
+            weights, report = _measured(model, sets[0], sets[1], fisher_pass, **knobs)
             save_file(weights, folder / "row_weights.safetensors")
             (folder / "report.json").write_text(json.dumps(report))
 
@@ -86,10 +76,10 @@ def _measured(
     model: nn.Module,
     forget: list[Sequence],
     retain: list[Sequence],
+    fisher_pass: FisherPass,
     group_size: int,
     epsilon: float,
     relative: bool,
-    fisher_pass: FisherPass,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return the row weights of all linear layers, epsilon's share and the FLOPs."""
     weights: dict[str, Tensor] = {}
@@ -113,18 +103,25 @@ def _measured(
     )
     measured = sweep_fisher if sweeps else reduce_fisher
     measured(model, layers, forget, retain, reducer, **sizes)
+    sizes["micro_batch_size"] = told_apart(model, layers, **sizes)[1]
     sets = (forget, retain)
     flops = sum(fisher_flops(model, layers, rows, **sizes, sweep=sweeps) for rows in sets)
     return weights, {"epsilon_share": below / total, "flops": flops}
 
 
-def _wants_sweep(model: nn.Module, layers: dict[str, nn.Linear], texts: int, longest: int) -> bool:
+def _wants_sweep(
+    model: nn.Module, layers: dict[str, LinearLayer], texts: int, longest: int
+) -> bool:
     """Return whether the sums and activations of the hooked pass would not fit, and a sweep can be."""
     device = next(model.parameters()).device
     sets = 2 if device.type == "cpu" else 1  # elsewhere the other set's sums wait in main memory
     sums = 4 * sets * sum(layer.weight.numel() for layer in layers.values())
     needed = sums + activation_bytes(model, texts, longest)
-    if fits(needed, device) or blocks_of(model, layers) is None:
+    if fits(needed, device):
+        return False
+    reason = cannot_sweep(model, layers)
+    if reason is not None:
+        log.info("the Fisher information needs %s at once: %s", gibibytes(needed), reason)
         return False
     log.info(
         "the Fisher information of all layers at once needs %s; measuring it block by block",

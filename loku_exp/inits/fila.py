@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.interface import Factors, Layer, MeasureFisher
-from loku_exp.models.flops import svd_flops
 from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from loku_exp.data.batches import Padded
-from loku_exp.losses.terms import ClosedForm, Term, cross_entropy
-from loku_exp.models.head import apply_term, hidden_before_head, label_positions
+from loku_exp.losses.terms import cross_entropy
+from loku_exp.models.head import ClosedForm, Term, apply_term, hidden_before_head, label_positions
 
 Context = Callable[[], AbstractContextManager[None]]
 

@@ -4,32 +4,11 @@ A term maps logits (n, V) in fp32 and labels (n,) to values (n,). It may bring a
 without one, autograd differentiates it chunk by chunk.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Term = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """A term with a closed-form gradient.
-
-    Attributes:
-        value: the term as a plain formula; autograd can differentiate it.
-        with_gradient: returns ``(values (n,), gradient (n, V))`` and may overwrite the logits it gets;
-            row i of the gradient is the derivative of value i with respect to logits row i.
-    """
-
-    value: Term
-    with_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the values; see `Term`."""
-        return self.value(logits, labels)
+from loku_exp.models.head import ClosedForm
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -15,10 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from loku_exp.errors import ModelError
 from loku_exp.inits.interface import Factors, Layer
-from loku_exp.models.load import linear_layers
+from loku_exp.methods.targets import coverage as coverage
+from loku_exp.methods.targets import peft_names, target_layers
+from loku_exp.models.load import linear_layers, weight_matrix
+from loku_exp.models.tensors import without_load_report
 from loku_exp.runtime.cache import write_file
 from loku_exp.runtime.seeds import derive
 
@@ -51,41 +55,23 @@ class Adapter:
             ModelError: a target matches no layer, or the rank exceeds a layer's size.
         """
         linear = linear_layers(model)
-        names = _adapted(model, self.targets)
-        smallest = min(names, key=lambda name: min(linear[name].weight.shape))
-        if self.rank > min(linear[smallest].weight.shape):
+        names = target_layers(model, self.targets)
+        shapes = {name: weight_matrix(linear[name]).shape for name in names}
+        smallest = min(names, key=lambda name: min(shapes[name]))
+        if self.rank > min(shapes[smallest]):
             raise ModelError(
-                f"lora.rank={self.rank} exceeds layer {smallest} of shape "
-                f"{tuple(linear[smallest].weight.shape)}"
+                f"lora.rank={self.rank} exceeds layer {smallest} of shape {tuple(shapes[smallest])}"
             )
         return [
-            Layer(name, linear[name].weight.detach(), self.rank, self.scaling, derive(seed, name))
+            Layer(
+                name,
+                weight_matrix(linear[name]).detach(),
+                self.rank,
+                self.scaling,
+                derive(seed, name),
+            )
             for name in names
         ]
-
-
-def _adapted(model: nn.Module, targets: list[str]) -> list[str]:
-    """Return the names of the linear layers an adapter with these targets is put on.
-
-    Raises:
-        ModelError: the model has no linear layers, or a target matches none.
-    """
-    names = list(linear_layers(model))
-    if not names:
-        raise ModelError(
-            "an adapter goes on torch's linear layers, and this "
-            f"{type(model).__name__} has none but its output head (GPT-2's are of another kind); train "
-            "all weights with lora=none, or take another model"
-        )
-    if targets == ["all-linear"]:
-        return names
-    for target in targets:
-        if not any(name.split(".")[-1] == target for name in names):
-            known = sorted({name.split(".")[-1] for name in names})
-            raise ModelError(
-                f"LoRA target '{target}' matches no linear layer; this model has {', '.join(known)}"
-            )
-    return [name for name in names if name.split(".")[-1] in targets]
 
 
 def attach(
@@ -107,7 +93,7 @@ def attach(
     linear = linear_layers(model)
     taken = total = 0.0
     for name, layer_factors in factors.items():
-        weight = linear[name].weight.data
+        weight = weight_matrix(linear[name]).data
         product = adapter.scaling * (layer_factors.b @ layer_factors.a).to(weight.device)
         taken += float(product.square().sum())
         total += float(weight.float().square().sum())
@@ -120,7 +106,8 @@ def attach(
                 r=adapter.rank,
                 lora_alpha=adapter.alpha,
                 lora_dropout=adapter.dropout,
-                target_modules=sorted({name.split(".")[-1] for name in factors}),
+                target_modules=peft_names(model, list(factors)),
+                fan_in_fan_out=all(isinstance(linear[name], Conv1D) for name in factors),
                 bias="none",
                 task_type="CAUSAL_LM",
             ),
@@ -134,8 +121,8 @@ def attach(
 
 
 def adapted_layers(model: nn.Module) -> list[str]:
-    """Return the kinds of linear layers of a model, by the last part of their names; not its head."""
-    return sorted({name.split(".")[-1] for name in linear_layers(model)})
+    """Return the kinds of layers an adapter can go on, by the last part of their names; not the head."""
+    return sorted({name.split(".")[-1] for name in target_layers(model, ["all-linear"])})
 
 
 def merged(model: Any) -> Any:
@@ -204,11 +191,21 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     state = {}
     for file in sorted(folder.glob("*.safetensors")):
         state |= load_file(file)
-    missing = set(model.load_state_dict(state, strict=False).missing_keys)
-    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
-        missing -= set(getattr(model, "_tied_weights_keys", None) or ())
+    names = set(model.state_dict())
+    if not state.keys() <= names:  # some architectures are saved under other names than they have
+        model_class: Any = type(model)
+        with without_load_report():
+            again, info = model_class.from_pretrained(
+                folder, config=model.config, dtype="auto", output_loading_info=True
+            )
+        missing, state = set(info["missing_keys"]), again.state_dict()
+    else:
+        missing = names - state.keys()
+        if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+            missing -= set(getattr(model, "_tied_weights_keys", None) or ())
     if missing:
         raise ModelError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}")
+    model.load_state_dict(state, strict=False)
 
 
 def fold(model: PeftModel, factors: dict[str, Factors], adapter: Adapter, folder: Path) -> None:

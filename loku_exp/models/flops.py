@@ -1,4 +1,4 @@
-"""FLOPs of training, of the Fisher pass and of the low-rank step; a multiply-add counts as two.
+"""FLOPs of training and of the Fisher pass; a multiply-add counts as two.
 
 One scored batch of B texts padded to T tokens, with n labelled tokens, costs forward and backward::
 
@@ -24,7 +24,6 @@ logits, embedding look-up, rotary angles, optimiser, gradient clipping. ``sdpa``
 is counted as if it did so once.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +34,8 @@ from torch.overrides import TorchFunctionMode
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
-from loku_exp.inits.interface import Layer
 from loku_exp.models.head import CHUNK_ELEMENTS, hidden_before_head
+from loku_exp.models.load import LinearLayer
 
 PROBE = 2  # tokens of the forward pass the products are read off
 MATMULS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
@@ -101,7 +100,7 @@ class StepFlops:
 
 def fisher_flops(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, LinearLayer],
     sequences: list[Sequence],
     *,
     group_size: int = 1,
@@ -140,35 +139,6 @@ def fisher_flops(
     return 2 * total
 
 
-def svd_flops(
-    layers: Iterable[Layer], *, oversampling: int, power_iterations: int, exact: bool = False
-) -> int:
-    """Return the FLOPs of FILA's low-rank step.
-
-    For weights (m, n), m >= n after transposing, q = min(rank + oversampling, n) and k iterations,
-    ``torch.svd_lowrank`` costs::
-
-        products   2 m n q (2 k + 2) + 2 m q^2
-        QR         (k + 1) h(m) + k h(n),  h(s) = 4 s q^2 - 4 q^3 / 3 (Householder, with forming Q)
-        small SVD  6 n q^2 + 20 q^3
-
-    and the exact decomposition ``6 m n^2 + 20 n^3``. The SVD counts are Golub and Van Loan's for
-    R-SVD with both thin factors (Matrix Computations, 8.6); LAPACK's iterate and differ somewhat.
-    Weighting the rows and splitting the factors are left out.
-    """
-    total = 0.0
-    for layer in layers:
-        n, m = sorted(layer.weight.shape)
-        if exact:
-            total += 6 * m * n**2 + 20 * n**3
-            continue
-        q, k = min(layer.rank + oversampling, n), power_iterations
-        products = 2 * m * n * q * (2 * k + 2) + 2 * m * q**2
-        qr = 4 * q**2 * ((k + 1) * m + k * n) - (2 * k + 1) * 4 * q**3 / 3
-        total += products + qr + 6 * n * q**2 + 20 * q**3
-    return round(total)
-
-
 class _Products(TorchFunctionMode):
     """Adds up the matrix products of the probe, and of those their gradients will need."""
 
@@ -180,8 +150,11 @@ class _Products(TorchFunctionMode):
         if func is functional.linear:
             x, weight = args[:2]
             size = x.numel() * len(weight) // PROBE  # none in the head, which is shown no row
-            self.sums["token"] += size
-            self.sums["token_backward"] += size * (x.requires_grad + weight.requires_grad)
+            self._multiply(size, x.requires_grad + weight.requires_grad)
+        elif func is torch.addmm:  # GPT-2's layers: the weight is (in, out)
+            _, x, weight = args[:3]
+            size = x.numel() * weight.shape[1] // PROBE
+            self._multiply(size, x.requires_grad + weight.requires_grad)
         elif func in MATMULS and args[0].shape[-1] > 1:  # 1: the outer product of rotary angles
             a, b = args[:2]
             self._attend(a.numel() * b.shape[-1], a.requires_grad + b.requires_grad)
@@ -191,6 +164,10 @@ class _Products(TorchFunctionMode):
             self._attend(scores * query.shape[-1], behind)
             self._attend(scores * value.shape[-1], (behind > 0) + value.requires_grad)
         return func(*args, **(kwargs or {}))
+
+    def _multiply(self, size: int, gradients: int) -> None:
+        self.sums["token"] += size
+        self.sums["token_backward"] += size * gradients
 
     def _attend(self, size: int, gradients: int) -> None:
         self.sums["pair"] += size // PROBE**2

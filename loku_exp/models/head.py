@@ -7,7 +7,8 @@ hidden row i is formed in the forward pass and merely scaled in the backward pas
 head each chunk is recomputed in the backward pass. Neither holds an (N, V) tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +18,32 @@ from torch.utils.checkpoint import checkpoint
 
 from loku_exp.data.batches import Padded
 from loku_exp.errors import ModelError
-from loku_exp.losses.terms import ClosedForm, Term
 
 CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
+_NOISE, _NOISE_OF_HALF_PRECISION = 1e-4, 2e-2  # of the norm of hidden states, by rounding
 VOCABULARY_BLOCK = 1024  # rows of the head that a CPU multiplies at a time
+
+
+Term = Callable[[Tensor, Tensor], Tensor]
+"""From logits (n, V) in fp32 and labels (n,) to values (n,), row by row."""
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A term with a closed-form gradient.
+
+    Attributes:
+        value: the term as a plain formula; autograd can differentiate it.
+        with_gradient: returns ``(values (n,), gradient (n, V))`` and may overwrite the logits it gets;
+            row i of the gradient is the derivative of value i with respect to logits row i.
+    """
+
+    value: Term
+    with_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the values; see `Term`."""
+        return self.value(logits, labels)
 
 
 def label_positions(batch: Padded) -> tuple[Tensor, Tensor]:
@@ -57,18 +80,22 @@ def hidden_before_head(model: nn.Module, batch: Mapping[str, object], **options:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Check that a model's logits are what its output head gives, unchanged.
+    """Check that a model's logits are what its output head gives, unchanged, and that it looks back only.
 
-    Only then may rows be put through the head apart. The head is made to answer large known values, so
-    that a cap or a factor behind it shows whatever the weights are.
+    Only then may rows be put through the head apart, and is the next token predicted rather than seen. The
+    head is made to answer large known values, so that a cap or a factor behind it shows whatever the
+    weights are; two texts that differ in their last token must look alike before it.
 
     Raises:
-        ModelError: the model has no linear head of its own, or changes what the head gives.
+        ModelError: the model has no linear head of its own, changes what the head gives, or sees what comes
+            after a token.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
+    given: list[Tensor] = []
     known: list[Tensor] = []
 
-    def answer(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def answer(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        given.append(inputs[0].float())
         known.append(torch.full_like(output, 64.0))
         known[0][..., ::2] = -64.0
         return known[0]
@@ -76,7 +103,7 @@ def check_head(model: nn.Module) -> None:
     kind = getattr(model.config, "model_type", type(model).__name__)
     if not isinstance(head, nn.Linear):
         raise ModelError(f"this {kind} model has no linear output head, which scoring works on")
-    ids = torch.arange(4, device=head.weight.device)[None]
+    ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=head.weight.device)
     handle = head.register_forward_hook(answer)
     try:
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
@@ -86,6 +113,18 @@ def check_head(model: nn.Module) -> None:
         raise ModelError(
             f"models of type {kind} change their logits after the output head (a cap, a factor); losses "
             "and scores here are computed from the head itself, so this model is not supported"
+        )
+    if not given[0].isfinite().all():
+        raise ModelError(
+            f"this {kind} model gives values that are not finite: its weights are damaged, or too large "
+            f"for {str(head.weight.dtype).removeprefix('torch.')} (set model.dtype=float32)"
+        )
+    one, other = given[0][:, :-1]
+    noise = _NOISE if logits.dtype == torch.float32 else _NOISE_OF_HALF_PRECISION
+    if not (one - other).norm() <= noise * one.norm():
+        raise ModelError(
+            f"this {kind} model sees what comes after a token, so it is not a causal language model; give "
+            "one that predicts the next token"
         )
 
 

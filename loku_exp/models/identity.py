@@ -30,7 +30,7 @@ def weights_digest(path: str, key: str, model: "ModelSettings") -> str:
     """
     if is_local(path):
         folder = Path(path).expanduser()
-        _check_folder(folder, key)
+        check_folder(folder, key)
         return folder_digest(folder)
     revision = model.revision if path == model.path else None
     try:
@@ -50,7 +50,7 @@ def check_weights(path: str, key: str) -> None:
     """
     if is_local(path) and not weight_files(path):
         folder = Path(path).expanduser()
-        _check_folder(folder, key)
+        check_folder(folder, key)
         raise ModelError(f"cannot load {key}={path}: no weights in it ({' or '.join(WEIGHTS)})")
 
 
@@ -82,7 +82,12 @@ def own_code(targets: list[str]) -> dict[str, str]:
     return found
 
 
-def _check_folder(folder: Path, key: str) -> None:
+def check_folder(folder: Path, key: str) -> None:
+    """Check that a folder is laid out like a model's.
+
+    Raises:
+        ModelError: it is an adapter's, or has no configuration.
+    """
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"{key}={folder} is a PEFT adapter, not a model; merge it into its base first (peft: "

@@ -4,20 +4,27 @@ import logging
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp.errors import ModelError
 from loku_exp.models.activations import fuse_gelu
+from loku_exp.models.configuration import check_kind, empty_model, read_config, shorten_context
+from loku_exp.models.configuration import context_length as context_length
 from loku_exp.models.head import check_head
+from loku_exp.models.tensors import tensor_problems, without_load_report
+from loku_exp.models.tokenizer import misfits
 from loku_exp.runtime.hub import cannot_load, expanded
 from loku_exp.runtime.settings import ModelSettings
+
+LinearLayer = nn.Linear | Conv1D  # GPT-2's are of the latter kind, with their weight transposed
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # of shards read and written; downloads keep theirs
@@ -49,20 +56,35 @@ def load_model(
         dtype: of the weights; None for the model's own.
 
     Raises:
-        ModelError: they cannot be loaded, or the model's head is not supported.
+        ModelError: they cannot be loaded, tensors are missing or left over, or the model's head is not
+            supported.
     """
     torch_dtype = getattr(torch, dtype or model.dtype)
+    config = read_config(model, path, key)
+    attention = _attention(model, torch_dtype)
+    empty_model(model, config, attention, f"{key}={path}")  # says what does not go together
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            expanded(path),
-            revision=model.revision if path == model.path else None,
-            dtype=torch_dtype,
-            attn_implementation=_attention(model, torch_dtype),
-            trust_remote_code=model.trust_remote_code,
-        )
-    except (OSError, ValueError, ImportError) as error:
+        with without_load_report():
+            loaded, info = from_pretrained(
+                expanded(path),
+                config=config,
+                revision=model.revision if path == model.path else None,
+                dtype=torch_dtype,
+                attn_implementation=attention,
+                trust_remote_code=model.trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, all of them
+            )
+    except Exception as error:  # as many kinds as there are damages; each says what is wrong
         raise ModelError(cannot_load(key, path, error)) from error
-    return _ready(loaded, device)
+    problems = tensor_problems(info)
+    if problems:
+        raise ModelError("\n".join(f"{key}={path}: {problem}" for problem in problems))
+    try:
+        return _ready(loaded, device)
+    except ModelError as error:
+        raise ModelError(f"{key}={path}: {error}") from error
 
 
 def build_model(
@@ -121,46 +143,50 @@ def architecture(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> An
     """Return the transformers configuration of a model that is built here, or of its weights.
 
     Raises:
-        ModelError: the configuration cannot be loaded.
+        ModelError: the configuration cannot be loaded, is not of a causal language model, has no room for
+            the tokenizer's ids, or for the context length that is set.
     """
-    if model.weights != "pretrained":
-        fields: dict[str, Any] = {
-            "vocab_size": len(tokenizer),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        }
-        fields |= model.architecture or {}
-        return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    path = str(model.path)
+    if model.weights == "pretrained":
+        name = f"model.path={model.path}"
+        config = read_config(model, str(model.path), "model.path")
+    else:
+        name = f"model.architecture of {model.name}"
+        config = _own_config(model, tokenizer)
+        check_kind(config, name)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    problems = misfits(tokenizer, rows, name) if rows else []
+    if problems:
+        raise ModelError("\n".join(problems))
+    if model.context_length is not None:
+        shorten_context(config, model.context_length)
+    return config
+
+
+def _own_config(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Any:
+    fields: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    fields |= model.architecture or {}
     try:
-        return AutoConfig.from_pretrained(
-            expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(cannot_load("model.path", path, error)) from error
+        return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    except Exception as error:  # each architecture checks its fields with errors of its own
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model.architecture of {model.name} is not one ({reason})") from error
 
 
-def context_length(config: Any) -> int:
-    """Return how many tokens a model can see, from its transformers configuration.
-
-    Raises:
-        ModelError: the configuration does not say.
-    """
-    for field in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        length = getattr(config, field, None)
-        if length:
-            return int(length)
-    raise ModelError(
-        f"the configuration of this {config.model_type} model names no context length; set "
-        "model.architecture.max_position_embeddings"
-    )
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     """Return all linear layers but the output head, by name."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, LinearLayer) and module is not head
     }
+
+
+def weight_matrix(layer: LinearLayer, weight: Tensor | None = None) -> Tensor:
+    """Return a linear layer's weight, or what has its shape, as (out, in): a view."""
+    weight = layer.weight if weight is None else weight
+    return weight.T if isinstance(layer, Conv1D) else weight

@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 3
+LONGEST_REASON = 200  # characters of a library's own words
 
 
 def is_local(path: str) -> bool:
@@ -56,7 +57,18 @@ def cannot_load(key: str, path: str, error: Exception) -> str:
     """
     if looks_like_a_path(path) and not is_local(path):
         return f"{key}={path}: no such folder"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if "trust_remote_code" in said:
+        return (
+            f"{key}={path} brings code of its own, which runs only where you ask for it; if you trust its "
+            "source, set model.trust_remote_code=true"
+        )
+    reason = said if len(said) <= LONGEST_REASON else said[:LONGEST_REASON] + "..."
+    if is_local(path):
+        return (
+            f"cannot load {key}={path} ({reason}); the folder must be whole and laid out like the hub's "
+            "(config.json, model.safetensors, tokenizer.json)"
+        )
     folder = "model.path" if key == "model.tokenizer" else key
     others = {
         "target.path": "have it fine-tuned here: target.path=null",

@@ -82,6 +82,7 @@ class ModelSettings(Setting):
     weights: Literal["pretrained", "scratch", "random"]
     architecture: dict[str, Any] | None
     vocabulary: Count | None
+    context_length: Count | None  # tokens; null: what its configuration names
     template: Template
     lora_targets: dict[str, Annotated[list[str], MinLen(1)]]
     dtype: Literal["float32", "bfloat16", "float16"]

@@ -1,10 +1,12 @@
 """What an init gets of the Fisher: measured once for all ranks, by the way that fits."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
+from loku_exp.data.records import Sequence
 from loku_exp.fisher import measure as importance
 from loku_exp.fisher.measure import fisher_measure
 from loku_exp.inits.fila import fila
@@ -47,6 +49,19 @@ def test_all_ranks_and_target_sets_share_one_measurement(tmp_path, ways):
     measure_with(cache, identity="another model")(**KNOBS)
     measure_with(cache)(**KNOBS | {"group_size": 4})
     assert len(ways) == 3
+
+
+def test_which_tokens_are_labelled_is_part_of_the_key(tmp_path, ways):
+    """The same texts under another template: where the answer begins differs, the ids do not."""
+    cache = Cache(str(tmp_path))
+    texts = [replace(r, answer=Sequence(r.answer.ids, r.answer.ids)) for r in RECORDS.forget]
+    model = tiny_model()
+    found = [
+        fisher_measure(model, "tiny", forget, RECORDS.retain, cache)(**KNOBS).row_weights
+        for forget in (RECORDS.forget, texts)
+    ]
+    assert len(ways) == 2
+    assert not all(torch.equal(weights, found[1][name]) for name, weights in found[0].items())
 
 
 def test_both_ways_give_the_same_row_weights(tmp_path, ways):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from loku_exp.errors import ModelError
 from loku_exp.inits.fila import fila, fila_official
@@ -11,6 +12,7 @@ from loku_exp.inits.vanilla import vanilla
 from loku_exp.methods.adapter import (
     Adapter,
     attach,
+    coverage,
     fold,
     load_factors,
     load_trained,
@@ -171,6 +173,63 @@ def test_target_that_matches_no_layer_raises():
         ModelError, match=r"'fc1' matches no linear layer; this model has c_fc, c_proj"
     ):
         adapter.layers(tiny_model(), seed=0)
+
+
+def test_no_targets_at_all_raise():
+    with pytest.raises(ModelError, match=r"targets is empty; name layers in model\.lora_targets"):
+        Adapter(3, 6, 0.0, []).layers(tiny_model(), seed=0)
+
+
+def test_names_that_mean_other_modules_too_are_given_whole(tmp_path):
+    """The output head, or a module of another kind, may be called as an adapted layer is."""
+    model = tiny_model()
+    for block in model.transformer.h:
+        block.q_proj = torch.nn.Identity()
+    factors = {f.name: f for f in vanilla(Adapter(2, 4, 0.0, ["q_proj"]).layers(model, seed=0))}
+    adapted, _ = attach(model, factors, Adapter(2, 4, 0.0, ["q_proj"]))
+    assert set(adapted.peft_config["default"].target_modules) == set(factors)
+    assert len([p for p in adapted.parameters() if p.requires_grad]) == 2 * len(factors) == 4
+    assert isinstance(adapted.base_model.model.transformer.h[0].q_proj, torch.nn.Identity)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "mixtral", "gpt2", "mamba"])
+def test_full_snapshots_that_are_saved_under_other_names_are_loaded_back(kind, tmp_path):
+    from tests.models.architectures import build
+
+    trained = train_a_little(build(kind))
+    trained.save_pretrained(tmp_path)
+    again = build(kind)
+    assert not torch.equal(logits(again), logits(trained))
+    load_trained(again, tmp_path)
+    assert torch.equal(logits(again), logits(trained))
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(
+        next(name for name in tensors if (".1." in name and "norm" in name) or "ln_1" in name)
+    )
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks the weights"):
+        load_trained(again, tmp_path)
+
+
+def test_mixtral_says_what_it_leaves_out():
+    from tests.models.architectures import build
+
+    share, left_out = coverage(build("mixtral"), ["all-linear"])
+    # a block: q and o (16, 16), k and v (8, 16); 4 experts of (48, 16) and (16, 24), a router (4, 16)
+    assert share == pytest.approx(768 / (768 + 4 * (48 * 16 + 16 * 24) + 4 * 16))
+    assert left_out == ["mlp.experts.down_proj", "mlp.experts.gate_up_proj", "mlp.gate"]
+
+
+def test_what_peft_does_not_adapt_in_mamba():
+    from tests.models.architectures import build
+
+    with pytest.raises(
+        ModelError, match=r"'out_proj': backbone\.layers\.0\.mixer\.out_proj is taken"
+    ):
+        Adapter(2, 4, 0.0, ["out_proj"]).layers(build("mamba"), seed=0)
+    with pytest.raises(ModelError, match=r"'dt_proj': .* not called .* on in_proj, x_proj"):
+        Adapter(1, 4, 0.0, ["dt_proj"]).layers(build("mamba"), seed=0)
 
 
 def test_rank_larger_than_a_layer_raises():

@@ -82,12 +82,10 @@ def _kept(model: nn.Module, ids: Tensor, width: int) -> int:
 
 def test_models_are_built_and_loaded_with_it(tmp_path):
     from loku_exp.models.load import load_model
+    from loku_exp.models.tokenizer import train_tokenizer
 
     neo = compose_config(["dataset=toy_tofu", "model=toy_neo"]).model
-    tokenizer = type(
-        "Tokenizer", (), {"__len__": lambda _: 61, "bos_token_id": 0, "eos_token_id": 0}
-    )
-    built = build_model(neo, tokenizer(), 0, torch.device("cpu"))
+    built = build_model(neo, train_tokenizer(["a"], 260), 0, torch.device("cpu"))
     built.save_pretrained(tmp_path)
     loaded = load_model(neo, str(tmp_path), torch.device("cpu"))
     for model in (built, loaded):

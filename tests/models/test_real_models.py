@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from loku_exp.config.compose import compose_config
-from loku_exp.errors import DataError, ModelError
+from loku_exp.errors import ConfigError, DataError, ModelError
 from loku_exp.evaluation.tofu.published_log import read_log
 from loku_exp.models.load import linear_layers
 from loku_exp.results import files as results
@@ -172,7 +172,7 @@ def test_target_and_reference_are_fine_tuned_from_a_folder(loku_data, tmp_path, 
 def test_folder_without_weights_says_what_is_missing(loku_data, tmp_path):
     base = hub_folder(tmp_path / "base", "phi", loku_data)
     (base / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"cannot load target\.path=.*no weights"):
+    with pytest.raises(ConfigError, match=r"cannot load target\.path=.*no weights"):
         run(compose_config([*overrides("phi", base, loku_data, tmp_path), "reference.source=none"]))
 
 
@@ -183,14 +183,14 @@ def test_adapter_folder_is_recognised(loku_data, tmp_path):
     (adapter / "adapter_config.json").write_text("{}")
     arguments = overrides("phi", base, loku_data, tmp_path)
     arguments += [f"target.path={adapter}", "reference.source=none"]
-    with pytest.raises(ModelError, match="is a PEFT adapter, not a model; merge it"):
+    with pytest.raises(ConfigError, match="is a PEFT adapter, not a model; merge it"):
         run(compose_config(arguments))
 
 
 def test_unknown_model_says_how_to_go_on_without_a_hub(loku_data, tmp_path):
     arguments = ["model=phi", f"dataset.path={loku_data / 'tofu'}", f"cache_dir={tmp_path}"]
     with pytest.raises(
-        ModelError, match=r"cannot load model.tokenizer=microsoft/phi-1_5.*model.path=DIR"
+        ModelError, match=r"cannot load model\.path=microsoft/phi-1_5.*model\.path=DIR"
     ):
         run(compose_config(arguments))
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.json_values import read_json
 from loku_exp.data.text_files import is_blank
+from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import ConfigError, DataError
 from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.tasks import Mean, OwnTask, Request, joined
@@ -81,7 +82,7 @@ class DialogueTask(OwnTask):
     def requests(self, row: int) -> list[Request]:
         """Ask for the scores of the reply, and for a generation."""
         dialogue = self.dialogues[row]
-        prompt = self.tokenizer(dialogue.prompt)["input_ids"]
+        prompt = plain_ids(self.tokenizer, dialogue.prompt)
         reply = self.tokenizer(dialogue.reply, add_special_tokens=False)["input_ids"]
         if len(reply) >= self.limit:
             reply = reply[: self.limit // 2]  # as there

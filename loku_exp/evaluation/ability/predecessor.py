@@ -19,6 +19,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.text_files import Row, read_rows
+from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
 from loku_exp.evaluation.ability.harness_tasks import local_rows, stock_config
 from loku_exp.evaluation.ability.local import lambada_question, pubmed_question
@@ -87,7 +88,7 @@ def apart(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Ask:
 
     def ask(context: str, continuation: str) -> Request:
         ids = joined(
-            tokenizer(context)["input_ids"],
+            plain_ids(tokenizer, context),
             tokenizer(continuation, add_special_tokens=False)["input_ids"],
             min(CONTEXT, max_length),
         )

@@ -9,6 +9,11 @@ model, whatever the number of rows.
 
 Memory of a chunk: ``rows * T * 2 * layers * kv_heads * head_dim * bytes per number``; rows per chunk
 follow from the bytes allowed. Rows are sorted by t, so that late ones share short chunks.
+
+It needs a model whose cache is keys and values by position. Others keep a state instead, as Mamba, or
+arrange them in their own way. So before a batch is decoded, one token is put after a cached beginning;
+unless it gives what the teacher-forced pass gave there, the batch goes the plain way: its rows move
+along together all the same, and each step reads them from their first token on.
 """
 
 from collections.abc import Callable
@@ -23,7 +28,7 @@ from transformers.cache_utils import DynamicLayer
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
 from loku_exp.evaluation.tdec.metrics import Greedy
-from loku_exp.models.head import apply_term, hidden_before_head, label_positions
+from loku_exp.models.head import apply_term, hidden_before_head, label_positions, logits_of
 from loku_exp.runtime.logs import progress
 
 CPU_CACHE_BYTES, CACHE_BYTES = 1_000_000_000, 4_000_000_000  # keys and values of a chunk's rows
@@ -31,6 +36,9 @@ KeyValues = tuple[Any, Any]
 """Keys and values of one layer, (texts, heads, T, head_dim) each."""
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
 """From ids and argmax to the prefix lengths to decode."""
+_NOISE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the norm of a hidden state
+_NOISE_OF_HALF_PRECISION = 0.05
+_TAKES_NO_CACHE = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,12 @@ class _Row:
 
 @torch.no_grad()
 def greedy_continuations(
-    model: Any, texts: list[tuple[int, ...]], wanted: Wanted, cache_bytes: int | None = None
+    model: Any,
+    texts: list[tuple[int, ...]],
+    wanted: Wanted,
+    cache_bytes: int | None = None,
+    *,
+    plain: bool = False,
 ) -> list[Greedy]:
     """Return what a model does with texts of similar length.
 
@@ -53,26 +66,32 @@ def greedy_continuations(
         texts: one batch of ids, each at least 2 long.
         wanted: which prefixes to decode.
         cache_bytes: key-value cache that the rows of a chunk may take; None: what suits the device.
+        plain: go the plain way whatever the model is.
     """
     if cache_bytes is None:
         cache_bytes = CPU_CACHE_BYTES if model.device.type == "cpu" else CACHE_BYTES
     batch = to_device(pad([Sequence(ids, ids) for ids in texts]), model.device)
-    cache = DynamicCache()
-    logprobs, argmax = teacher_forced(model, batch, cache)
+    hidden, layers = (hidden_before_head(model, batch), []) if plain else _read(model, batch)
+    logprobs, argmax = _predictions(model, batch, hidden)
     rows = [
         _Row(text, t, argmax[text][t - 1])
         for text, ids in enumerate(texts)
         for t in wanted(ids, argmax[text])
     ]
     rows.sort(key=lambda row: (row.prefix, row.text))
-    width = batch["input_ids"].shape[1]
-    layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
-    size = max(1, cache_bytes // (sum(k.nbytes + v.nbytes for k, v in layers) // len(texts)))
+    size = len(texts)  # of a chunk that is read anew: what one forward pass has room for
+    if rows and layers:
+        a_text = sum(k.nbytes + v.nbytes for k, v in layers) // len(texts)
+        cached = max(1, cache_bytes // a_text)
+        if _aligns(model, batch, layers, hidden[:cached]):
+            size = cached
+        else:
+            layers = []
     decoded: list[list[list[int]]] = [[] for _ in texts]
     with progress(len(rows), "decoding", "prefix") as bar:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            for row, tokens in zip(chunk, _decode(model, chunk, layers, width), strict=True):
+            for row, tokens in zip(chunk, _decode(model, chunk, layers, batch), strict=True):
                 length = len(texts[row.text])
                 decoded[row.text].append([row.prefix, *tokens[: length - row.prefix]])
             bar.update(len(chunk))
@@ -90,13 +109,58 @@ def teacher_forced(
         cache: filled with keys and values, if given.
     """
     options = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+    return _predictions(model, batch, hidden_before_head(model, batch, **options))
+
+
+def _predictions(
+    model: Any, batch: Padded, hidden: Tensor
+) -> tuple[list[list[float]], list[list[int]]]:
     rows, columns = label_positions(batch)
-    hidden = hidden_before_head(model, batch, **options)[rows, columns]
     labels = batch["labels"][rows, columns + 1]
-    scores = apply_term(logprob_and_argmax, hidden, labels, model.get_output_embeddings()).cpu()
+    head = model.get_output_embeddings()
+    scores = apply_term(logprob_and_argmax, hidden[rows, columns], labels, head).cpu()
     counts = torch.bincount(rows.cpu(), minlength=len(batch["input_ids"])).tolist()
     parts = scores.split(counts)
     return [p[:, 0].tolist() for p in parts], [p[:, 1].long().tolist() for p in parts]
+
+
+def _read(model: Any, batch: Padded) -> tuple[Tensor, list[KeyValues]]:
+    """Return the hidden states before the head, and keys and values by layer; none if it has none."""
+    cache = DynamicCache()
+    try:
+        hidden = hidden_before_head(model, batch, past_key_values=cache, use_cache=True)
+        layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
+        shapes = {tuple(part.shape[::2]) for layer in layers for part in layer}
+    except torch.OutOfMemoryError:
+        raise
+    except _TAKES_NO_CACHE:
+        return hidden_before_head(model, batch), []
+    return hidden, layers if shapes == {tuple(batch["input_ids"].shape)} else []
+
+
+def _aligns(model: Any, batch: Padded, layers: list[KeyValues], hidden: Tensor) -> bool:
+    """Return whether a token after a cached beginning gives its teacher-forced hidden state.
+
+    Args:
+        model: a causal language model.
+        batch: the texts.
+        layers: their keys and values.
+        hidden: hidden states of the first texts, which are looked at.
+    """
+    last = int(batch["attention_mask"].sum(1).min()) - 1  # a position that every text has
+    front = _Front(len(hidden), last)
+    cache = _aligned_cache(layers, torch.arange(len(hidden), device=hidden.device), front)
+    token = batch["input_ids"][: len(hidden), last : last + 1]
+    step = {"input_ids": token, "attention_mask": None}
+    try:
+        again = hidden_before_head(model, step, past_key_values=cache, use_cache=True)[:, 0]
+    except torch.OutOfMemoryError:
+        raise
+    except _TAKES_NO_CACHE:
+        return False
+    difference = (again - hidden[:, last]).float().norm(dim=-1)
+    noise = _NOISE.get(hidden.dtype, _NOISE_OF_HALF_PRECISION)
+    return bool((difference <= noise * hidden[:, last].float().norm(dim=-1)).all())
 
 
 def logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
@@ -105,27 +169,38 @@ def logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([logprobs.double(), logits.argmax(-1, keepdim=True).double()], dim=1)
 
 
-def _decode(model: Any, rows: list[_Row], cache: list[KeyValues], width: int) -> list[list[int]]:
-    """Return for each row the tokens from its prefix to `width`; rows are sorted by prefix."""
+def _decode(
+    model: Any, rows: list[_Row], layers: list[KeyValues], batch: Padded
+) -> list[list[int]]:
+    """Return for each row the tokens from its prefix to the batch's width.
+
+    Args:
+        model: a causal language model.
+        rows: sorted by prefix.
+        layers: keys and values of the batch; empty: rows are read from their first token at each step.
+        batch: the texts.
+    """
     texts = torch.tensor([row.text for row in rows], device=model.device)
-    front = _Front()
-    aligned = DynamicCache()
-    aligned.layers = [_AlignedLayer(layer, texts, front) for layer in cache]
-    tokens = torch.zeros(len(rows), width, dtype=torch.int64, device=model.device)
     prefixes = [row.prefix for row in rows]
+    tokens = batch["input_ids"][texts]  # of what comes after a prefix and a token, nothing is read
     places = torch.arange(len(rows), device=model.device)
     firsts = torch.tensor([row.token for row in rows], device=model.device)
     tokens[places, torch.tensor(prefixes, device=model.device)] = firsts
-    for position in range(prefixes[0], width - 1):
+    front = _Front()
+    cache = _aligned_cache(layers, texts, front) if layers else None
+    head = model.get_output_embeddings()
+    for position in range(prefixes[0], tokens.shape[1] - 1):
         while front.rows < len(rows) and prefixes[front.rows] <= position:
             front.rows += 1
         front.position = position
-        logits = model(
-            input_ids=tokens[: front.rows, position : position + 1],
-            past_key_values=aligned,
-            use_cache=True,
-        ).logits
-        tokens[: front.rows, position + 1] = logits[:, -1].argmax(-1)
+        seen = tokens[: front.rows, : position + 1]
+        if cache is None:
+            step = {"input_ids": seen, "attention_mask": torch.ones_like(seen)}
+            logits = logits_of(hidden_before_head(model, step)[:, -1], head)
+        else:
+            cached = {"past_key_values": cache, "use_cache": True}
+            logits = model(input_ids=seen[:, -1:], **cached).logits[:, -1]
+        tokens[: front.rows, position + 1] = logits.argmax(-1)
     return [row[prefix:] for row, prefix in zip(tokens.tolist(), prefixes, strict=True)]
 
 
@@ -135,6 +210,13 @@ class _Front:
 
     rows: int = 0
     position: int = 0
+
+
+def _aligned_cache(layers: list[KeyValues], texts: Tensor, front: _Front) -> DynamicCache:
+    """Return a cache of rows, each beginning as one of the texts did."""
+    cache = DynamicCache()
+    cache.layers = [_AlignedLayer(layer, texts, front) for layer in layers]
+    return cache
 
 
 class _AlignedLayer(DynamicLayer):

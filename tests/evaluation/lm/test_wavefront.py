@@ -167,12 +167,47 @@ def test_a_chunk_takes_at_most_a_call_a_position(kind, calls):
     answers = greedy_continuations(model, TEXTS, smallest(1), HUGE)
     first = min(t for greedy in answers for t, *_ in greedy.decoded)
     assert shapes[0] == (len(TEXTS), 40)  # the teacher-forced pass
-    assert len(shapes) - 1 == 40 - first - 1 <= 40 - 2
+    assert shapes[1] == (len(TEXTS), 1)  # whether the cache can be gone on from
+    assert len(shapes) - 2 == 40 - first - 1 <= 40 - 2
     assert all(width == 1 for _, width in shapes[1:])
-    assert [rows for rows, _ in shapes[1:]] == sorted(rows for rows, _ in shapes[1:])
+    assert [rows for rows, _ in shapes[2:]] == sorted(rows for rows, _ in shapes[2:])
     shapes.clear()
     greedy_continuations(model, TEXTS, lambda ids, argmax: [], HUGE)
     assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_way_says_the_same(kind, calls):
+    model = copy.deepcopy(knowing(kind, "half"))
+    fused = greedy_continuations(model, TEXTS, smallest(1), HUGE)
+    shapes = calls(model)
+    plain = greedy_continuations(model, TEXTS, smallest(1), HUGE, plain=True)
+    assert [(g.argmax, g.decoded) for g in plain] == [(g.argmax, g.decoded) for g in fused]
+    assert all(width > 1 for _, width in shapes)
+    assert max(rows for rows, _ in shapes) == len(TEXTS)
+
+
+@pytest.mark.parametrize("habit", ["forgets", "shifts", "refuses"])
+def test_a_cache_that_cannot_be_gone_on_from_is_noticed(habit, calls, monkeypatch):
+    """It keeps nothing, it miscounts positions, or it takes no cache at all."""
+    model = copy.deepcopy(knowing("llama", "half"))
+    expected = greedy_continuations(model, TEXTS, smallest(1), HUGE)
+    forward = model.forward
+
+    def other(*args, past_key_values=None, use_cache=None, **named):
+        if past_key_values is None:
+            return forward(*args, use_cache=False, **named)
+        if habit == "refuses":
+            raise TypeError("forward() got an unexpected keyword argument 'past_key_values'")
+        if habit == "forgets":
+            return forward(*args, use_cache=True, **named)
+        past = past_key_values.get_seq_length()
+        positions = torch.arange(past, past + named["input_ids"].shape[1])[None] + 3 * (past > 0)
+        return forward(*args, past_key_values=past_key_values, position_ids=positions, **named)
+
+    monkeypatch.setattr(model, "forward", other)
+    found = greedy_continuations(model, TEXTS, smallest(1), HUGE)
+    assert [(g.argmax, g.decoded) for g in found] == [(g.argmax, g.decoded) for g in expected]
 
 
 def test_a_memorised_text_takes_one_forward(calls):
