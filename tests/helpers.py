@@ -30,21 +30,24 @@ def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) ->
 
 
 def tiny_model(
-    tied: bool = True, bias: bool = False, dtype: torch.dtype = torch.float32
+    tied: bool = True,
+    bias: bool = False,
+    dtype: torch.dtype = torch.float32,
+    vocabulary: int = 61,
 ) -> nn.Module:
-    """A GPT-Neo of two layers, width 16, window 8, 61 tokens; the same weights every time."""
+    """A GPT-Neo of two layers, width 16, window 8; the same weights every time."""
     from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
     torch.manual_seed(0)
     config = GPTNeoConfig(
-        vocab_size=61, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
+        vocab_size=vocabulary, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
         attention_types=[[["global", "local"], 1]], max_position_embeddings=64,
         tie_word_embeddings=tied, resid_dropout=0, embed_dropout=0, attention_dropout=0,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = GPTNeoForCausalLM(config).to(dtype)
     if bias:
-        model.lm_head.bias = nn.Parameter(torch.randn(61, dtype=dtype))
+        model.lm_head.bias = nn.Parameter(torch.randn(vocabulary, dtype=dtype))
     return model.eval()
 
 

@@ -50,7 +50,9 @@ def by_hand(evaluation, name):
 def evaluated():
     reference = {row: 0.1 * row for row in range(6)}
     rows = [{"set": "forget", "row": row, "log_ratio": ratio} for row, ratio in reference.items()]
-    return evaluate(language_model(), tiny_suite().tasks(evaluation_of({}, rows), "full")), reference
+    return evaluate(
+        language_model(), tiny_suite().tasks(evaluation_of({}, rows), "full")
+    ), reference
 
 
 @pytest.mark.parametrize("name", ["forget", "retain", "authors", "facts"])

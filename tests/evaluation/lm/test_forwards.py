@@ -110,12 +110,11 @@ def extraction_sets(unseen, perplexity):
     def examples(rows, role):
         return [Example(k, "", role, row, _labelled(row)) for k, row in enumerate(rows)]
 
-    sets = {
+    return {
         "forget": examples([random_text(24, seed) for seed in range(5)], "forget"),
         "unseen": examples(unseen, "unseen"),
         "pile": examples(perplexity, "pile"),
     }
-    return sets
 
 
 def extraction(sets):
