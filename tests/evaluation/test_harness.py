@@ -1,5 +1,6 @@
 """The contract with lm-eval: dispatch by name, callable aggregation, group override, no traces."""
 
+import math
 import random
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.harness import evaluate, standard_tasks
+from loku_exp.evaluation.tasks import OwnTask
 from loku_exp.evaluation.tofu import metrics
 from tests.helpers import (
     TOKENIZER,
@@ -145,3 +147,31 @@ def test_a_standard_task_by_name_runs_beside_ours(tmp_path, monkeypatch):
         standard_tasks(["tiny_wrods"], str(tmp_path))
     with pytest.raises(ConfigError, match=r"'arc_easy' cannot be loaded.*include_path=DIR"):
         standard_tasks(["arc_easy"], str(tmp_path))  # the same index: it takes seconds
+
+
+class Collapsed(OwnTask):
+    """Metrics that overflow, divide nothing by nothing, and count."""
+
+    def __init__(self):
+        def overflowing(losses):
+            return math.exp(sum(losses))
+
+        metrics = {"ppl": overflowing, "ratio": lambda _: math.nan, "count": len}
+        super().__init__("mine", {row: ("", "") for row in range(3)}, metrics)
+
+    def requests(self, row):
+        return [("generate_ids", ("", (1, 2), 3))]
+
+    def process_results(self, doc, results):
+        return {"ppl": 500.0, "ratio": 0.0, "count": 1, "n": {"row": doc["row"]}}
+
+
+def test_what_is_no_finite_number_is_absent_and_said_to_be(caplog):
+    task = Collapsed()
+    found = evaluate(language_model(), [task])
+    assert found.metrics == {"mine_count": 3.0}
+    assert found.counts == {"mine": 3}
+    assert "mine_ppl is inf, no finite number; it is left out" in caplog.text
+    assert "mine_ratio is nan" in caplog.text
+    with pytest.raises(OverflowError):
+        task.aggregation()["ppl"]([800.0])  # the task itself is as it was

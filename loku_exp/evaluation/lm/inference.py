@@ -105,7 +105,9 @@ class Inference(TextLM):
     def _greedy_suffixes(self, requests: list[Instance]) -> Iterator[Batch]:
         for request in requests:
             if len(request.args[1]) < 2:
-                raise DataError(f"a text of fewer than two tokens foretells none: {request.args[0]}")
+                raise DataError(
+                    f"a text of fewer than two tokens foretells none: {request.args[0]}"
+                )
         for options in sorted({request.args[2:] for request in requests}):
             mine = [i for i, request in enumerate(requests) if request.args[2:] == options]
             texts = [requests[i].args[1] for i in mine]
