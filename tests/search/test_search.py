@@ -151,7 +151,13 @@ def test_the_best_that_forgets_enough_is_found_and_reported(start, capsys):
 def test_the_table_has_the_suites_words_and_both_halves(start, capsys):
     content, _ = start("words", RATE)
     shown = capsys.readouterr().out
-    for words in ("model utility", "forget set, probability", "KS distance", "unlearned,", "selection half"):
+    for words in (
+        "model utility",
+        "forget set, probability",
+        "KS distance",
+        "unlearned,",
+        "selection half",
+    ):
         assert words in shown
     for half in ("selection", "reported"):
         assert content[half].keys() == {"target", "reference", "unlearned"}
