@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 
 import pytest
 from rich.console import Console
@@ -109,29 +110,13 @@ def test_seven_columns_lose_nothing(suite, attack, width):
     for metric in words:
         assert words_of(metric.label) <= words_of(text)
     values = [metric.written(value_of(metric, number)) for metric in words for number in range(6)]
-    found = re.findall(r"(?<![↑↓≈] )(?<!\S)[+]?\d\S*", strip_labels(text, words))
-    assert sorted(found) == sorted(values)
+    assert Counter(values) <= Counter(text.split())
     assert text.count("after the attack") == (0 if len(tables(record, width)) == 1 else 1)
     assert attack in text
 
 
 def words_of(text):
     return set(text.split())
-
-
-def strip_labels(text, words):
-    """Take the first column out of each line."""
-    edge = min(line.index("─") for line in text.splitlines() if "─" in line)
-    assert edge <= 1
-    numbers = {word for metric in words for word in metric.label.split() if word[0].isdigit()}
-    lines = [line for line in text.splitlines() if not line.startswith("arrows")]
-    return "\n".join(
-        " ".join(
-            "" if word in numbers and line.index(word) < 25 else word
-            for word in re.split(" ", line)
-        )
-        for line in lines
-    )
 
 
 @pytest.mark.parametrize("suite", WORDS)
