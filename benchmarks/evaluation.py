@@ -15,8 +15,10 @@ from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import Row, interleaved, seconds_of
-from loku_exp.data.records import IGNORED, Example, Records, Sequence
+from loku_exp.data.records import IGNORED, Example, Sequence
 from loku_exp.evaluation.harness import evaluate
+from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.inference import Inference
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.tofu import suite as tofu
 from loku_exp.models.tokenizer import train_tokenizer
@@ -31,9 +33,7 @@ VOCABULARY = 8192
 def rows() -> list[Row]:
     model, records = _model(), _records()
     tokenizer = train_tokenizer(["a b c"], 300)
-    sets = {"forget": records}
-    world = Records([], [], records, [], sets)
-    suite = tofu.Suite(world, _decode, None, "geometric", LENGTH)
+    scoring = tofu.Scoring("geometric", LENGTH, _decode)
     found: dict[str, float] = {}
     inside = 0.0
 
@@ -48,8 +48,9 @@ def rows() -> list[Row]:
             return answers
 
     def ours(asked: list[Example], generate: bool) -> None:
-        lm = Timed(model, tokenizer, batch_tokens=16_384, max_length=512, stop_at_eos=False)
-        task = tofu.TofuTask("forget", asked, suite, None, generate=generate)
+        options: dict[str, Any] = {"batch_tokens": 16_384, "max_length": 512, "stop_at_eos": False}
+        lm = Timed(Answers(), partial(Inference, model, tokenizer, **options))
+        task = tofu.TofuTask("forget", asked, scoring, None, generate=generate)
         found["ours"] = evaluate(lm, [task]).metrics["forget_prob"]
 
     def published(asked: list[Example], generate: bool) -> None:
@@ -89,7 +90,7 @@ def rows() -> list[Row]:
     return measured
 
 
-def _model() -> LlamaForCausalLM:
+def _model() -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -127,7 +128,7 @@ def _decode(ids: list[int]) -> str:
 
 
 @torch.no_grad()
-def _scored(model: LlamaForCausalLM, records: list[Example]) -> float:
+def _scored(model: Any, records: list[Example]) -> float:
     """Return the mean probability of the answers; the other texts' losses are computed and dropped."""
     probabilities = []
     kinds = [
@@ -144,7 +145,7 @@ def _scored(model: LlamaForCausalLM, records: list[Example]) -> float:
 
 
 @torch.no_grad()
-def _generated(model: LlamaForCausalLM, records: list[Example]) -> None:
+def _generated(model: Any, records: list[Example]) -> None:
     for start in range(0, len(records), GENERATED_TOGETHER):
         batch = records[start : start + GENERATED_TOGETHER]
         width = max(len(record.prompt) for record in batch)
@@ -160,7 +161,7 @@ def _generated(model: LlamaForCausalLM, records: list[Example]) -> None:
             tofu.rouge_recall(record.reference, _decode(tokens))
 
 
-def _losses(model: LlamaForCausalLM, texts: list[Sequence]) -> torch.Tensor:
+def _losses(model: Any, texts: list[Sequence]) -> torch.Tensor:
     """Return the loss per labelled token of each text, from the logits of all padded positions."""
     ids = torch.tensor([[*text.ids, *[0] * (LENGTH - len(text.ids))] for text in texts])
     labels = torch.tensor([[*text.labels, *[IGNORED] * (LENGTH - len(text.ids))] for text in texts])

@@ -28,7 +28,7 @@ from loku_exp.evaluation.tdec.metrics import (
     memorisation_accuracy,
     wanted,
 )
-from loku_exp.evaluation.tdec.stop_check import Thresholds, check
+from loku_exp.evaluation.tdec.stop_check import Thresholds, check_forgotten
 from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.builtin import ihl
 from loku_exp.methods.adapter import Adapter, attach
@@ -38,7 +38,7 @@ from loku_exp.training.trainer import Objective
 B, T, N = 32, 200, 10
 SAMPLED = 8  # prefix lengths the published way is timed at, of T - 1
 FULL_SIZE_ROWS = 271  # whole rows of GPT-Neo 125M in fp32 that 4 GB of cache hold
-SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 512}
+SMALL: dict[str, Any] = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 512}
 LAYERS = [[["global", "local"], 1]]
 SHAPE = "2 layers x 64"
 LIMITS = {0.8: (30, 10), 0.5: (0, 5)}  # of calls and time saved, by MA
@@ -177,8 +177,9 @@ def left_padded(model: Any, texts: Texts, chunk_rows: int) -> list[Greedy]:
         chunk = rows[start : start + chunk_rows]
         longest, steps = chunk[-1][0], T - chunk[0][0]
         mask = torch.tensor([[0] * (longest - t) + [1] * t for t, _ in chunk])
-        past = DynamicCache()
-        for number, layer in enumerate(cache.layers):
+        past: Any = DynamicCache()
+        layers: list[Any] = list(cache.layers)
+        for number, layer in enumerate(layers):
             parts = []
             for part in (layer.keys, layer.values):
                 _, heads, _, size = part.shape
@@ -250,14 +251,14 @@ def _stop_rule() -> list[Row]:
         optimizer.step()
 
     def by_ma() -> None:  # all texts are read before the answer, as at the last of the checks
-        assert check(adapted, texts, Thresholds(N, 0.05, 0.0)).decided_by == "ma"
+        assert check_forgotten(adapted, texts, Thresholds(N, 0.05, 0.0)).decided_by == "ma"
 
     seconds = interleaved({"epoch": epoch, "check": by_ma}, repeats=2)
     toy = build("toy_neo", vocab_size=512)
     toy_texts = texts_of(toy, 8, 0.3, length=64)
 
     def whole() -> None:
-        assert check(toy, toy_texts, Thresholds(3, 1.1, 1.1)).decided_by == "both"
+        assert check_forgotten(toy, toy_texts, Thresholds(3, 1.1, 1.1)).decided_by == "both"
 
     toy_seconds = interleaved({"check": whole}, repeats=1)["check"]
     return [

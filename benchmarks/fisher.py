@@ -47,7 +47,9 @@ def rows() -> list[Row]:
         count = int((batch["labels"] != -100).sum())
         as_released(input_ids=batch["input_ids"], labels=batch["labels"]).loss.backward()
         for name, layer in linear.items():
-            sums[name] += layer.weight.grad.detach() ** 2 * count
+            gradient = layer.weight.grad
+            assert gradient is not None
+            sums[name] += gradient.detach() ** 2 * count
         as_released.zero_grad()
         as_released.requires_grad_(False)
         return sums

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_parts import Bench, Part
-from loku_exp.results.folder import provenance
+from loku_exp.stages.provenance import provenance
 
 SHAPES = ("gpt_neo_1_3b", "phi", "llama2")
 SECONDS = 600

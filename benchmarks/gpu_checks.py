@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
+from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.inference import Inference
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
 from loku_exp.evaluation.tdec.metrics import continuations
@@ -82,7 +84,7 @@ def _fisher_errors(
 
 @torch.no_grad()
 def _score_error(model: Any, exact: Any, tokenizer: Any, texts: list[Sequence]) -> float:
-    lm = UnlearnLM(model, tokenizer, batch_tokens=256, max_length=64)
+    lm = UnlearnLM(Answers(), lambda: Inference(model, tokenizer, batch_tokens=256, max_length=64))
     requests = [Instance("token_scores", {}, (str(i), text), 0) for i, text in enumerate(texts)]
     worst = 0.0
     for scores, text in zip(lm.token_scores(requests), texts, strict=True):

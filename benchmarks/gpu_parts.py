@@ -16,6 +16,8 @@ from benchmarks.gpu_checks import TOLERANCE, errors_of
 from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import Batch, Bucket, Stream, collate, pad, to_device
 from loku_exp.data.records import Sequence
+from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.inference import Inference
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
 from loku_exp.evaluation.tdec.metrics import wanted
@@ -33,10 +35,11 @@ from loku_exp.models.flops import StepFlops, fisher_flops
 from loku_exp.models.head import apply_term, hidden_before_head
 from loku_exp.models.load import linear_layers
 from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.runtime.machine import resolve_attention
 from loku_exp.training.trainer import Objective
 
 RANK = 32
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
     "phi": {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
     "llama": {
@@ -46,7 +49,12 @@ TINY = {
         "intermediate_size": 128,
     },
 }
-TINY_FOR_ALL = {"hidden_size": 64, "vocab_size": 512, "bos_token_id": 0, "eos_token_id": 0}
+TINY_FOR_ALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "vocab_size": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 Part = Callable[[], dict[str, Any]]
 
 
@@ -74,11 +82,14 @@ class Bench:
             fields |= TINY_FOR_ALL | TINY[str(fields["model_type"])]
         torch_dtype = getattr(torch, dtype)
         shape = self.config.model_copy(update={"weights": "random", "architecture": fields})
-        attention = models.resolve_attention("auto", self.device, torch_dtype)
+        attention = resolve_attention("auto", self.device, dtype)
         torch.manual_seed(0)
         with self.device:
             built = models.from_architecture(
-                shape, self.tokenizer, dtype=torch_dtype, attn_implementation=attention
+                shape,
+                self.tokenizer,
+                dtype=torch_dtype,
+                attn_implementation=None if attention == "auto" else attention,
             )
         fuse_gelu(built)
         return built.eval()
@@ -149,7 +160,8 @@ class Bench:
             total = sum(flops.flops(batch[name]) for batch in batches for name in step.SETS)
             real = sum(int(b[name]["attention_mask"].sum()) for b in batches for name in step.SETS)
             losses = [partial(objective, self.model, batch) for batch in batches]
-            ways = {"two_forwards": [lambda of=of: of().total for of in losses]}
+            ways: dict[str, list[Callable[[], torch.Tensor]]]
+            ways = {"two_forwards": [partial(_total, of) for of in losses]}
             if bucket is None:
                 ways["one_forward"] = [self._jointly(batch) for batch in batches]
             for way, micro_batches in ways.items():
@@ -178,8 +190,8 @@ class Bench:
         for name in step.SETS:
             one = batch[name]
             for row, length in enumerate(one["attention_mask"].sum(1).tolist()):
-                ids, labels = (one[k][row, :length].tolist() for k in ("input_ids", "labels"))
-                texts.append(Sequence(tuple(ids), tuple(labels)))
+                ids, marks = (one[k][row, :length].tolist() for k in ("input_ids", "labels"))
+                texts.append(Sequence(tuple(ids), tuple(marks)))
         both = to_device(pad(texts), self.device)
         rows, columns = both["predicting"]
         labels = both["labels"][rows, columns + 1]
@@ -266,7 +278,7 @@ class Bench:
     def _answers(self) -> dict[str, Any]:
         """Time TOFU's evaluation: seven answers a question scored, one generated."""
         questions = 4 if self.tiny else 64
-        lm = partial(UnlearnLM, self.model, self.tokenizer, batch_tokens=16384, max_length=512)
+        asked = partial(Inference, self.model, self.tokenizer, batch_tokens=16384, max_length=512)
         texts = [t for k in range(questions) for t in [self.stream_sets["forget"][k]] * 7]
         scored = [Instance("token_scores", {}, (str(i), text), 0) for i, text in enumerate(texts)]
         budget = 40 if self.tiny else 200
@@ -274,8 +286,10 @@ class Bench:
         generated = [
             Instance("generate_ids", {}, (str(i), ids, budget), 0) for i, ids in enumerate(prompts)
         ]
-        scoring = self._seconds(lambda: lm().token_scores(scored), repeats=1)
-        generating = self._seconds(lambda: lm().generate_ids(generated), repeats=1)
+        scoring = self._seconds(lambda: UnlearnLM(Answers(), asked).token_scores(scored), repeats=1)
+        generating = self._seconds(
+            lambda: UnlearnLM(Answers(), asked).generate_ids(generated), repeats=1
+        )
         return {
             "questions": questions,
             "scored_tokens_per_second": sum(len(text.ids) for text in texts) / scoring,
@@ -292,6 +306,11 @@ class Bench:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds[1:])
+
+
+def _total(loss: Callable[[], Any]) -> torch.Tensor:
+    total: torch.Tensor = loss().total
+    return total
 
 
 def _backward(hidden: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]) -> None:

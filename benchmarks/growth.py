@@ -34,7 +34,7 @@ from loku_exp.inits.interface import Importance
 from loku_exp.losses.builtin import ihl
 from loku_exp.methods.adapter import Adapter, attach
 from loku_exp.models.load import linear_layers
-from loku_exp.results.folder import provenance
+from loku_exp.stages.provenance import provenance
 from loku_exp.training.trainer import Objective
 
 BASE = {"tokens": 64, "vocabulary": 4096, "rank": 16, "texts": 4, "layers": 4}

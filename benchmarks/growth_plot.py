@@ -1,13 +1,16 @@
 """Time and memory over each size, both axes logarithmic, each line with its exponent at its end."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 LOOKS: dict[str, dict[str, Any]] = {
     "step": {"color": "#0072B2", "marker": "o"},
@@ -18,7 +21,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 LINE_HEIGHT = 10  # points
 
 
-def plot(found: list[dict[str, Any]], varied: dict[str, tuple[int, ...]], file: Path) -> None:
+def plot(found: list[dict[str, Any]], varied: Mapping[str, tuple[int, ...]], file: Path) -> None:
     """Draw what was measured.
 
     Args:
@@ -59,13 +62,18 @@ def _label_ends(axis: Axes, texts: dict[str, str]) -> None:
     """Write a text at each line's end, no two of them over each other."""
     points = 72 / axis.figure.dpi
     free = float("-inf")
-    for drawn in sorted(axis.lines, key=lambda line: line.get_ydata()[-1]):
-        end = (drawn.get_xdata()[-1], drawn.get_ydata()[-1])
+
+    def end_of(line: Line2D) -> tuple[float, float]:
+        x, y = (np.asarray(values, dtype=float)[-1] for values in line.get_data())
+        return float(x), float(y)
+
+    for drawn in sorted(axis.lines, key=lambda line: end_of(line)[1]):
+        end = end_of(drawn)
         height = axis.transData.transform(end)[1] * points
         shown = max(height, free)
         free = shown + LINE_HEIGHT
         axis.annotate(
-            texts[drawn.get_label()],
+            texts[str(drawn.get_label())],
             end,
             (6, shown - height),
             textcoords="offset points",

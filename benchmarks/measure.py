@@ -5,15 +5,15 @@ import gc
 import importlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from loku_exp.results.folder import provenance
 from loku_exp.runtime.logs import start_logging
+from loku_exp.stages.provenance import provenance
 
 TOLERANCE = 1.3  # a named limit may be missed by 30 % on a busy machine before the command fails
 
@@ -58,7 +58,7 @@ def measured(part: str) -> tuple[list[Row], dict[str, Any]]:
 
 
 def interleaved(
-    ways: dict[str, Callable[[], object]], repeats: int, *, warmed: bool = False
+    ways: Mapping[str, Callable[[], object]], repeats: int, *, warmed: bool = False
 ) -> dict[str, float]:
     """Run each way in turn, a warm-up round first unless warmed; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -7,7 +7,6 @@ Runs what is not finished yet, prints the table as Markdown and writes it to ``b
 """
 
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from statistics import fmean, stdev
 from loku_exp.evaluation.tofu.metrics import forget_quality
 from loku_exp.results import files as results
 from loku_exp.results import folder as runs
-from loku_exp.stages.record import Record
+from loku_exp.results.examples import read_examples
+from loku_exp.results.schema import Record
 
 OUTPUT = Path("outputs/toy_grid")
 SHOWN = {
@@ -67,7 +67,7 @@ def table(records: dict[Path, Record]) -> str:
     for loss, init in METHODS:
         chosen = [by_method[loss, init, seed] for seed in seeds]
         rows = [record.models["unlearned"].metrics for record in chosen]
-        collapsed = sum("COLLAPSED" in str(record.verdict) for record in chosen)
+        collapsed = sum(bool(r.judgement and r.judgement.collapsed) for r in chosen)
         cells = " | ".join(_cells(rows))
         lines.append(f"| {loss.upper()}, {init} | {cells} | {collapsed} of {len(seeds)} |")
     ratios = {seed: _log_ratios(first[seed][0], "reference") for seed in seeds}
@@ -103,7 +103,7 @@ def _value(row: dict[str, float], name: str) -> float | None:
 
 
 def _log_ratios(folder: Path, model: str) -> list[float]:
-    rows = (json.loads(line) for line in (folder / results.EXAMPLES_FILE).open(encoding="utf-8"))
+    rows = read_examples(folder)
     return [row["log_ratio"] for row in rows if row["model"] == model and row["set"] == "forget"]
 
 

@@ -9,9 +9,16 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from torch import nn
 
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
+from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.inference import Inference
+from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.evaluation.suite import Evaluation, Suite
+from loku_exp.evaluation.tofu.suite import tofu_suite
+from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.training.snapshots import Snapshots
 
 
@@ -23,21 +30,24 @@ def random_sequence(length: int, num_prompt: int, vocabulary: int, seed: int) ->
 
 
 def tiny_model(
-    tied: bool = True, bias: bool = False, dtype: torch.dtype = torch.float32
+    tied: bool = True,
+    bias: bool = False,
+    dtype: torch.dtype = torch.float32,
+    vocabulary: int = 61,
 ) -> nn.Module:
-    """A GPT-Neo of two layers, width 16, window 8, 61 tokens; the same weights every time."""
+    """A GPT-Neo of two layers, width 16, window 8; the same weights every time."""
     from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
     torch.manual_seed(0)
     config = GPTNeoConfig(
-        vocab_size=61, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
+        vocab_size=vocabulary, hidden_size=16, num_layers=2, num_heads=2, window_size=8,
         attention_types=[[["global", "local"], 1]], max_position_embeddings=64,
         tie_word_embeddings=tied, resid_dropout=0, embed_dropout=0, attention_dropout=0,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = GPTNeoForCausalLM(config).to(dtype)
     if bias:
-        model.lm_head.bias = nn.Parameter(torch.randn(61, dtype=dtype))
+        model.lm_head.bias = nn.Parameter(torch.randn(vocabulary, dtype=dtype))
     return model.eval()
 
 
@@ -104,6 +114,77 @@ def tdec_folder(place: Path, rows: int = 6) -> Path:
         lines = [header, *(f'{i},"{text()}"{tail}' for i in range(12))]
         (place / f"validation_data/{name}.csv").write_text("\n".join(lines) + "\n")
     return place
+
+
+TOKENIZER = train_tokenizer(["a b c d e f g"], 300)
+
+
+class Numbers:
+    """A tokenizer whose tokens are numbers."""
+
+    eos_token_id = 0
+
+    def decode(self, ids, skip_special_tokens=True):
+        return " ".join(map(str, ids))
+
+
+def tiny_suite(rows: int | str = "all") -> Suite:
+    """TOFU's suite over `tiny_records`."""
+    knobs = {"rows": rows, "truth_ratio": "geometric", "max_tokens": 24}
+    return tofu_suite(tiny_records(), Numbers(), **knobs)
+
+
+def evaluation_of(
+    metrics: dict[str, float],
+    examples: list[dict] | None = None,
+    counts: dict[str, int] | None = None,
+) -> Evaluation:
+    """An evaluation of which only some is known."""
+    return Evaluation(metrics, counts or {}, examples or [])
+
+
+def instances(kind: str, arguments: list[tuple]) -> list[Instance]:
+    """Requests of a type."""
+    return [Instance(kind, {}, argument, 0, (None, None, 1)) for argument in arguments]
+
+
+def inference_of(model: nn.Module, tokenizer=TOKENIZER, **options) -> Inference:
+    """A model in memory that answers requests; it never ends at end-of-text unless asked to."""
+    options = {"batch_tokens": 64, "max_length": 64, "stop_at_eos": False} | options
+    return Inference(model, tokenizer, **options)
+
+
+def lm_of(inference: Inference, answers: Answers | None = None) -> UnlearnLM:
+    """What lm-eval talks to, around a model in memory."""
+    return UnlearnLM(answers or Answers(), lambda: inference)
+
+
+def never() -> Inference:
+    """Fail, where a model must not be loaded."""
+    raise AssertionError("the model was asked")
+
+
+@torch.no_grad()
+def plain_scores(model: nn.Module, sequence: Sequence, **options) -> tuple[list[float], list[bool]]:
+    """Log-probability and greediness of each labelled token by a forward of one unpadded text."""
+    logits = model(
+        input_ids=torch.tensor([sequence.ids]),
+        attention_mask=torch.ones(1, len(sequence.ids)),
+        **options,
+    ).logits[0]
+    places = [t for t in range(1, len(sequence.ids)) if sequence.labels[t] != IGNORED]
+    logprobs = [logits[t - 1].log_softmax(-1)[sequence.ids[t]].item() for t in places]
+    return logprobs, [int(logits[t - 1].argmax()) == sequence.ids[t] for t in places]
+
+
+@torch.no_grad()
+def plain_greedy(model: nn.Module, prompt: tuple[int, ...], count: int) -> list[int]:
+    """Greedy continuation without cache, padding or batch."""
+    ids = list(prompt)
+    for _ in range(count):
+        logits = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids))).logits
+        ids.append(int(logits[0, -1].argmax()))
+    return ids[len(prompt) :]
 
 
 TINY_TDEC = [

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import logging
+import math
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,14 @@ def _tasks_in(folder: str | None) -> TaskManager:
 def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> Evaluation:
     """Evaluate a model on tasks; all random states are as before.
 
+    A metric that is no finite number, as the perplexity of a destroyed model, is absent, and said to be.
+
     Args:
         lm: usually an `loku_exp.evaluation.lm.unlearn_lm.UnlearnLM`.
         tasks: task and group objects.
         limit: first documents to take, by task; absent tasks are taken whole.
     """
-    with _undisturbed(), _quiet_harness():
+    with _undisturbed(), _quiet_harness(), _overflowing(tasks):
         results = simple_evaluate(
             lm,
             tasks=tasks,
@@ -98,7 +101,11 @@ def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> E
                 counts[name] = int(value)
             else:
                 label = metric if metric.startswith(name) else f"{name}_{metric}"
-                metrics[label if filtered == "none" else f"{label}_{filtered}"] = float(value)
+                label = label if filtered == "none" else f"{label}_{filtered}"
+                if math.isfinite(value):
+                    metrics[label] = float(value)
+                else:
+                    log.warning("%s is %s, no finite number; it is left out", label, value)
     examples = [
         {"set": name, **sample["n"]}
         for name, samples in results["samples"].items()
@@ -140,6 +147,30 @@ def _undisturbed() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _overflowing(tasks: Sequence[Any]) -> Iterator[None]:
+    """Have aggregations that overflow return infinity."""
+
+    def safe(aggregation: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+        def aggregated(items: list[Any]) -> Any:
+            try:
+                return aggregation(items)
+            except OverflowError:
+                return math.inf
+
+        return aggregated
+
+    with ExitStack() as stack:
+        for leaf in (leaf for task in tasks for leaf in _leaves(task)):
+            own = leaf.aggregation
+
+            def aggregation(own: Any = own) -> dict[str, Any]:
+                return {name: safe(function) for name, function in own().items()}
+
+            stack.enter_context(patch.object(leaf, "aggregation", aggregation))
+        yield
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The rows of ``examples.jsonl``: one per evaluated example and model; and texts before and after."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,31 @@ Row = dict[str, Any]
 
 
 def lines_of(rows: Iterable[Row]) -> str:
-    """Return rows as the file holds them, one a line whatever characters their texts hold."""
-    return "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows)
+    """Return rows as the file holds them, one a line whatever characters their texts hold.
+
+    A value that is no finite number is absent.
+
+    Raises:
+        UserError: there is one inside of a value.
+    """
+    lines = []
+    for row in rows:
+        known = {
+            k: v for k, v in row.items() if not (isinstance(v, float) and not math.isfinite(v))
+        }
+        try:
+            lines.append(json.dumps(known, ensure_ascii=True, allow_nan=False) + "\n")
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"row {row.get('row')} of set '{row.get('set')}' of the evaluation cannot be written "
+                f"({error}); what a task says of a row must be text, finite numbers, and lists of them"
+            ) from error
+    return "".join(lines)
+
+
+def no_constant(name: str) -> None:
+    """Refuse NaN and infinity where JSON is read; they are no JSON."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_examples(folder: Path) -> list[Row]:
@@ -29,7 +53,7 @@ def read_examples(folder: Path) -> list[Row]:
     try:
         with file.open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=no_constant)
                 if not isinstance(row, dict) or not {"model", "set", "row"} <= row.keys():
                     raise UserError(f"{file}, line {number}: no model, set and row in it")
                 rows.append(row)
@@ -66,7 +90,7 @@ def before_and_after(rows: Iterable[Row], count: int = SHOWN) -> list[str]:
     ]
     for number, models in pairs[:count]:
         target = models["target"]
-        group = f" ({target['group']})" if target.get("group") else ""
+        group = f" ({_one_line(str(target['group']))})" if target.get("group") else ""
         lines += [
             f"forget text {number}{group}: {_start(_asked(target))}",
             f"  true:   {_start(target.get('answer', ''))}",
@@ -79,6 +103,10 @@ def before_and_after(rows: Iterable[Row], count: int = SHOWN) -> list[str]:
 def _asked(row: Mapping[str, Any]) -> str:
     """Return what a text was generated from: a question, or the end of a prompt."""
     return str(row.get("question") or "… " + str(row.get("prompt", ""))[-WIDTH // 2 :])
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def _start(text: str) -> str:

@@ -13,18 +13,21 @@ from loku_exp.results.table import Arrows, column_groups, header_and_rows, notes
 from loku_exp.runtime import distributed
 
 PIPED_WIDTH = 100  # columns, where the output is no terminal
+LEAST_WIDTH = 60  # in less no table is readable; a terminal wraps its lines then
 
 
 def console() -> Console:
     """Return a console for results, which never fails for the terminal's encoding."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    made = Console(highlight=False, markup=False, emoji=False)
-    return (
-        made
-        if made.is_terminal
-        else Console(width=PIPED_WIDTH, highlight=False, markup=False, emoji=False)
-    )
+    found = Console()
+    width = found.width if found.is_terminal else PIPED_WIDTH
+    return plain_console(max(width, LEAST_WIDTH))
+
+
+def plain_console(width: int) -> Console:
+    """Return a console that takes nothing it is given for markup."""
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def show(record: Record, folder: Path) -> None:
@@ -76,8 +79,10 @@ def _table(record: Record, names: list[str], arrows: Arrows, heading: str = "") 
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for index, name in enumerate(header):
-        table.add_column(name.replace("+", "\n+"), justify="left" if index == 0 else "right")
+    table.add_column(header[0], overflow="fold")
+    for name in header[1:]:
+        shown = name.partition("+")[0] if heading else name.replace("+", "\n+")
+        table.add_column(shown, justify="right", no_wrap=True, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -85,4 +90,4 @@ def _table(record: Record, names: list[str], arrows: Arrows, heading: str = "") 
 
 def _width(table: Table) -> int:
     """Return the width a table takes without folding."""
-    return Console(width=10_000).measure(table).maximum
+    return plain_console(10_000).measure(table).maximum

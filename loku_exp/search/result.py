@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
+from rich import box
 from rich.table import Table
 
 from loku_exp.errors import UserError
@@ -65,9 +66,14 @@ def _table(
     reported: Metrics,
 ) -> Table:
     roles = [role for role in ("target", "unlearned", "reference") if role in reported]
-    table = Table(title=" ".join(overrides_of(best.params)), title_justify="left")
+    table = Table(
+        title=" ".join(overrides_of(best.params)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("")
-    for name in ("unlearned, selection half", *(f"{role}, reported half" for role in roles)):
+    for name in ("unlearned,\nselection half", *(f"{role},\nreported half" for role in roles)):
         table.add_column(name, justify="right")
     for name, metric in by_name(suite.catalogue).items():
         if name in reported["unlearned"] and (metric.summary or name == criterion.constrain):

@@ -1,5 +1,6 @@
 """The contract with lm-eval: dispatch by name, callable aggregation, group override, no traces."""
 
+import math
 import random
 
 import numpy as np
@@ -7,21 +8,33 @@ import pytest
 import torch
 
 from loku_exp.errors import ConfigError
-from loku_exp.evaluation.harness import Evaluation, evaluate, standard_tasks
+from loku_exp.evaluation.harness import evaluate, standard_tasks
+from loku_exp.evaluation.tasks import OwnTask
 from loku_exp.evaluation.tofu import metrics
-from tests.evaluation.lm.test_unlearn_lm import language_model, tiny_suite
+from tests.helpers import (
+    TOKENIZER,
+    evaluation_of,
+    inference_of,
+    lm_of,
+    plain_scores,
+    tiny_model,
+    tiny_records,
+    tiny_suite,
+)
+
+
+def language_model():
+    return lm_of(inference_of(tiny_model()))
 
 
 def by_hand(evaluation, name):
     """Recompute the metrics of a set from the losses of its scored texts, in plain Python."""
-    from tests.evaluation.lm.test_unlearn_lm import one_by_one
-    from tests.helpers import tiny_records
-
+    exact = tiny_model(dtype=torch.float64)
     prob, truth, ratios = [], [], {}
     for record in tiny_records().evaluation[name]:
 
         def loss(text):
-            logprobs, _ = one_by_one(text)
+            logprobs, _ = plain_scores(exact, text)
             return -sum(logprobs) / len(logprobs)
 
         answer = loss(record.answer)
@@ -39,8 +52,9 @@ def by_hand(evaluation, name):
 def evaluated():
     reference = {row: 0.1 * row for row in range(6)}
     rows = [{"set": "forget", "row": row, "log_ratio": ratio} for row, ratio in reference.items()]
-    of_reference = Evaluation({}, {}, rows)
-    return evaluate(language_model(), tiny_suite().tasks(of_reference)), reference
+    return evaluate(
+        language_model(), tiny_suite().tasks(evaluation_of({}, rows), "full")
+    ), reference
 
 
 @pytest.mark.parametrize("name", ["forget", "retain", "authors", "facts"])
@@ -73,28 +87,26 @@ def test_aggregates_over_all_examples(evaluated):
 
 
 def test_reduced_suite_generates_nothing_and_has_no_utility():
-    lm = language_model()
-    lm._generate_ids = None  # type: ignore[assignment]
-    evaluation = evaluate(lm, tiny_suite().tasks(None, full=False))
+    inference = inference_of(tiny_model())
+    inference._generate_ids = None
+    evaluation = evaluate(lm_of(inference), tiny_suite().tasks(None, "reduced"))
     assert not {name for name in evaluation.metrics if "rouge" in name or "utility" in name}
     assert "forget_quality" not in evaluation.metrics
 
 
 def test_rows_takes_the_first():
-    evaluation = evaluate(language_model(), tiny_suite(rows=2).tasks(None))
+    evaluation = evaluate(language_model(), tiny_suite(rows=2).tasks(None, "full"))
     assert evaluation.counts == {"forget": 2, "retain": 2, "authors": 2, "facts": 2}
     assert [row["row"] for row in evaluation.examples if row["set"] == "retain"] == [10, 11]
 
 
 def test_evaluation_leaves_no_trace():
-    lm, tasks = language_model(), tiny_suite().tasks(None)
-    lm.model.train()
+    lm, tasks = language_model(), tiny_suite().tasks(None, "full")
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state()
     evaluate(lm, tasks)
-    assert lm.model.training
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]
     assert torch.equal(torch.random.get_rng_state(), before[2])
@@ -116,7 +128,7 @@ metric_list: [{metric: acc}]
 @pytest.mark.slow
 def test_outside_of_a_repository_nothing_is_said(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    evaluate(language_model(), tiny_suite().tasks(None, full=False))
+    evaluate(language_model(), tiny_suite().tasks(None, "reduced"))
     assert "fatal" not in "".join(capfd.readouterr())
 
 
@@ -125,12 +137,41 @@ def test_a_standard_task_by_name_runs_beside_ours(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text('{"q": "c d"}\n{"q": "e f"}\n{"q": "g"}\n')
     (tmp_path / "tiny.yaml").write_text(TASK.replace("FILE", str(tmp_path / "rows.jsonl")))
     tasks = standard_tasks(["tiny_words"], str(tmp_path))
-    lm = language_model()
-    lm.model.resize_token_embeddings(len(lm.tokenizer))
-    evaluation = evaluate(lm, [*tiny_suite().tasks(None), *tasks], {"tiny_words": 2})
+    model = tiny_model()
+    model.resize_token_embeddings(len(TOKENIZER))
+    both = [*tiny_suite().tasks(None, "full"), *tasks]
+    evaluation = evaluate(lm_of(inference_of(model)), both, {"tiny_words": 2})
     assert 0 <= evaluation.metrics["tiny_words_acc"] <= 1
     assert "forget_prob" in evaluation.metrics
     with pytest.raises(ConfigError, match="no task 'tiny_wrods'; did you mean 'tiny_words'"):
         standard_tasks(["tiny_wrods"], str(tmp_path))
     with pytest.raises(ConfigError, match=r"'arc_easy' cannot be loaded.*include_path=DIR"):
-        standard_tasks(["arc_easy"], None)
+        standard_tasks(["arc_easy"], str(tmp_path))  # the same index: it takes seconds
+
+
+class Collapsed(OwnTask):
+    """Metrics that overflow, divide nothing by nothing, and count."""
+
+    def __init__(self):
+        def overflowing(losses):
+            return math.exp(sum(losses))
+
+        metrics = {"ppl": overflowing, "ratio": lambda _: math.nan, "count": len}
+        super().__init__("mine", {row: ("", "") for row in range(3)}, metrics)
+
+    def requests(self, row):
+        return [("generate_ids", ("", (1, 2), 3))]
+
+    def process_results(self, doc, results):
+        return {"ppl": 500.0, "ratio": 0.0, "count": 1, "n": {"row": doc["row"]}}
+
+
+def test_what_is_no_finite_number_is_absent_and_said_to_be(caplog):
+    task = Collapsed()
+    found = evaluate(language_model(), [task])
+    assert found.metrics == {"mine_count": 3.0}
+    assert found.counts == {"mine": 3}
+    assert "mine_ppl is inf, no finite number; it is left out" in caplog.text
+    assert "mine_ratio is nan" in caplog.text
+    with pytest.raises(OverflowError):
+        task.aggregation()["ppl"]([800.0])  # the task itself is as it was

@@ -6,7 +6,10 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from loku_exp.search.halves import metrics_of, split
+from loku_exp.search.halves import evaluations_of, metrics_of, split
+from tests.helpers import tiny_suite
+
+SUITE = tiny_suite()
 
 
 def row(model, name, number, group, **values):
@@ -75,12 +78,22 @@ def test_metrics_are_those_of_the_formulas():
             row(model, "forget", k, "a", prob=k / 10, log_ratio=ratio)
             for k, ratio in enumerate(ratios)
         ]
-    found = metrics_of(examples)["unlearned"]
+    found = metrics_of(examples, SUITE)["unlearned"]
     assert found["forget_prob"] == pytest.approx(fmean([0, 0.1, 0.2, 0.3]))
     assert found["model_utility"] == pytest.approx(9 / (3 * (2 + 4 + 1)))
     assert found["model_utility_retain"] == pytest.approx(3 / (2 + 4 + 1))
     test = stats.ks_2samp(ours, theirs)
     assert (found["forget_quality"], found["forget_ks"]) == (test.pvalue, test.statistic)
     assert found["forget_shift"] == pytest.approx((0.4 + 0.9) / 2 - 0.1)
-    assert "forget_quality" not in metrics_of(examples)["reference"]
+    assert "forget_quality" not in metrics_of(examples, SUITE)["reference"]
     assert not any(math.isnan(value) for value in found.values())
+
+
+def test_a_judge_gets_the_rows_with_their_metrics():
+    examples = [row("target", "forget", k, "a", prob=0.5) for k in range(3)]
+    examples += [row("unlearned", "retain", k, "a", prob=0.25) for k in range(2)]
+    found = evaluations_of(examples, SUITE)
+    assert found["target"].metrics == {"forget_prob": 0.5}
+    assert found["target"].counts == {"forget": 3}
+    assert found["unlearned"].examples == examples[3:]
+    assert found["unlearned"].metrics == {"retain_prob": 0.25}

@@ -1,17 +1,20 @@
 """A search: the best setting that forgets enough, chosen on half of the rows, resumed as if undisturbed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.results import files as results
 from loku_exp.search import __main__ as search
-from loku_exp.search.criterion import Objective, judged
+from loku_exp.search.criterion import Criterion, judged
 from loku_exp.search.halves import split
+from tests.helpers import tiny_suite
 
 optuna = pytest.importorskip("optuna")
-OBJECTIVE = Objective("model_utility", "forget_prob", None, 0.05, 0)
+CRITERION = Criterion("model_utility", "forget_prob", None, 0.05, 0)
+SUITE = tiny_suite()
 
 
 def examples(utility=0.5, forget=0.2, retain_prob=None):
@@ -45,27 +48,37 @@ def test_value_and_limit_are_those_of_the_selection_half_alone():
     _, reported = split(rows, 0)
     for row in reported:
         row["prob"] = row["rouge"] = row["truth_ratio"] = 0.123
-    problem, value, above = judged(rows, OBJECTIVE)
+    problem, value, above = judged(rows, CRITERION, SUITE)
     assert problem is None
     assert value == pytest.approx(0.6)
     assert above == pytest.approx(0.2 - (0.25 + 0.05))
 
 
 def test_the_limit_may_be_given():
-    objective = Objective("retain_rouge", "forget_prob", 0.1, 0.0, 0)
-    assert judged(examples(), objective)[2] == pytest.approx(0.1)
+    criterion = Criterion("retain_rouge", "forget_prob", 0.1, 0.0, 0)
+    assert judged(examples(), criterion, SUITE)[2] == pytest.approx(0.1)
+
+
+def test_without_a_reference_the_limit_must_be_given():
+    rows = [row for row in examples() if row["model"] != "reference"]
+    with pytest.raises(ConfigError, match=r"forget_prob has no reference .*add --at-most"):
+        judged(rows, CRITERION, SUITE)
+    given = Criterion("model_utility", "forget_prob", 0.3, 0.05, 0)
+    assert judged(rows, given, SUITE)[2] == pytest.approx(0.2 - 0.3)
 
 
 def test_a_collapsed_run_and_nan_are_failures():
-    assert judged(examples(retain_prob=0.1), OBJECTIVE)[0].startswith(
-        "COLLAPSED (retain probability"
-    )
-    assert judged(examples(forget=float("nan")), OBJECTIVE)[0].startswith("model_utility is")
+    collapsed = judged(examples(retain_prob=0.1), CRITERION, SUITE)
+    assert collapsed[0].startswith("COLLAPSED (retain probability")
+    assert collapsed[1:] == (None, None)
+    nan = judged(examples(forget=float("nan")), CRITERION, SUITE)
+    assert nan[0].startswith("model_utility is")
+    assert nan[1:] == (None, None)
 
 
 def test_an_unknown_metric_names_those_there_are():
     with pytest.raises(ConfigError, match=r"utility: no metric .*model_utility"):
-        judged(examples(), Objective("utility", "forget_prob", None, 0, 0))
+        judged(examples(), Criterion("utility", "forget_prob", None, 0, 0), SUITE)
 
 
 @pytest.fixture
@@ -84,18 +97,20 @@ def start(tmp_path, shared_cache, monkeypatch):
         (folder / "done.json").write_text("{}")
 
     def claiming(config):
-        from loku_exp.results import folder as runs
         from loku_exp.runtime.cache import Cache
-        from loku_exp.stages import inputs as materials
+        from loku_exp.stages import identity
+        from loku_exp.stages.inputs import load_inputs
+        from loku_exp.stages.machine import on_this_machine
 
-        loaded = materials.load_materials(config, Cache(config.cache_dir))
-        folder = runs.run_folder(config, runs.run_id(config, loaded))
+        config = on_this_machine(config)
+        inputs = load_inputs(config, Cache(config.cache_dir))
+        folder = identity.run_folder(config, identity.run_id(config, inputs))
         folder.mkdir(parents=True, exist_ok=True)
         run(config, folder)
 
     monkeypatch.setattr("loku_exp.run.run", claiming)
     monkeypatch.setenv("LOKU_SWEEP", "search")  # which a search would leave set
-    monkeypatch.setattr(results, "read", lambda folder: None)
+    monkeypatch.setattr(results, "read", lambda folder: SimpleNamespace(models={}))
     hooks, place = {}, {}
 
     def start(name, *arguments, trials=4, fail_at=None, error=None):
@@ -131,6 +146,31 @@ def test_the_best_that_forgets_enough_is_found_and_reported(start, capsys):
     assert "took no part in the choice" in capsys.readouterr().out
     assert start("one", RATE)[1] == []  # all trials are there
     assert len(start("one", RATE, trials=5)[1]) == 1
+
+
+def test_the_table_has_the_suites_words_and_both_halves(start, capsys):
+    content, _ = start("words", RATE)
+    shown = capsys.readouterr().out
+    for words in (
+        "model utility",
+        "forget set, probability",
+        "KS distance",
+        "unlearned,",
+        "selection half",
+    ):
+        assert words in shown
+    for half in ("selection", "reported"):
+        assert content[half].keys() == {"target", "reference", "unlearned"}
+        assert content[half]["reference"]["forget_prob"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("option", ["--maximise", "--constrain"])
+def test_a_metric_that_the_suite_lacks_is_refused_before_the_first_trial(start, tmp_path, option):
+    with pytest.raises(
+        ConfigError, match=r"forget_ma: the suite of .* has no such metric.*forget_prob"
+    ):
+        start("lacking", RATE, option, "forget_ma")
+    assert not list((tmp_path / "lacking").glob("*/done.json"))
 
 
 def test_an_interrupted_search_asks_for_the_same_trials(start):
@@ -174,7 +214,7 @@ def test_values_become_distributions():
     from loku_exp.search import space as search_space
 
     texts = ["a=interval(0.1,1)", "a=tag(log,interval(1e-3,1))", "a=range(4,33,4)", "a=x,'y z'"]
-    floats, log, ranged, chosen = map(search_space.distribution, grid.parse(texts))
+    floats, log, ranged, chosen = map(search_space.distribution, grid.parse_overrides(texts))
     assert floats == optuna.distributions.FloatDistribution(0.1, 1)
     assert log == optuna.distributions.FloatDistribution(1e-3, 1, log=True)
     assert (ranged.low, ranged.high, ranged.step) == (4, 32, 4)

@@ -1,7 +1,8 @@
 """What a subject answered, by request, in a file that grows while it is asked.
 
-A line of the file is one answer with a check sum of its own, so a file that was cut off or damaged loses
-those lines and no others, and a killed evaluation goes on where it was.
+A line of the file is a batch of answers with a check sum of its own. So a file that was cut off or damaged
+loses those batches and no others, and what is asked again is asked in the batches it was asked in before:
+a killed evaluation ends with the numbers, to the bit, of one that was not.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from lm_eval.api.instance import Instance
 
 from loku_exp.errors import ModelError
-from loku_exp.runtime.cache import writing
+from loku_exp.runtime.cache import write_text, writing
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_WRITES = 15.0
@@ -72,8 +73,7 @@ class Answers:
         names = list(missing)
         if missing:
             for batch in compute(kind, list(missing.values())):
-                for index, answer in batch.items():
-                    self._keep(names[index], answer)
+                self._keep({names[index]: answer for index, answer in batch.items()})
                 if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
                     self._write()
             self._write()
@@ -83,17 +83,23 @@ class Answers:
         """Keep an answer that was found on the way; `content` is a request's, without its text."""
         key = _key(kind, content)
         if key not in self.known:
-            self._keep(key, answer)
+            self._keep({key: answer})
 
     def close(self) -> None:
         """Write what is left, and let other processes ask."""
-        self._write()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            self._write()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _holds(self) -> bool:
+        """Return whether the file is this process's to write."""
+        return self._lock is not None and self._lock.is_locked
 
     def _hold(self) -> None:
         """Take the file for this process; what another one has written meanwhile is known then."""
-        if self.file is None or self._lock is None or self._lock.is_locked:
+        if self.file is None or self._lock is None or self._holds():
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -103,17 +109,17 @@ class Answers:
             self._lock.acquire()
         self._read()
 
-    def _keep(self, key: str, answer: Any) -> None:
+    def _keep(self, batch: dict[str, Any]) -> None:
         try:
-            text = json.dumps([key, answer], allow_nan=False)
+            content = json.dumps(batch, allow_nan=False)
         except ValueError as error:
             raise ModelError(
                 "the model's answers are not finite (NaN or infinite log-probabilities): its weights are "
                 "damaged, or its precision is too low; try model.dtype=float32"
             ) from error
-        self.known[key] = answer
-        if self.file is not None:
-            self._unwritten.append(f"{zlib.crc32(text.encode()):08x} {text}\n")
+        self.known |= batch
+        if self._holds():
+            self._unwritten.append(f"{_checksum(content)} {content}\n")
 
     def _write(self) -> None:
         self._written = time.monotonic()
@@ -126,24 +132,22 @@ class Answers:
         self._unwritten.clear()
 
     def _read(self) -> None:
+        """Read what is whole; what is not is taken out of the file by the process that holds it."""
         if self.file is None or not self.file.is_file():
             return
-        lost = 0
         text = self.file.read_text(encoding="utf-8", errors="replace")
-        for line in text.split("\n"):
+        lines = [line for line in text.split("\n") if line]
+        whole = []
+        for line in lines:
             checksum, _, content = line.partition(" ")
-            if not line:
-                continue
-            if checksum == f"{zlib.crc32(content.encode()):08x}":
-                key, answer = json.loads(content)
-                self.known[key] = answer
-            else:
-                lost += 1
-        if lost:
-            log.warning("%s: %d damaged lines, asked again", self.file, lost)
-        if text and not text.endswith("\n") and self._lock is not None and self._lock.is_locked:
-            with self.file.open("a", encoding="utf-8") as stream:
-                stream.write("\n")  # the next line must not join the one that was cut off
+            if checksum == _checksum(content):
+                self.known |= json.loads(content)
+                whole.append(f"{line}\n")
+        lost = len(lines) - len(whole)
+        if self._holds() and (lost or not text.endswith("\n")):
+            if lost:
+                log.warning("%s: %d damaged lines, asked again", self.file, lost)
+            write_text(self.file, "".join(whole))
 
 
 def key_of(kind: str, request: Instance) -> str:
@@ -153,3 +157,7 @@ def key_of(kind: str, request: Instance) -> str:
 
 def _key(kind: str, content: tuple[Any, ...]) -> str:
     return hashlib.sha256(f"{kind}{content!r}".encode()).hexdigest()[:24]
+
+
+def _checksum(content: str) -> str:
+    return f"{zlib.crc32(content.encode()):08x}"

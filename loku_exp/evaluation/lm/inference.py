@@ -1,19 +1,19 @@
 """Answer requests about token ids by running a model, batch by batch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.data.records import Sequence
 from loku_exp.errors import DataError
 from loku_exp.evaluation.lm import prompt_reading
 from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant, predictions
 from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.lm.generation import continued
+from loku_exp.evaluation.lm.text_lm import TextLM
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
 from loku_exp.evaluation.tdec.metrics import wanted
 from loku_exp.models.head import apply_term
@@ -25,7 +25,7 @@ Batch = dict[int, Any]
 """Answers by the index of their request."""
 
 
-class Inference(HFLM):
+class Inference(TextLM):
     """A model in memory, with or without adapter, that answers requests batch by batch.
 
     Args:
@@ -50,15 +50,13 @@ class Inference(HFLM):
         super().__init__(
             pretrained=model.eval(),
             tokenizer=tokenizer,
-            backend="causal",
             batch_size=1 if reads_prompts else max(1, batch_tokens // max_length),
             max_length=max_length,
-            softmax_dtype="float32",
         )
         self.batch_tokens = batch_tokens
         self.stop_at_eos = stop_at_eos
         self.reads_prompts = reads_prompts
-        self._obeys, self._widest_read = True, 0
+        self._obeys: dict[int, bool] = {}
 
     def batches(self, kind: str, requests: list[Instance]) -> Iterator[Batch]:
         """Yield answers to requests of one type, all different, in the batches they are computed in.
@@ -85,44 +83,31 @@ class Inference(HFLM):
                 )
         return self._score([request.args[1] for request in requests])
 
-    @torch.no_grad()
     def _generate_ids(self, requests: list[Instance]) -> Iterator[Batch]:
+        for request in requests:
+            if not request.args[1]:
+                raise DataError(f"an empty prompt cannot be continued: {request.args[0]!r}")
         totals = [request.args[2] for request in requests]
         lengths = [len(request.args[1]) for request in requests]
+        end_of_text = self.tokenizer.eos_token_id if self.stop_at_eos else None
         for indices in self._grouped(lengths, "generating", padded_to=totals):
             prompts = [requests[i].args[1] for i in indices]
             budgets = [max(0, totals[i] - lengths[i]) for i in indices]
-            eos = self.tokenizer.eos_token_id if self.stop_at_eos else None
-            yield dict(zip(indices, self.continued(prompts, budgets, eos), strict=True))
+            yield dict(zip(indices, self.continued(prompts, budgets, end_of_text), strict=True))
 
     def continued(
-        self, prompts: list[tuple[int, ...]], budgets: list[int], eos: int | None
+        self, prompts: list[tuple[int, ...]], budgets: list[int], end_of_text: int | None
     ) -> list[list[int]]:
-        """Continue a batch of prompts greedily, each by at most its budget, and up to `eos`."""
-        if not any(budgets):
-            return [[] for _ in prompts]
-        width = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        settings = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max(budgets),
-            eos_token_id=eos,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        with no_habits(self.model):
-            generated = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                generation_config=settings,
-            )[:, width:].tolist()
-        cut = [new[:budget] for new, budget in zip(generated, budgets, strict=True)]
-        return [new[: new.index(eos)] if eos in new else new for new in cut]
+        """Continue a batch of prompts greedily; see `loku_exp.evaluation.lm.generation.continued`."""
+        padding = self.tokenizer.pad_token_id
+        return continued(self.model, prompts, budgets, end_of_text=end_of_text, padding=padding)
 
     def _greedy_suffixes(self, requests: list[Instance]) -> Iterator[Batch]:
+        for request in requests:
+            if len(request.args[1]) < 2:
+                raise DataError(
+                    f"a text of fewer than two tokens foretells none: {request.args[0]}"
+                )
         for options in sorted({request.args[2:] for request in requests}):
             mine = [i for i, request in enumerate(requests) if request.args[2:] == options]
             texts = [requests[i].args[1] for i in mine]
@@ -146,44 +131,11 @@ class Inference(HFLM):
         """Score continuations of texts as `HFLM` does, but only continuations go through the output head.
 
         Raises:
-            DataError: a continuation has no token of its own; it merges into the context's last one.
+            DataError: a continuation has no token of its own.
         """
-        sequences = []
-        for request in requests:
-            context, continuation = self._encoded(*request.args)
-            sequences.append(self._labelled(context, continuation))
+        sequences = [self.labelled_text(*request.args) for request in requests]
         for batch in self._score(sequences):
             yield {i: (sum(s.logprobs), all(s.greedy)) for i, s in batch.items()}
-
-    def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if context == "":
-            ids: Any = self.tok_encode(continuation, add_special_tokens=False)
-            starts = ids and ids[0] == self.prefix_token_id
-            pair = (ids[:1], ids[1:]) if starts else ([self.prefix_token_id], ids)
-        else:
-            pair = self._encode_pair(context, continuation)
-        if not pair[0] or not pair[1]:
-            raise DataError(
-                f"the continuation {continuation!r} has no token of its own after {context[-40:]!r}: this "
-                "tokenizer merges it into the text before; put a space or line break between the two"
-            )
-        return pair
-
-    def _labelled(self, context: list[int], continuation: list[int]) -> Sequence:
-        """Return both as one text, contexts too long for the model cut from the left.
-
-        Raises:
-            DataError: the continuation alone is longer than the model's context.
-        """
-        if len(continuation) > self.max_length:
-            raise DataError(
-                f"a continuation of {len(continuation)} tokens exceeds the model's context of "
-                f"{self.max_length}"
-            )
-        ids = (*context, *continuation)
-        labels = (IGNORED,) * len(context) + tuple(continuation)
-        kept = slice(-self.max_length - 1, None)  # the last token is predicted, never read
-        return Sequence(ids[kept], labels[kept])
 
     def _loglikelihood_tokens(
         self,
@@ -195,7 +147,7 @@ class Inference(HFLM):
 
         `HFLM` calls it for rolling scores.
         """
-        sequences = [self._labelled(context, rest) for _, context, rest in requests]
+        sequences = [self.labelled_ids(context, rest) for _, context, rest in requests]
         scores = {i: score for batch in self._score(sequences) for i, score in batch.items()}
         return [(sum(scores[i].logprobs), all(scores[i].greedy)) for i in range(len(requests))]
 
@@ -213,39 +165,51 @@ class Inference(HFLM):
     @torch.no_grad()
     def _score(self, sequences: list[Sequence]) -> Iterator[Batch]:
         """Score the labelled tokens of texts that fit, or are one token longer than, the context."""
-        if self.reads_prompts:
-            trees, masked = prompt_reading.alone(sequences), False
-        else:
-            trees = plant(sequences, self.max_length, share=True)
-            masked = self._reads_trees(trees)
-            if not masked:
-                trees = plant(sequences, self.max_length, share=False)
         on_cpu = self.device.type == "cpu"
         most = min(CPU_BATCH_TOKENS, self.batch_tokens) if on_cpu else self.batch_tokens
-        for indices in self._grouped([tree.width for tree in trees], "scoring", most=most):
-            batch = [trees[i] for i in indices]
-            options = {}
-            if self.reads_prompts:
-                options = prompt_reading.boundary(batch[0], sequences, self.device)
-            places, counts = predictions(batch, sequences)
-            rows, columns, labels = places.to(self.device).T
-            hidden = hidden_states(self.model, batch, masked, **options)[rows, columns]
-            scores = apply_term(
-                _logprob_and_greedy, hidden, labels, self.model.get_output_embeddings()
-            ).cpu()
-            texts = [index for tree in batch for index, _ in tree.texts]
-            found = {}
-            for index, part in zip(texts, scores.split(counts), strict=True):
-                logprobs, greedy = part.T.tolist()
-                found[index] = TokenScores(logprobs, [value > 0 for value in greedy])
-            yield found
+        for trees, masked in self._planted(sequences):
+            for indices in self._grouped([tree.width for tree in trees], "scoring", most=most):
+                yield self._scores([trees[i] for i in indices], masked, sequences)
 
-    def _reads_trees(self, trees: list[Tree]) -> bool:
-        """Return whether the model reads these trees rightly; asked again where they are wider."""
-        widest = max((tree.width for tree in trees if len(tree.branches) > 1), default=0)
-        if widest > self._widest_read and self._obeys:
-            self._widest_read, self._obeys = widest, obeys(self.model, widest)
-        return self._obeys and widest > 0
+    def _planted(self, sequences: list[Sequence]) -> list[tuple[list[Tree], bool]]:
+        """Return trees that hold every text once, and whether they are read under a mask.
+
+        That depends on a tree and the model alone, not on what else is asked.
+        """
+        if self.reads_prompts:
+            return [(prompt_reading.alone(sequences), False)]
+        trees = plant(sequences, self.max_length, share=True)
+        shared = [tree for tree in trees if len(tree.branches) > 1 and self._reads(tree.width)]
+        within = {index for tree in shared for index, _ in tree.texts}
+        rest = [index for index in range(len(sequences)) if index not in within]
+        apart = plant([sequences[index] for index in rest], self.max_length, share=False)
+        for tree in apart:
+            tree.texts = [(rest[place], start) for place, start in tree.texts]
+        return [(shared, True), (apart, False)]
+
+    def _reads(self, width: int) -> bool:
+        """Return whether the model reads trees of a width rightly; it is asked once a power of two."""
+        asked = min(self.max_length, 1 << (width - 1).bit_length())
+        if asked not in self._obeys:
+            self._obeys[asked] = obeys(self.model, asked)
+        return self._obeys[asked]
+
+    def _scores(self, batch: list[Tree], masked: bool, sequences: list[Sequence]) -> Batch:
+        options = {}
+        if self.reads_prompts:
+            options = prompt_reading.boundary(batch[0], sequences, self.device)
+        places, counts = predictions(batch, sequences)
+        rows, columns, labels = places.to(self.device).T
+        hidden = hidden_states(self.model, batch, masked, **options)[rows, columns]
+        scores = apply_term(
+            _logprob_and_greedy, hidden, labels, self.model.get_output_embeddings()
+        ).cpu()
+        texts = [index for tree in batch for index, _ in tree.texts]
+        found = {}
+        for index, part in zip(texts, scores.split(counts), strict=True):
+            logprobs, greedy = part.T.tolist()
+            found[index] = TokenScores(logprobs, [value > 0 for value in greedy])
+        return found
 
     def _grouped(
         self,
@@ -265,21 +229,6 @@ class Inference(HFLM):
                 yield order[:size]
                 bar.update(len(order[:size]))
                 order = order[size:]
-
-
-@contextmanager
-def no_habits(model: Any) -> Iterator[None]:
-    """Hide the generation settings that came with a model.
-
-    `generate` takes from them whatever it is not told: end-of-text ids that stop where nothing should,
-    penalties that make greedy decoding something else.
-    """
-    owner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own, owner.generation_config = owner.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        owner.generation_config = own
 
 
 def _logprob_and_greedy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -42,8 +42,8 @@ def catalogue(n: Sequence[int], length: int, suffix: int) -> list[Metric]:
         length: of a whole text in tokens.
         suffix: tokens that exact extraction asks for.
     """
-    quantities = {f"el{size}": f"EL_{size}" for size in sorted(n, key=str)} | {"ma": "MA"}
-    exact = sorted({suffix, length - suffix}, key=str)
+    quantities = {f"el{size}": f"EL_{size}" for size in sorted(n)} | {"ma": "MA"}
+    exact = sorted({suffix, length - suffix})
     quantities |= {f"exact{size}": f"exact {size}" for size in exact} | {"loss": "loss"}
     of_sets = [
         Metric(

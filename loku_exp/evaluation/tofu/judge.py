@@ -20,7 +20,7 @@ SETS = {
 QUANTITIES = {"prob": "probability", "rouge": "ROUGE-L recall", "truth_ratio": "truth ratio"}
 PARTS: dict[str, Any] = {"forget_prob": "knowledge", "retain_prob": "utility"}
 SUMMARY = ("forget_prob", "forget_rouge", "retain_prob")
-OF_ROW = ("prob", "rouge", "truth_ratio", "loss")
+OF_ROW = tuple(QUANTITIES)
 
 
 def _metric(name: str, label: str, **words: Any) -> Metric:

@@ -4,12 +4,13 @@ import json
 import re
 
 import torch
-from loku_exp.evaluation.lm.responses import Replay, Responses, TokenScores
 from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.data.records import IGNORED
+from loku_exp.evaluation.lm.answers import Answers, TokenScores
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.models.tokenizer import train_tokenizer
+from tests.helpers import inference_of, lm_of, never
 
 
 def arc(key, question, texts, answer, labels="ABCD"):
@@ -187,9 +188,13 @@ def random_model(tied=True, seed=0):
     return GPTNeoForCausalLM(config).eval()
 
 
-def language_model(model=None, batch_tokens=400, **options):
-    model = model or random_model()
-    return UnlearnLM(model, TOKENIZER, batch_tokens=batch_tokens, max_length=POSITIONS, **options)
+def inference(model=None, batch_tokens=400, **options):
+    options = {"batch_tokens": batch_tokens, "max_length": POSITIONS, "stop_at_eos": True} | options
+    return inference_of(model or random_model(), TOKENIZER, **options)
+
+
+def language_model(model=None, batch_tokens=400, answers=None, **options):
+    return lm_of(inference(model, batch_tokens, **options), answers)
 
 
 def slow_score(model, context: list[int], continuation: list[int]) -> tuple[float, bool]:
@@ -205,11 +210,11 @@ def slow_score(model, context: list[int], continuation: list[int]) -> tuple[floa
     return total, greedy
 
 
-class Planted(Replay):
+class Planted(UnlearnLM):
     """Knows every right answer, and prefers it, or anything else for the keys in `wrong`."""
 
     def __init__(self, wrong=()):
-        super().__init__(Responses())
+        super().__init__(Answers(), never)
         self.wrong = set(wrong)
 
     def judge(self, context, continuation):

@@ -5,15 +5,18 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from loku_exp.evaluation.lm import unlearn_lm as lm_module
+from loku_exp.errors import DataError
+from loku_exp.evaluation.lm import inference as asking
 from tests.evaluation.ability.ability_documents import (
     HUB,
     POSITIONS,
     TOKENIZER,
+    inference,
     language_model,
     random_model,
     slow_score,
 )
+from tests.helpers import lm_of
 
 PAIRS = [
     ("Question: " + doc["goal"] + "\nAnswer:", " " + doc[solution])
@@ -54,7 +57,7 @@ def test_the_greedy_continuation_is_told():
             ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     other = [*ids[len(context) : -1], (ids[-1] + 1) % len(TOKENIZER)]
     requests = [(("", ""), context, ids[len(context) :]), (("", ""), context, other)]
-    assert [greedy for _, greedy in language_model(model)._loglikelihood_tokens(requests)] == [
+    assert [greedy for _, greedy in inference(model)._loglikelihood_tokens(requests)] == [
         True,
         False,
     ]
@@ -67,13 +70,13 @@ def test_long_contexts_are_cut_from_the_left_as_in_the_stock_one(excess):
     ids = torch.randint(len(TOKENIZER), (POSITIONS + excess,), generator=generator).tolist()
     requests = [(("", ""), ids[:-5], ids[-5:])]
     expected = stock(model)._loglikelihood_tokens(requests, disable_tqdm=True)
-    actual = language_model(model)._loglikelihood_tokens(requests)
+    actual = inference(model)._loglikelihood_tokens(requests)
     assert actual[0][0] == pytest.approx(expected[0][0], abs=1e-4)
 
 
 def test_a_continuation_longer_than_the_context_is_refused():
-    with pytest.raises(ValueError, match="exceeds the context of 192"):
-        language_model()._loglikelihood_tokens([(("", ""), [1], [2] * (POSITIONS + 1))])
+    with pytest.raises(DataError, match="193 tokens exceeds the model's context of 192"):
+        inference()._loglikelihood_tokens([(("", ""), [1], [2] * (POSITIONS + 1))])
 
 
 def test_rolling_equals_the_stock_one():
@@ -87,21 +90,22 @@ def test_rolling_equals_the_stock_one():
 
 
 def test_the_head_sees_continuations_only(monkeypatch):
-    rows, apply = [], lm_module.apply_term
+    rows, apply = [], asking.apply_term
 
     def counting(term, hidden, labels, head):
         rows.append(len(hidden))
         return apply(term, hidden, labels, head)
 
-    monkeypatch.setattr(lm_module, "apply_term", counting)
+    monkeypatch.setattr(asking, "apply_term", counting)
     language_model().loglikelihood(asked(PAIRS[:4]))
     assert sum(rows) == sum(len(TOKENIZER(text)["input_ids"]) for _, text in PAIRS[:4])
 
 
 def test_equal_requests_are_answered_from_memory(monkeypatch):
-    lm = language_model()
+    model = inference()
+    lm = lm_of(model)
     first = lm.loglikelihood(asked(PAIRS))
-    monkeypatch.setattr(lm, "_loglikelihood_tokens", None)
+    monkeypatch.setattr(model, "batches", None)
     assert lm.loglikelihood(asked(PAIRS)) == first
 
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from loku_exp.evaluation.lm.responses import Replay, Responses
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.errors import ConfigError, DataError
 from loku_exp.evaluation.ability.build import ability
 from loku_exp.evaluation.harness import evaluate, limits
+from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from tests.evaluation.ability.ability_documents import (
     FOUNDRY,
@@ -22,6 +22,7 @@ from tests.evaluation.ability.ability_documents import (
     write_hub,
     write_texts,
 )
+from tests.helpers import inference_of, lm_of, never
 
 DIALOGUES = {
     "wizard_of_wikipedia",
@@ -200,19 +201,19 @@ def test_a_folder_that_is_not_there_is_refused(option, tmp_path):
             build(**{option: path}, skip_missing=True)
 
 
-def test_limit_and_replay(data, texts, tmp_path):
+def test_limits_and_what_was_answered_before(data, texts, tmp_path):
     write_foundry(data)
     built = build(data_dir=write_hub(data), texts_dir=write_texts(texts))
     first = limits(built.tasks, 2)
     assert first["arc_easy"] == 2
     assert first["empathetic_dialogues"] == 1
     assert limits(built.tasks, None) == {}
-    responses = Responses(tmp_path / "responses.json")
-    evaluation = evaluate(language_model(responses=responses), built.tasks, first)
+    answers = Answers(tmp_path / "answers.jsonl")
+    evaluation = evaluate(language_model(answers=answers), built.tasks, first)
     assert evaluation.counts["lambada_local"] == 2
-    responses.save()
-    again = evaluate(Replay(Responses(tmp_path / "responses.json")), built.tasks, first)
-    assert again == evaluation
+    answers.close()
+    again = UnlearnLM(Answers(tmp_path / "answers.jsonl"), never)
+    assert evaluate(again, built.tasks, first) == evaluation
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +249,9 @@ def test_real_files_load_and_evaluate(loku_data, gpt2, variant):
         bos_token_id=gpt2.eos_token_id, eos_token_id=gpt2.eos_token_id,
     )  # fmt: skip
     gpt2.pad_token = gpt2.eos_token
-    model = UnlearnLM(GPTNeoForCausalLM(config).eval(), gpt2, batch_tokens=4096, max_length=2048)
-    evaluation = evaluate(model, built.tasks, limits(built.tasks, 2))
+    options = {"batch_tokens": 4096, "max_length": 2048, "stop_at_eos": True}
+    lm = lm_of(inference_of(GPTNeoForCausalLM(config), gpt2, **options))
+    evaluation = evaluate(lm, built.tasks, limits(built.tasks, 2))
     assert evaluation.counts == dict.fromkeys(expected, 2)
     for name in expected:
         metric = f"{name}_f1" if name in DIALOGUES else f"{name}_acc"

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from loku_exp.evaluation.lm.responses import TokenScores
 
 from loku_exp.errors import DataError
 from loku_exp.evaluation.ability.predecessor import PREDECESSOR_TASKS, apart, predecessor_task
 from loku_exp.evaluation.harness import evaluate
+from loku_exp.evaluation.lm.answers import TokenScores
 from tests.evaluation.ability.ability_documents import (
     GOLD,
     HUB,

@@ -8,11 +8,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from loku_exp.data.records import IGNORED, Sequence
-from loku_exp.evaluation.lm import unlearn_lm as language
+from loku_exp.evaluation.lm import inference as asking
 from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant
-from tests.evaluation.lm.test_unlearn_lm import TOKENIZER, instances
 from tests.evaluation.tdec.memorising import VOCABULARY, untrained
-from tests.helpers import random_sequence
+from tests.helpers import inference_of, instances, lm_of, plain_scores, random_sequence
 
 
 def question(prompt, lengths, seed=0):
@@ -31,19 +30,9 @@ def model(kind):
     return untrained(kind)
 
 
-def scored(model, texts, batch_tokens=200, max_length=64):
-    lm = language.UnlearnLM(model, TOKENIZER, batch_tokens=batch_tokens, max_length=max_length)
+def scored(model, texts, batch_tokens=200):
+    lm = lm_of(inference_of(model, batch_tokens=batch_tokens))
     return lm.token_scores(instances("token_scores", [("", text) for text in texts]))
-
-
-def plainly(model, text):
-    with torch.no_grad():
-        logprobs = model(input_ids=torch.tensor([text.ids])).logits[0].log_softmax(-1)
-    places = [t for t in range(1, len(text.ids)) if text.labels[t] != IGNORED]
-    return (
-        [logprobs[t - 1, text.ids[t]].item() for t in places],
-        [int(logprobs[t - 1].argmax()) == text.ids[t] for t in places],
-    )
 
 
 @pytest.fixture
@@ -51,7 +40,7 @@ def masks(monkeypatch):
     """Whether each batch was a tree."""
     seen = []
     monkeypatch.setattr(
-        language,
+        asking,
         "hidden_states",
         lambda model, trees, masked: seen.append(masked) or hidden_states(model, trees, masked),
     )
@@ -62,7 +51,7 @@ def masks(monkeypatch):
 @pytest.mark.parametrize("kind", ["llama", "phi", "gpt_neo"])
 def test_equal_to_every_answer_alone(kind, batch_tokens, masks):
     for text, score in zip(TEXTS, scored(model(kind), TEXTS, batch_tokens), strict=True):
-        logprobs, greedy = plainly(model(kind), text)
+        logprobs, greedy = plain_scores(model(kind), text)
         assert score.logprobs == pytest.approx(logprobs, rel=1e-5, abs=1e-5)
         assert score.greedy == greedy
     assert set(masks) == {kind != "gpt_neo"}
@@ -98,27 +87,39 @@ def test_a_model_that_takes_no_such_mask_is_not_given_one(monkeypatch, masks):
 
     monkeypatch.setattr(refusing, "forward", strict)
     scores = scored(refusing, TEXTS[:5])
-    assert scores[3].logprobs == pytest.approx(plainly(refusing, TEXTS[3])[0], abs=1e-5)
+    assert scores[3].logprobs == pytest.approx(plain_scores(refusing, TEXTS[3])[0], abs=1e-5)
     assert set(masks) == {False}
 
 
-def test_a_model_is_asked_once_a_width(monkeypatch):
+@pytest.mark.parametrize("refused", [99, 64])
+def test_a_model_is_asked_once_a_power_of_two(monkeypatch, masks, refused):
     """Widths are those of the stem and of the answers, each without its last token."""
-    widths = [8 + 10, 9 + 15, 10 + 21, 11 + 28]
-    for refused, expected in ((99, [24, 31, 39]), (31, [24, 31])):
-        asked = []
-        monkeypatch.setattr(
-            language,
-            "obeys",
-            lambda model, width, asked=asked, refused=refused: (
-                asked.append(width) or width < refused
-            ),
-        )
-        lm = language.UnlearnLM(model("llama"), TOKENIZER, batch_tokens=99, max_length=64)
-        for k in (1, 0, 2, 3):
-            assert [tree.width for tree in plant(QUESTIONS[k], 99, share=True)] == [widths[k]]
-            lm.token_scores(instances("token_scores", [("", text) for text in QUESTIONS[k]]))
-        assert asked == expected
+    widths, asked = [8 + 10, 9 + 15, 10 + 21, 11 + 28], []
+    monkeypatch.setattr(
+        asking, "obeys", lambda model, width: asked.append(width) or width < refused
+    )
+    inference = inference_of(model("llama"), batch_tokens=99)
+    for k in (1, 0, 2, 3):
+        assert [tree.width for tree in plant(QUESTIONS[k], 99, share=True)] == [widths[k]]
+        masks.clear()
+        lm_of(inference).token_scores(instances("token_scores", [("", t) for t in QUESTIONS[k]]))
+        assert set(masks) == {k < 3 or refused > 64}
+    assert asked == [32, 64]
+
+
+def test_how_a_text_is_read_does_not_depend_on_what_else_is_asked(masks):
+    """The tiny GPT-Neo reads trees of up to its window of 6 columns, in whatever company they come."""
+    narrow = question(4, [1, 2], seed=5)
+    assert [tree.width for tree in plant(narrow, 99, share=True)] == [5]
+    alone = scored(model("gpt_neo"), narrow)
+    assert set(masks) == {False}  # asked of the next power of two, 8
+    masks.clear()
+    together = scored(model("gpt_neo"), [*narrow, *TEXTS])
+    assert [together[k].logprobs for k in (0, 1)] == [alone[k].logprobs for k in (0, 1)]
+    masks.clear()
+    wide = scored(model("llama"), [*QUESTIONS[0], TEXTS[-1]])
+    assert masks == [True, False]  # what shares nothing has no mask
+    assert wide[0] == scored(model("llama"), QUESTIONS[0])[0]
 
 
 def test_a_tree_by_hand():

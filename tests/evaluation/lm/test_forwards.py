@@ -15,14 +15,13 @@ from loku_exp.config.compose import compose_config
 from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import answer_tree
-from loku_exp.evaluation.lm import unlearn_lm as language
-from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
-from loku_exp.evaluation.tdec import suite as tdec
-from loku_exp.evaluation.tofu import suite as tofu
+from loku_exp.evaluation.lm import inference as asking
+from loku_exp.evaluation.tdec.suite import tdec_suite
+from loku_exp.evaluation.tofu.suite import tofu_suite
 from loku_exp.runtime.cache import Cache
-from loku_exp.stages.inputs import load_materials
-from tests.evaluation.lm.test_unlearn_lm import TOKENIZER
+from loku_exp.stages.inputs import load_inputs
 from tests.evaluation.tdec.memorising import random_text, untrained
+from tests.helpers import TOKENIZER, Numbers, inference_of, lm_of
 
 SETS = (("forget", 0, 5), ("retain", 10, 5), ("authors", 20, 3), ("facts", 30, 3))
 
@@ -44,9 +43,9 @@ def texts_of_call(ids, mask):
 def forwarded(monkeypatch):
     """Counts texts by kind of call."""
 
-    def watch(lm):
+    def watch(model):
         counts, kind = Counter(), ["read"]
-        forward, generate = lm.model.forward, lm.model.generate
+        forward, generate = model.forward, model.generate
 
         def counting(*args, **named):
             past = named.get("past_key_values")
@@ -67,9 +66,9 @@ def forwarded(monkeypatch):
 
             return named_call
 
-        monkeypatch.setattr(lm.model, "forward", counting)
-        monkeypatch.setattr(lm.model, "generate", during("prompt", generate))
-        monkeypatch.setattr(language, "obeys", during("question", answer_tree.obeys))
+        monkeypatch.setattr(model, "forward", counting)
+        monkeypatch.setattr(model, "generate", during("prompt", generate))
+        monkeypatch.setattr(asking, "obeys", during("question", answer_tree.obeys))
         return counts
 
     return watch
@@ -97,29 +96,30 @@ def shaped(config, vocabulary):
 )
 def test_no_text_is_forwarded_twice(overrides, forwarded, tmp_path):
     config = compose_config(["model=toy_neo", *overrides])
-    materials = load_materials(config, Cache(str(tmp_path)))
-    model = shaped(config, len(materials.tokenizer))
-    lm = UnlearnLM(
-        model, materials.tokenizer, batch_tokens=4096, max_length=materials.max_length
-    )  # fmt: skip
-    counts = forwarded(lm)
-    evaluate(lm, [*materials.suite.tasks(None), *materials.abilities])
+    inputs = load_inputs(config, Cache(str(tmp_path)))
+    model = shaped(config, len(inputs.tokenizer))
+    counts = forwarded(model)
+    options = {"batch_tokens": 4096, "max_length": inputs.max_length, "stop_at_eos": True}
+    lm = lm_of(inference_of(model, inputs.tokenizer, **options))
+    evaluate(lm, [*inputs.suite.tasks(None, "full"), *inputs.abilities])
     assert {text: n for text, n in counts.items() if n > 1} == {}
     assert len(counts) > 20
 
 
-def tdec_suite(unseen, perplexity):
-    def records(rows, role):
+def extraction_sets(unseen, perplexity):
+    def examples(rows, role):
         return [Example(k, "", role, row, _labelled(row)) for k, row in enumerate(rows)]
 
-    sets = {
-        "forget": records([random_text(24, seed) for seed in range(5)], "forget"),
-        "unseen": records(unseen, "unseen"),
-        "pile": records(perplexity, "pile"),
+    return {
+        "forget": examples([random_text(24, seed) for seed in range(5)], "forget"),
+        "unseen": examples(unseen, "unseen"),
+        "pile": examples(perplexity, "pile"),
     }
+
+
+def extraction(sets):
     knobs = {"n": [3], "end_of_text": "continue", "ability": "none"}
-    all_records = Records([], [], sets["forget"], [], sets)
-    return tdec.suite(all_records, TOKENIZER, 64, **knobs)
+    return tdec_suite(Records([], [], sets["forget"], [], sets), TOKENIZER, 64, **knobs)
 
 
 def _labelled(ids):
@@ -128,10 +128,12 @@ def _labelled(ids):
 
 def test_texts_of_a_perplexity_that_were_read_for_extraction_are_not_read_again(forwarded):
     unseen = [random_text(24, seed) for seed in range(20, 24)]
-    suite = tdec_suite(unseen, [*unseen[:3], random_text(30, 50)])
-    lm = language_model("gpt_neo", 500)
-    counts = forwarded(lm)
-    found = evaluate(lm, [*suite.tasks(None), *suite.abilities])
+    suite = extraction(extraction_sets(unseen, [*unseen[:3], random_text(30, 50)]))
+    model = untrained("gpt_neo")
+    counts = forwarded(model)
+    found = evaluate(
+        lm_of(inference_of(model, batch_tokens=500)), [*suite.tasks(None, "full"), *suite.abilities]
+    )
     assert max(counts.values()) == 1
     alone = evaluate(language_model("gpt_neo", 500), suite.abilities)
     assert found.metrics["pile_ppl"] == pytest.approx(alone.metrics["pile_ppl"], rel=1e-5)
@@ -141,21 +143,10 @@ def test_texts_of_a_perplexity_that_were_read_for_extraction_are_not_read_again(
 
 
 def language_model(kind, batch_tokens):
-    return UnlearnLM(
-        untrained(kind), TOKENIZER, batch_tokens=batch_tokens, max_length=64, stop_at_eos=False
-    )
+    return lm_of(inference_of(untrained(kind), batch_tokens=batch_tokens))
 
 
-class Numbers:
-    """A tokenizer whose tokens are numbers."""
-
-    eos_token_id = 0
-
-    def decode(self, ids, skip_special_tokens=True):
-        return " ".join(map(str, ids))
-
-
-def tofu_suite():
+def questions():
     def record(row, role, wrong):
         prompt = random_text(5 + row % 4, row)
         texts = [prompt + random_text(3 + (row + k) % 6, 100 * row + k) for k in range(wrong + 2)]
@@ -167,15 +158,14 @@ def tofu_suite():
         name: [record(first + row, name, wrong) for row in range(4)] for name, first, wrong in SETS
     }
     records = Records([], [], sets["forget"], sets["retain"], sets)
-    return tofu.suite(records, Numbers(), rows="all", truth_ratio="geometric", max_tokens=20)
+    return tofu_suite(records, Numbers(), rows="all", truth_ratio="geometric", max_tokens=20)
 
 
 def both_suites():
-    extraction = tdec_suite(
-        [random_text(24, seed) for seed in range(20, 23)], [random_text(30, 50)]
-    )
-    extraction.records.evaluation["unseen"] += extraction.records.evaluation.pop("forget")
-    return [*tofu_suite().tasks(None), *extraction.tasks(None), *extraction.abilities]
+    sets = extraction_sets([random_text(24, seed) for seed in range(20, 23)], [random_text(30, 50)])
+    suite = extraction(sets | {"unseen": sets["unseen"] + sets["forget"]})
+    tasks = [task for task in suite.tasks(None, "full") if task.task_name != "forget"]
+    return [*questions().tasks(None, "full"), *tasks, *suite.abilities]
 
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "llama"])

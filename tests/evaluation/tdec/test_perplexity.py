@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.tdec.perplexity import PerplexityTask, perplexity
-from tests.evaluation.tdec.test_suite import knowing, language_model, records, tdec, texts
+from tests.evaluation.tdec.extraction import knowing, language_model, records, tdec, texts
 
 
 def test_by_hand():

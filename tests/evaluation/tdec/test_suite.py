@@ -1,88 +1,35 @@
 """TDEC's metrics through lm-eval equal means over decoding every prefix of every text."""
 
-import copy
 from dataclasses import replace
-from functools import cache
 from statistics import fmean
 
 import pytest
 import torch
-from loku_exp.evaluation.lm.responses import Replay, Responses
 
-from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm import wavefront
+from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
-from loku_exp.evaluation.tdec.suite import suite
-from loku_exp.models.tokenizer import train_tokenizer
+from tests.evaluation.tdec.extraction import (
+    LENGTH,
+    SIZES,
+    SUFFIX,
+    knowing,
+    language_model,
+    records,
+    suite_of,
+    tdec,
+    texts,
+)
 from tests.evaluation.tdec.memorising import (
     END,
-    POSITIONS,
     decode_all,
     ended,
     likelihood,
-    memorise,
     random_text,
-    untrained,
 )
-
-TOKENIZER = train_tokenizer(["a b c"], 300)
-LENGTH, SUFFIX = 24, 6
-SIZES = [1, 3, 10]
-
-
-def record(row, role, ids):
-    return Example(row, f"group {row % 2}", role, ids, Sequence(ids, ids))
-
-
-def packed(seed):
-    """Two texts with end-of-text after each, as retain corpora are packed."""
-    ids = random_text(LENGTH, seed)
-    return (*ids[:9], END, *ids[10:20], END, *ids[21:])
-
-
-def texts():
-    def drawn(first, lengths):
-        return [random_text(length, first + i) for i, length in enumerate(lengths)]
-
-    return {
-        "forget": drawn(100, (LENGTH, LENGTH, LENGTH, LENGTH, 20)),
-        "sibling": drawn(200, (17, 20)),
-        "retain": [packed(300), packed(301)],
-        "unseen": drawn(400, (LENGTH, LENGTH, 8)),
-        "pile": drawn(500, (50, 3, 24, 60)),
-    }
-
-
-def records(**changed):
-    sets = {
-        name: [record(7 * i + 3, name, ids) for i, ids in enumerate(rows)]
-        for name, rows in (texts() | changed).items()
-    }
-    return Records([], [], sets["forget"], sets["retain"], sets)
-
-
-def suite_of(rows, n, end_of_text="continue"):
-    return suite(rows, TOKENIZER, POSITIONS, n=n, end_of_text=end_of_text, ability="none")
-
-
-def tdec(n=None, end_of_text="continue", **changed):
-    return suite_of(records(**changed), n or SIZES, end_of_text)
-
-
-@cache
-def knowing(state):
-    model, known = untrained("llama"), texts()
-    if state == "memorised":  # one to forget also without what comes before its last half
-        some = [*known["forget"][:2], known["forget"][4], *known["retain"], known["sibling"][0]]
-        memorise(model, [*some, known["forget"][0][-2 * SUFFIX :]], 1.0)
-    return model.double()
-
-
-def language_model(state, batch_tokens=100, **options):
-    model = copy.deepcopy(knowing(state))
-    return UnlearnLM(model, TOKENIZER, batch_tokens=batch_tokens, max_length=POSITIONS, **options)
+from tests.helpers import TOKENIZER, never
 
 
 def by_brute_force(state, name, end=None):
@@ -118,9 +65,10 @@ def of_set(evaluation, name):
 
 @pytest.mark.parametrize("end_of_text", ["continue", "stop"])
 @pytest.mark.parametrize("state", ["random", "memorised"])
-def test_metrics_equal_means_over_brute_force(state, end_of_text):
+def test_metrics_equal_means_over_brute_force(state, end_of_text, monkeypatch):
+    monkeypatch.setattr(wavefront, "CPU_CACHE_BYTES", 20_000)
     built = tdec(end_of_text=end_of_text)
-    evaluation = evaluate(language_model(state, decode_bytes=20_000), built.tasks(None))
+    evaluation = evaluate(language_model(state), built.tasks(None, "full"))
     end = END if end_of_text == "stop" else None
     for name in ("forget", "sibling", "retain", "unseen"):
         values = by_brute_force(state, name, end)
@@ -151,7 +99,7 @@ def test_the_models_differ_in_what_is_tested():
 
 
 def test_rows_shorter_than_the_full_length_have_no_exact_extraction():
-    evaluation = evaluate(language_model("memorised"), tdec().tasks(None))
+    evaluation = evaluate(language_model("memorised"), tdec().tasks(None, "full"))
     assert {"exact6", "exact18"} <= set(of_set(evaluation, "forget"))
     assert not {"exact6", "exact18"} & set(of_set(evaluation, "sibling"))
     short = [row for row in evaluation.examples if row["tokens"] < LENGTH]
@@ -161,39 +109,41 @@ def test_rows_shorter_than_the_full_length_have_no_exact_extraction():
 
 
 def test_the_full_length_does_not_depend_on_the_forget_set():
-    """Even where all of it is short: requests on unseen text are shared between forget sets."""
+    """Even where all of it is short, there is exact extraction from the other sets."""
     shorter = {"forget": [random_text(20, 100)]}
-    one, other = tdec(), tdec(**shorter)
-    evaluations = [evaluate(language_model("memorised"), s.shared()) for s in (one, other)]
-    assert evaluations[0].metrics == evaluations[1].metrics
-    assert "unseen_exact6" in evaluations[0].metrics
-    whole = evaluate(language_model("memorised"), other.tasks(None))
-    assert {"retain_exact6", "retain_exact18"} <= set(whole.metrics)
+    whole = evaluate(language_model("memorised"), tdec(**shorter).tasks(None, "full"))
+    assert {"retain_exact6", "retain_exact18", "unseen_exact6"} <= set(whole.metrics)
     assert not any(name.startswith("forget_exact") for name in whole.metrics)
 
 
-def test_what_is_shared():
-    one = tdec()
-    assert [task.config.task for task in one.shared()] == ["unseen"]
-    for name in ("forget", "sibling", "retain"):
-        changed = {name: [random_text(LENGTH, 999)]}
-        assert tdec(**changed).shared_digest == one.shared_digest
-    for name in ("unseen", "pile"):
-        changed = {name: [random_text(LENGTH, 999)]}
-        assert tdec(**changed).shared_digest != one.shared_digest
-    assert tdec().shared_digest == one.shared_digest
+def of_names(suite, *names):
+    tasks = [*suite.tasks(None, "full"), *suite.abilities]
+    return [task for task in tasks if task.task_name in names]
+
+
+def test_what_was_answered_of_unseen_text_serves_every_forget_set():
+    answers = Answers()
+    evaluate(language_model("random", answers=answers), of_names(tdec(), "unseen", "pile"))
+    asked = UnlearnLM(answers, never)
+    for changed in ("forget", "sibling", "retain"):
+        other = tdec(**{changed: [random_text(20, 999)]})
+        evaluate(asked, of_names(other, "unseen", "pile"))
+    for changed in ("unseen", "pile"):
+        other = tdec(**{changed: [random_text(LENGTH, 999)]})
+        with pytest.raises(AssertionError, match="the model was asked"):
+            evaluate(asked, of_names(other, changed))
 
 
 def test_the_reduced_suite_decodes_nothing(monkeypatch):
-    whole = evaluate(language_model("random"), tdec().tasks(None))
+    whole = evaluate(language_model("random"), tdec().tasks(None, "full"))
 
     def never(*_):
         raise AssertionError("decoded")
 
     monkeypatch.setattr(wavefront, "_decode", never)
     with pytest.raises(AssertionError, match="decoded"):
-        evaluate(language_model("random"), tdec().tasks(None))
-    reduced = evaluate(language_model("random"), tdec().tasks(None, full=False))
+        evaluate(language_model("random"), tdec().tasks(None, "full"))
+    reduced = evaluate(language_model("random"), tdec().tasks(None, "reduced"))
     kept = {name: value for name, value in whole.metrics.items() if "_el" not in name}
     assert reduced.metrics == pytest.approx(kept)
     assert reduced.counts == whole.counts
@@ -201,47 +151,54 @@ def test_the_reduced_suite_decodes_nothing(monkeypatch):
 
 
 def test_examples_show_the_last_quarter():
-    evaluation = evaluate(language_model("memorised"), tdec().tasks(None))
+    evaluation = evaluate(language_model("memorised"), tdec().tasks(None, "full"))
     rows = [row for row in evaluation.examples if row["set"] == "forget"]
     for row, ids in zip(rows, texts()["forget"], strict=True):
         cut = len(ids) - SUFFIX
         said = decode_all(knowing("memorised"), ids)[cut]
         assert row["prompt"] == TOKENIZER.decode(ids[cut - SUFFIX : cut])
-        assert row["reference"] == TOKENIZER.decode(ids[cut:])
+        assert row["answer"] == TOKENIZER.decode(ids[cut:])
         assert row["generation"] == TOKENIZER.decode(said)
-    assert rows[0]["generation"] == rows[0]["reference"]
-    assert rows[2]["generation"] != rows[2]["reference"]
+    assert rows[0]["generation"] == rows[0]["answer"]
+    assert rows[2]["generation"] != rows[2]["answer"]
 
 
-@pytest.mark.parametrize(
-    "options", [{"batch_tokens": 1}, {"batch_tokens": 10_000, "decode_bytes": 1}]
-)
-def test_metrics_do_not_depend_on_batches_and_chunks(options):
-    expected = evaluate(language_model("random"), tdec().tasks(None))
-    actual = evaluate(language_model("random", **options), tdec().tasks(None))
+def test_one_epoch_before_a_stop_the_forget_set_is_asked_in_full():
+    whole = evaluate(language_model("random"), tdec().tasks(None, "full"))
+    found = evaluate(language_model("random"), tdec().tasks(None, "before_stop"))
+    kept = {n: v for n, v in whole.metrics.items() if "_el" not in n or n.startswith("forget")}
+    assert found.metrics == pytest.approx(kept)
+    assert {row["set"] for row in found.examples if "generation" in row} == {"forget"}
+
+
+@pytest.mark.parametrize(("batch_tokens", "cache_bytes"), [(1, 10**9), (10_000, 13_000)])
+def test_metrics_do_not_depend_on_batches_and_chunks(batch_tokens, cache_bytes, monkeypatch):
+    expected = evaluate(language_model("random"), tdec().tasks(None, "full"))
+    monkeypatch.setattr(wavefront, "CPU_CACHE_BYTES", cache_bytes)
+    actual = evaluate(language_model("random", batch_tokens), tdec().tasks(None, "full"))
     assert actual.metrics == pytest.approx(expected.metrics, abs=1e-9)
 
 
-def test_replay_gives_the_same_metrics_and_decodes_what_is_new(tmp_path):
-    tasks = [*tdec().tasks(None), *tdec().abilities]
-    responses = Responses(tmp_path / "responses.json")
-    first = evaluate(language_model("random", responses=responses), tasks)
-    responses.save()
-    again = evaluate(Replay(Responses(tmp_path / "responses.json")), tasks)
+def test_answers_serve_other_scoring_and_what_is_new_is_decoded(tmp_path):
+    tasks = [*tdec().tasks(None, "full"), *tdec().abilities]
+    answers = Answers(tmp_path / "answers.jsonl")
+    first = evaluate(language_model("random", answers=answers), tasks)
+    answers.close()
+    asked = UnlearnLM(Answers(tmp_path / "answers.jsonl"), never)
+    again = evaluate(asked, tasks)
     assert again.metrics == first.metrics
     assert again.examples == first.examples
-    stored = Responses(tmp_path / "responses.json")  # other scoring of the same answers
-    stopped = evaluate(Replay(stored), tdec(end_of_text="stop").tasks(None))
+    stopped = evaluate(asked, tdec(end_of_text="stop").tasks(None, "full"))
     assert set(stopped.metrics) < set(first.metrics)
-    with pytest.raises(KeyError, match="greedy_suffixes requests were never answered"):
-        evaluate(Replay(stored), tdec(n=[2]).tasks(None))
+    with pytest.raises(AssertionError, match="the model was asked"):
+        evaluate(asked, tdec(n=[2]).tasks(None, "full"))
 
 
 def test_the_smallest_ngram_is_asked_for_whatever_the_order():
-    expected = evaluate(language_model("random"), tdec([1, 3, 10]).tasks(None))
-    actual = evaluate(language_model("random"), tdec([10, 1, 3]).tasks(None))
+    expected = evaluate(language_model("random"), tdec([1, 3, 10]).tasks(None, "full"))
+    actual = evaluate(language_model("random"), tdec([10, 1, 3]).tasks(None, "full"))
     assert actual.metrics == expected.metrics
-    one = evaluate(language_model("random"), tdec([10]).tasks(None))
+    one = evaluate(language_model("random"), tdec([10]).tasks(None, "full"))
     assert one.metrics["forget_el10"] == pytest.approx(expected.metrics["forget_el10"])
     assert "forget_el3" not in one.metrics
 
@@ -249,7 +206,7 @@ def test_the_smallest_ngram_is_asked_for_whatever_the_order():
 def test_counted_padding_is_scored():
     ids = texts()["forget"][4]
     filled = ids + (END,) * (LENGTH - len(ids))
-    evaluation = evaluate(language_model("random"), tdec(forget=[filled]).tasks(None))
+    evaluation = evaluate(language_model("random"), tdec(forget=[filled]).tasks(None, "full"))
     said = decode_all(knowing("random"), filled)
     assert evaluation.metrics["forget_el1"] == pytest.approx(likelihood(filled, said, 1), abs=1e-9)
     assert "forget_exact6" in evaluation.metrics
@@ -258,11 +215,11 @@ def test_counted_padding_is_scored():
 def test_a_text_to_forget_without_a_single_ngram_is_refused():
     with pytest.raises(ConfigError, match=r"evaluation\.n=20: the shortest text .* has 20 tokens"):
         tdec(n=[1, 20])
-    assert tdec(n=[1, 19]).settings.n == (1, 19)
+    assert tdec(n=[1, 19]).protocol["el_n"] == [1, 19]
 
 
 def test_a_missing_set_is_left_out():
     built = records()
     built = replace(built, evaluation={k: v for k, v in built.evaluation.items() if k != "sibling"})
-    tasks = suite_of(built, [3]).tasks(None)
+    tasks = suite_of(built, [3]).tasks(None, "full")
     assert [task.config.task for task in tasks] == ["forget", "retain", "unseen"]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from loku_exp.errors import DataError
-from loku_exp.evaluation.tofu.published_log import FILES, compare, read_log, score
+from loku_exp.evaluation.tofu.published_log import FILES, compare_logs, read_log, score_log
 from loku_exp.evaluation.tofu.suite import rouge_recall
 
 NAMES = {
@@ -38,25 +38,25 @@ def log_file(folder, split):
 def test_scores_equal_the_official_aggregation(loku_data, split):
     expected = json.loads((loku_data / "tofu_eval_logs/reference_numbers.json").read_text())
     expected = expected["models"][f"ft_epoch5_lr2e-05_phi_{split}_wd0.01"]
-    scores = score(read_log(log_file(loku_data, split)))
+    scores = score_log(read_log(log_file(loku_data, split)))
     for ours, theirs in NAMES.items():
         assert scores[ours] == pytest.approx(expected[theirs], rel=1e-9), ours
 
 
 def test_forget_quality_equals_the_official_one(loku_data):
     full, retain90 = (read_log(log_file(loku_data, split)) for split in ("full", "retain90"))
-    compared = compare(full, retain90)
+    compared = compare_logs(full, retain90)
     assert compared["forget_quality"] == pytest.approx(2.1942743021891237e-16, rel=1e-9)
     assert compared["forget_ks"] == pytest.approx(0.3466666666666667, rel=1e-9)
     assert compared["forget_n"] == 300
     assert compared["forget_shift"] > 0  # the full model knows the forget set
-    assert compare(retain90, retain90)["forget_quality"] == 1.0
+    assert compare_logs(retain90, retain90)["forget_quality"] == 1.0
 
 
 def test_logs_of_different_questions_are_not_compared(loku_data):
     full, retain95 = (read_log(log_file(loku_data, split)) for split in ("full", "retain95"))
     with pytest.raises(DataError, match="300 and 200 rows, 100 questions in common"):
-        compare(full, retain95)
+        compare_logs(full, retain95)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -97,7 +97,7 @@ def test_a_log_may_hold_lists_or_dictionaries(tmp_path):
     for as_list in (True, False):
         file = tmp_path / "log.json"
         file.write_text(json.dumps(tiny_log(as_list)))
-        scores.append(score(read_log(file)))
+        scores.append(score_log(read_log(file)))
     assert scores[0] == scores[1]
     assert scores[0]["forget_rouge"] == 0.5
 
