@@ -169,7 +169,7 @@ def test_what_is_not_needed_may_have_overflowed(tmp_path):
     log = tiny_log(as_list=True)
     log[FILES["forget"]]["truth_ratio"] = [INFINITY, NAN]
     (tmp_path / "log.json").write_text(json.dumps(log))
-    assert all(0 <= value <= 1 for value in score(read_log(tmp_path / "log.json")).values())
+    assert all(0 <= value <= 1 for value in score_log(read_log(tmp_path / "log.json")).values())
 
 
 @pytest.mark.parametrize(
