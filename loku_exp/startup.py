@@ -56,7 +56,7 @@ def prepare_environment(config: Config) -> None:
         paths.append(config.target.path)
         if config.reference.source == "path":
             paths.append(config.reference.path)
-    if config.evaluation.tasks or config.evaluation.knobs.get("ability", "none") != "none":
+    if config.evaluation.tasks or config.evaluation.abilities:
         paths.append("EleutherAI/lm-eval-tasks")  # stands for the hub datasets of standard tasks
     use_cached_files_if_unreachable(paths)
 

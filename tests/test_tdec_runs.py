@@ -238,7 +238,7 @@ SHRUNK = [
     "dataset.siblings=4",
     "dataset.evaluated=4",
     "dataset.unseen=4",
-    "evaluation.ability=none",
+    "evaluation.abilities=[]",
     "evaluation.limit=4",
     "target.min_known=0",
     "training.epochs=2",
@@ -420,7 +420,7 @@ FEW = [
     "dataset.siblings=1",
     "dataset.unseen=1",
     "dataset.evaluated=1",
-    "evaluation.ability=none",
+    "evaluation.abilities=[]",
     "evaluation.limit=2",
     "evaluation.n=[198]",  # few prefixes are long enough for it, so little is decoded
     "evaluation.curve=none",
@@ -618,7 +618,7 @@ NEEDED = {*STOCK_FILES, *DIALOGUES}
 
 
 def test_missing_ability_data_are_one_error(world, tmp_path):
-    message, error = refused(world, tmp_path, None, ["evaluation.ability=harness"])
+    message, error = refused(world, tmp_path, None, ["evaluation.abilities=[harness,dialogue]"])
     assert isinstance(error, ConfigError)
     lines = message.splitlines()
     assert len(lines) == len(NEEDED) + 1 == 14
@@ -628,7 +628,11 @@ def test_missing_ability_data_are_one_error(world, tmp_path):
 
 
 def test_skipped_tasks_are_marked_absent(world, tmp_path):
-    skip = ["evaluation.ability=harness", "evaluation.skip_missing=true", "training.epochs=1"]
+    skip = [
+        "evaluation.abilities=[harness,dialogue]",
+        "evaluation.skip_missing=true",
+        "training.epochs=1",
+    ]
     folder = start(tmp_path, "model=gpt_neo_125m", *shrunk(world, *skip))
     record = results.read(folder)
     assert record.protocol["missing"].keys() == NEEDED

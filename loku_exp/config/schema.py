@@ -61,10 +61,14 @@ class LoraConfig(Setting):
 
 
 class EvaluationConfig(Component):
-    """The suite of the final table and of the curve, and standard lm-eval tasks beside it."""
+    """The suite of the final table and of the curve, and what else a model can."""
 
     batch_tokens: Count
     curve: Literal["reduced", "full", "none"]
+    abilities: list[Name]
+    data_dir: str | None
+    texts_dir: str | None
+    skip_missing: bool
     tasks: list[str]
     include_path: str | None
     limit: Count | None

@@ -16,6 +16,13 @@ Form = Literal["share", "signed", "p", "perplexity", "count"]
 LEAST_P = 1e-300  # what an underflowed p-value is taken for
 SAME = 0.005  # nearer than that counts as equal in tables
 NOT_SHOWN = re.compile(r"_(acc_norm|loss|perplexity|stderr)$")  # of tasks not of the suite
+ABILITIES = {
+    "reasoning": "reasoning (mean of nine)",
+    "reasoning_predecessor": "reasoning (mean of nine, predecessor's scoring)",
+    "reasoning_local": "reasoning (mean of local tasks)",
+    "dialogue": "dialogue (mean F1 of four)",
+}
+"""Labels of the means of general abilities, which are measured beside any suite."""
 KINDS = {"acc": "accuracy", "f1": "F1", "ppl": "perplexity per token"}
 
 
@@ -110,15 +117,22 @@ def completed(catalogue: Sequence[Metric], names: Iterable[str]) -> list[Metric]
     """Return the catalogue's metrics that there are, then those of other tasks that are worth showing."""
     present = set(names)
     known = [metric for metric in catalogue if metric.name in present]
-    others = sorted(present - {metric.name for metric in catalogue})
+    rest = present - {metric.name for metric in catalogue}
+    others = [name for name in ABILITIES if name in rest] + sorted(rest - ABILITIES.keys())
     return known + [of_task(name) for name in others if not NOT_SHOWN.search(name)]
 
 
 def of_task(name: str) -> Metric:
-    """Return the metric of a task that belongs to no suite, named by its key."""
+    """Return the metric of a task that belongs to no suite: a mean of abilities, or named by its key."""
     label = re.sub(r"_(acc|f1|ppl)$", lambda match: f", {KINDS[match[1]]}", name)
     form: Any = "perplexity" if name.endswith("_ppl") else "share"
-    return Metric(name=name, label=label, form=form, part="ability")
+    return Metric(
+        name=name,
+        label=ABILITIES.get(name, label),
+        form=form,
+        part="ability",
+        summary=name in ABILITIES,
+    )
 
 
 def by_name(catalogue: Iterable[Metric]) -> dict[str, Metric]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from loku_exp.config.schema import Config
 from loku_exp.data.corpus import Corpus
 from loku_exp.data.records import Records
+from loku_exp.evaluation.ability.build import ability
 from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.suite import Suite
 from loku_exp.models import load as models
@@ -27,7 +28,8 @@ class Inputs:
         records: the dataset as labelled ids.
         max_length: the model's context in tokens.
         suite: the tasks made of the evaluation sets, and their words.
-        abilities: tasks that do not depend on the dataset: the suite's, and lm-eval's by name.
+        abilities: tasks that do not depend on the forget set: the suite's, general ones, lm-eval's.
+        missing_abilities: by task whose data could not be had, why; only where such are left out.
         ability_digest: identity of the abilities' documents.
     """
 
@@ -38,6 +40,7 @@ class Inputs:
     max_length: int
     suite: Suite
     abilities: Sequence[Any]
+    missing_abilities: dict[str, str]
     ability_digest: str
 
 
@@ -53,7 +56,16 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
     records = corpus.records(tokenizer, config.model.template, max_length)
     evaluation = config.evaluation
     suite: Suite = evaluation.chosen()(records=records, tokenizer=tokenizer, max_length=max_length)
-    abilities = [*suite.abilities, *standard_tasks(evaluation.tasks, evaluation.include_path)]
+    further = ability(
+        evaluation.abilities,
+        tokenizer,
+        max_length,
+        data_dir=evaluation.data_dir,
+        texts_dir=evaluation.texts_dir,
+        skip_missing=evaluation.skip_missing,
+    )
+    abilities = [*suite.abilities, *further.tasks]
+    abilities += standard_tasks(evaluation.tasks, evaluation.include_path)
     return Inputs(
         corpus,
         tokenizer,
@@ -62,5 +74,6 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
         max_length,
         suite,
         abilities,
+        further.missing,
         documents_digest(abilities),
     )

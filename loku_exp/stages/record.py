@@ -147,6 +147,8 @@ def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, A
         | {
             "rows": target.counts,
             "reference": config.reference.source,
+            "abilities": config.evaluation.abilities,
+            "missing": inputs.missing_abilities,
             "tasks": config.evaluation.tasks,
             "limit": config.evaluation.limit if inputs.abilities else None,
             "data_digest": inputs.corpus.digest(),
@@ -166,6 +168,8 @@ def _notes(
     rows = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
     parts = [f"rows evaluated: {rows}", *inputs.corpus.described]
     parts += inputs.suite.described
+    if protocol["abilities"]:
+        parts.append(f"abilities: {', '.join(protocol['abilities'])}")
     if protocol.get("updates"):
         forget, retain = protocol["examples_per_update"]
         parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
@@ -191,7 +195,7 @@ def _notes(
         notes.append(
             f"note: abilities and perplexities are of the first {protocol['limit']} documents each"
         )
-    if protocol.get("missing"):
+    if protocol["missing"]:
         notes.append(f"note: absent, their data could not be had: {', '.join(protocol['missing'])}")
     return notes
 

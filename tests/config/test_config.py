@@ -38,7 +38,14 @@ def required(tmp_path_factory):
     return of
 
 
-OPTIONS = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
+OPTIONS = [
+    f"{group}={name}" for group, names in GROUPS.items() for name in names if name != "common"
+]
+
+
+def test_what_all_evaluations_have_is_none_by_itself():
+    with pytest.raises(ConfigError, match=r"evaluation\._target_: not set"):
+        compose_config(["evaluation=common"])
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -68,6 +75,8 @@ def test_every_yaml_opens_with_its_own_command(option):
 @pytest.mark.parametrize("group", ["method", "loss", "init", "dataset", "evaluation"])
 def test_signatures_read_from_source_are_the_functions_own(group, required):
     for name in GROUPS[group]:
+        if name == "common":  # what all evaluations have is none by itself
+            continue
         component = getattr(compose_config(required(f"{group}={name}")), group)
         if component is None:
             continue
@@ -212,7 +221,11 @@ MISTAKES = [
     (["model=hf", "dataset=toy_tofu"], "model.path is not set"),
     (["model=phi", "dataset.retain_split=retain99"], "dataset.retain_split: no such key"),
     (["model=phi", "dataset.authors=0"], "dataset.authors=0: should be greater than or equal to 1"),
-    (["model=phi", "dataset.authors=21"], "dataset.authors=21: 22 to 200 of the 200 authors"),
+    (
+        ["model=phi", "target.path=null", "reference.path=null", "dataset.authors=21"],
+        "dataset.authors=21: 22 to 200 of the 200 authors",
+    ),
+    (["model=phi", "dataset.authors=40"], "knows all of the dataset, and dataset.authors=40 is a part"),
     (["model=phi", "dataset.path=./nowhere"], "dataset.path=./nowhere: no such folder"),
     (["model=gpt_neo_125m"], "dataset.path=data/tdec: no such folder. TDEC is not on the hub. Put"),
     (["training.batch_size=all"], "training.batch_size=all needs training.reduction=update"),

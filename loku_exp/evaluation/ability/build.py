@@ -1,15 +1,15 @@
-"""General ability: nine multiple-choice and cloze tasks, and four dialogue tasks, for one model."""
+"""General ability: multiple-choice, cloze and dialogue tasks, whatever the dataset is."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from loku_exp.errors import ConfigError, UserError
+from loku_exp.errors import ConfigError, UserError, nearest
 from loku_exp.evaluation.ability.dialogue import DIALOGUES, dialogue_group, dialogue_task
 from loku_exp.evaluation.ability.harness_tasks import (
     STOCK_FILES,
@@ -22,6 +22,19 @@ from loku_exp.evaluation.ability.local import foundry_tasks, text_tasks
 from loku_exp.evaluation.ability.predecessor import PREDECESSOR_TASKS, predecessor_task
 from loku_exp.evaluation.tasks import Mean
 
+LOCAL = "local"
+SETS: dict[str, tuple[str, ...]] = {
+    "harness": tuple(STOCK_FILES),
+    "predecessor": PREDECESSOR_TASKS,
+    "dialogue": DIALOGUES,
+}
+"""By name of a set: its tasks. `LOCAL` is one more, of whatever local files there are."""
+WAYS_OUT = (
+    "evaluation: give local files, evaluation.data_dir=DIR with <task>.jsonl in the hub's schema and "
+    "evaluation.texts_dir=DIR with the predecessor's texts, name the abilities you have data for, "
+    "evaluation.abilities=[...], or leave out those without, evaluation.skip_missing=true"
+)
+
 
 @dataclass(frozen=True)
 class Ability:
@@ -32,15 +45,15 @@ class Ability:
         missing: by task, why it is absent (only with ``skip_missing``).
     """
 
-    tasks: list[Any]
-    missing: dict[str, str]
+    tasks: list[Any] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def ability(
+    names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
-    variant: Literal["harness", "predecessor"],
     data_dir: str | None,
     texts_dir: str | None,
     skip_missing: bool,
@@ -48,16 +61,17 @@ def ability(
     """Build the tasks, so that those whose data cannot be had fail before training.
 
     Metrics: ``<task>_acc`` of each task; ``reasoning`` (or ``reasoning_predecessor``), the mean over
-    the nine, only where all nine are there; ``reasoning_local``, the mean over the own-named tasks
-    that are there (variant ``harness``); ``<task>_f1``, ``<task>_loss``; ``dialogue``, the mean of
-    the four F1, only where all four are there.
+    the nine, only where all nine are there; ``reasoning_local``, the mean over the local tasks that are
+    there; ``<task>_f1``, ``<task>_loss``; ``dialogue``, the mean of the four F1, only where all four
+    are there.
 
     Args:
+        names: sets or single tasks: ``harness`` (nine tasks as lm-eval scores them, under its names),
+            ``predecessor`` (the same as Jang et al. score them), ``dialogue`` (their four dialogue
+            tasks), ``local`` (own-named tasks on local files of other kinds,
+            `loku_exp.evaluation.ability.local`), or any task of these.
         tokenizer: the model's.
         max_length: the model's context, in tokens.
-        variant: ``harness`` for lm-eval's tasks under its names, and beside them own-named tasks on
-            local files of other kinds (`loku_exp.evaluation.ability.local`); ``predecessor`` for the
-            scoring of Jang et al.
         data_dir: folder of local data: ``<task>.jsonl`` (.json, .csv, .parquet) with the hub's
             columns stands in for the hub; .jsonl in llm-foundry's schema gives ``<file>_local``.
         texts_dir: folder of the predecessor's validation_data: lambada.csv, pubmed_qa.csv and the
@@ -65,64 +79,104 @@ def ability(
         skip_missing: leave out tasks whose data cannot be had, instead of failing.
 
     Raises:
-        ConfigError: data cannot be had (one error for all tasks), or a folder does not exist.
+        ConfigError: data cannot be had (one error for all tasks), a name is unknown, or a folder does
+            not exist.
         DataError: a local file is malformed.
     """
     data, texts = _folder("data_dir", data_dir), _folder("texts_dir", texts_dir)
-    missing: dict[str, str] = {}
-    tasks: list[Any] = []
-    if variant == "harness":
-        manager = stock_manager()
-        builders: dict[str, Callable[[], Any]] = {
-            name: partial(stock_task, name, data, manager) for name in STOCK_FILES
-        }
-        group = "reasoning"
-    else:
-        builders = {
-            name: partial(predecessor_task, name, tokenizer, max_length, data, texts)
-            for name in PREDECESSOR_TASKS
-        }
-        group = "reasoning_predecessor"
-    nine = _built(builders, missing, data)
-    if nine:
-        tasks.append(Mean(group, nine, "acc", builders))
-    if variant == "harness":
-        local = (foundry_tasks(data) if data else []) + (text_tasks(texts) if texts else [])
-        if local:
-            names = [task.task_name for task in local]
-            tasks.append(Mean("reasoning_local", local, "acc", names))
-    dialogues = _built(
-        {name: partial(dialogue_task, name, texts, tokenizer, max_length) for name in DIALOGUES},
-        missing,
-        data,
-    )
-    if dialogues:
-        tasks.append(dialogue_group(dialogues))
-    if missing and not skip_missing:
+    if not names:
+        return Ability()
+    shop = _Shop(tokenizer, max_length, data, texts)
+    wanted = list(dict.fromkeys(task for name in names for task in SETS.get(name, (name,))))
+    _check_names(wanted, shop)
+    built = Ability()
+    built.tasks.extend(_groups(wanted, shop, built.missing))
+    if built.missing and not skip_missing:
+        absent = [f"evaluation: '{name}' is missing: {why}" for name, why in built.missing.items()]
+        raise ConfigError([*absent, WAYS_OUT])
+    return built
+
+
+class _Shop:
+    """What makes single tasks."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        data: Path | None,
+        texts: Path | None,
+    ):
+        self.model = (tokenizer, max_length)
+        self.data, self.texts = data, texts
+
+    @cached_property
+    def local(self) -> dict[str, Any]:
+        """The own-named tasks of local files, by name."""
+        tasks = foundry_tasks(self.data) if self.data else []
+        tasks += text_tasks(self.texts) if self.texts else []
+        return {task.task_name: task for task in tasks}
+
+    @cached_property
+    def manager(self) -> Any:
+        """lm-eval's, of the nine tasks."""
+        return stock_manager()
+
+    def make(self, wanted: Sequence[str], one_set: str, missing: dict[str, str]) -> list[Any]:
+        """Return what could be built of a set; note in `missing` why the rest could not."""
+        tasks = []
+        for name in (name for name in wanted if name in SETS[one_set]):
+            try:
+                tasks.append(self._maker(name)())
+            except UserError:
+                raise
+            except Unavailable as error:
+                missing[name] = reason(name, error, self.data)
+        return tasks
+
+    def _maker(self, name: str) -> Callable[[], Any]:
+        if name in STOCK_FILES:
+            return partial(stock_task, name, self.data, self.manager)
+        if name in DIALOGUES:
+            return partial(dialogue_task, name, self.texts, *self.model)
+        return partial(predecessor_task, name, *self.model, self.data, self.texts)
+
+
+def _check_names(wanted: Sequence[str], shop: _Shop) -> None:
+    """Check that every name is that of a task.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    known = [LOCAL, *(task for tasks in SETS.values() for task in tasks)]
+    unknown = [name for name in wanted if name not in known and name not in shop.local]
+    if unknown:
+        every = [*SETS, *known, *shop.local]
         raise ConfigError(
-            [f"evaluation: '{name}' is missing: {why}" for name, why in missing.items()]
-            + [
-                "evaluation: give local files, evaluation.data_dir=DIR with <task>.jsonl in the hub's "
-                "schema and evaluation.texts_dir=DIR with the predecessor's texts, "
-                "or leave them out, evaluation.skip_missing=true"
+            [
+                f"evaluation.abilities: there is none named '{name}'{nearest(name, every)}; the sets are "
+                f"{', '.join([*SETS, LOCAL])}; any task of theirs can be named alone, and any other of "
+                "lm-eval in evaluation.tasks"
+                for name in unknown
             ]
         )
-    return Ability(tasks, missing)
 
 
-def _built(
-    builders: dict[str, Callable[[], Any]], missing: dict[str, str], data: Path | None
-) -> list[Any]:
-    """Return what could be built; note in `missing` why the rest could not."""
-    tasks = []
-    for name, build in builders.items():
-        try:
-            tasks.append(build())
-        except UserError:
-            raise
-        except Unavailable as error:
-            missing[name] = reason(name, error, data)
-    return tasks
+def _groups(wanted: Sequence[str], shop: _Shop, missing: dict[str, str]) -> Iterator[Any]:
+    """Make groups of the wanted tasks that can be had, each with a mean of its own."""
+    local = [task for name, task in shop.local.items() if LOCAL in wanted or name in wanted]
+    for name, tasks, of_all in (
+        ("reasoning", shop.make(wanted, "harness", missing), SETS["harness"]),
+        ("reasoning_predecessor", shop.make(wanted, "predecessor", missing), SETS["predecessor"]),
+        ("reasoning_local", local, [task.task_name for task in local]),
+    ):
+        if tasks:
+            yield Mean(name, tasks, "acc", of_all)
+    if list(wanted) == [LOCAL] and not local:
+        missing[LOCAL] = f"no file of its kinds in data_dir={shop.data} or texts_dir={shop.texts}"
+    dialogues = shop.make(wanted, "dialogue", missing)
+    if dialogues:
+        yield dialogue_group(dialogues)
 
 
 def _folder(name: str, path: str | None) -> Path | None:

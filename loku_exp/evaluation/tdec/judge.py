@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from loku_exp.errors import UserError
-from loku_exp.evaluation.catalogue import Judgement, Metric
+from loku_exp.evaluation.catalogue import ABILITIES, Judgement, Metric
 from loku_exp.evaluation.collapse import collapse
+from loku_exp.evaluation.kept import kept
 from loku_exp.evaluation.suite import Evaluation, Facts, Metrics
 from loku_exp.evaluation.tdec.stop_check import Thresholds, thresholds_of, would_flip
 from loku_exp.runtime.settings import StopRule
@@ -16,20 +17,10 @@ SETS = {
     "retain": "retain set",
     "unseen": "unseen text",
 }
-ABILITIES = {
-    "reasoning": ("reasoning (mean of nine)", "share"),
-    "reasoning_predecessor": ("reasoning (mean of nine, predecessor's scoring)", "share"),
-    "reasoning_local": ("reasoning (mean of local tasks)", "share"),
-    "dialogue": ("dialogue (mean F1 of four)", "share"),
-    "pile_ppl": ("pile, perplexity per token", "perplexity"),
-    "wikitext_ppl": ("wikitext, perplexity per token", "perplexity"),
-    "wikitext_in_domain_ppl": ("wikitext (in domain), perplexity per token", "perplexity"),
-}
-KEPT = {
-    "sibling_ma": "siblings keep {} of their MA",
-    "reasoning": "reasoning {} of the target's",
-    "reasoning_local": "local reasoning tasks {} of the target's",
-    "dialogue": "dialogue {} of the target's",
+PERPLEXITIES = {
+    "pile_ppl": "pile, perplexity per token",
+    "wikitext_ppl": "wikitext, perplexity per token",
+    "wikitext_in_domain_ppl": "wikitext (in domain), perplexity per token",
 }
 PARTS: dict[str, Any] = {"forget_ma": "knowledge", "sibling_ma": "utility", "retain_ma": "utility"}
 
@@ -57,11 +48,11 @@ def catalogue(n: Sequence[int], length: int, suffix: int) -> list[Metric]:
         for name, title in SETS.items()
         for quantity, label in quantities.items()
     ]
-    abilities: list[Any] = [
-        Metric(name=name, label=label, form=form, part="ability", summary=True)  # type: ignore[arg-type]
-        for name, (label, form) in ABILITIES.items()
+    perplexities = [
+        Metric(name=name, label=label, form="perplexity", part="ability", summary=True)
+        for name, label in PERPLEXITIES.items()
     ]
-    return of_sets + abilities
+    return of_sets + perplexities
 
 
 def judge(
@@ -76,10 +67,8 @@ def judge(
     broken = collapse(model, target)
     parts = [f"COLLAPSED ({broken})"] if broken else []
     parts.append(_outcome(model.metrics, facts))
-    for name, label in KEPT.items():
-        if target.metrics.get(name) and name in model.metrics:
-            share = 100 * model.metrics[name] / target.metrics[name]
-            parts.append(label.format(f"{share:.0f} %"))
+    parts += kept(model, target, {"sibling_ma": "siblings keep {} of their MA"})
+    parts += kept(model, target)
     limits = _limits(target, facts)
     goals, notes, success = {}, [], None
     if limits is not None:
@@ -154,5 +143,5 @@ def _stop_rule(
 
 def _utility(metrics: Metrics, target: Metrics) -> str | None:
     """Return what says what a model kept: an ability where one was measured, else its siblings."""
-    names = (*list(ABILITIES)[:4], "sibling_ma", "retain_ma")
+    names = (*ABILITIES, "sibling_ma", "retain_ma")
     return next((name for name in names if name in metrics and target.get(name)), None)

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.errors import ConfigError
-from loku_exp.evaluation.ability.build import ability as abilities_of
 from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.suite import Depth, Evaluation, Stop, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
@@ -60,32 +59,22 @@ class Settings:
 def tdec_suite(
     records: Records,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
     *,
     n: Counts,
     end_of_text: Literal["continue", "stop"],
-    ability: Literal["harness", "predecessor", "none"],
-    data_dir: str | None = None,
-    texts_dir: str | None = None,
-    skip_missing: bool = False,
 ) -> Suite:
     """Return the suite of TDEC over these records.
 
     Args:
         records: their evaluation sets are `SETS`; any other is text for a perplexity.
         tokenizer: the model's.
-        max_length: the model's context in tokens.
         n: sizes of n-grams of EL, one or several.
         end_of_text: ``continue``: a continuation goes on after end-of-text (the definition); ``stop``: it
             ends there and is filled up (the predecessor's code). They differ only where a model emits
             end-of-text early.
-        ability: reasoning and dialogue tasks as lm-eval scores them, as the predecessor does, or none.
-        data_dir: local files of the reasoning tasks.
-        texts_dir: the predecessor's texts: LAMBADA, PubMedQA, dialogues.
-        skip_missing: leave out tasks whose data cannot be had; the result names them.
 
     Raises:
-        ConfigError: data of a task cannot be had, or n is longer than the texts.
+        ConfigError: n is longer than the texts.
     """
     shortest = min(len(record.prompt) for record in records.forget)
     if max(n) >= shortest:
@@ -99,31 +88,17 @@ def tdec_suite(
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
     decode: Decode = tokenizer.decode  # type: ignore[assignment]
     settings = Settings(tuple(sorted(n)), length, stop, decode)
-    abilities: list[Any] = [PerplexityTask(name, rows) for name, rows in texts.items()]
-    protocol: dict[str, Any] = {
-        "el_n": list(settings.n),
-        "end_of_text": end_of_text,
-        "ability": ability,
-        "scoring": "all tokens labelled",
-    }
-    if ability != "none":
-        further = abilities_of(
-            tokenizer,
-            max_length,
-            variant=ability,
-            data_dir=data_dir,
-            texts_dir=texts_dir,
-            skip_missing=skip_missing,
-        )
-        abilities += further.tasks
-        protocol["missing"] = further.missing
     return Suite(
         tasks=partial(_tasks, sets, settings),
         catalogue=catalogue(settings.n, settings.length, settings.suffix),
         judge=judge,
-        protocol=protocol,
-        described=[f"end-of-text: {end_of_text}", f"abilities: {ability}"],
-        abilities=abilities,
+        protocol={
+            "el_n": list(settings.n),
+            "end_of_text": end_of_text,
+            "scoring": "all tokens labelled",
+        },
+        described=[f"end-of-text: {end_of_text}"],
+        abilities=[PerplexityTask(name, rows) for name, rows in texts.items()],
         stop=partial(_stop, sets["forget"], stop),
     )
 

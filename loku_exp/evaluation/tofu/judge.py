@@ -5,6 +5,7 @@ from typing import Any
 
 from loku_exp.evaluation.catalogue import Judgement, Metric
 from loku_exp.evaluation.collapse import collapse
+from loku_exp.evaluation.kept import kept
 from loku_exp.evaluation.suite import Evaluation, Facts, Metrics, Row, row_means
 from loku_exp.evaluation.tofu import metrics
 
@@ -113,7 +114,7 @@ def judge(
     else:
         success = not broken
         parts.append(f"not distinguishable from retraining (p = {quality:.2g})")
-    parts += _kept(model, target)
+    parts += _kept(model, target) + kept(model, target)
     return Judgement(
         success=success,
         collapsed=broken is not None,

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.errors import ConfigError, DataError
-from loku_exp.evaluation.ability.build import ability
+from loku_exp.evaluation.ability.build import Ability, ability
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
@@ -32,11 +32,20 @@ DIALOGUES = {
 }
 
 
+SETS = {
+    "harness": ("harness", "local", "dialogue"),
+    "predecessor": ("predecessor", "dialogue"),
+}
+
+
 def build(variant="harness", data_dir=None, texts_dir=None, skip_missing=False):
-    return ability(
-        TOKENIZER, POSITIONS, variant=variant, data_dir=data_dir, texts_dir=texts_dir,
-        skip_missing=skip_missing,
-    )  # fmt: skip
+    folders = {"data_dir": data_dir, "texts_dir": texts_dir}
+    return ability(SETS[variant], TOKENIZER, POSITIONS, **folders, skip_missing=skip_missing)
+
+
+def built_of(names, data_dir=None, texts_dir=None):
+    folders = {"data_dir": data_dir, "texts_dir": texts_dir}
+    return ability(names, TOKENIZER, POSITIONS, **folders, skip_missing=False)
 
 
 def names(built):
@@ -161,6 +170,46 @@ def test_nothing_at_all_can_be_left_out():
     assert len(built.missing) == 13
 
 
+def test_nothing_asked_is_nothing_built():
+    assert built_of([]) == Ability()
+
+
+def test_single_tasks_and_only_their_data(data, texts):
+    write_hub(data, ["copa", "piqa"])
+    write_texts(texts)
+    named = ["piqa", "copa_predecessor", "lambada_local", "wizard_of_wikipedia", "piqa"]
+    built = built_of(named, str(data), str(texts))
+    assert names(built) == {
+        "reasoning": {"piqa"},
+        "reasoning_predecessor": {"copa_predecessor"},
+        "reasoning_local": {"lambada_local"},
+        "dialogue": {"wizard_of_wikipedia"},
+    }
+    metrics = evaluate(Planted(), built.tasks).metrics
+    assert not {"reasoning", "reasoning_predecessor", "dialogue"} & metrics.keys()
+    assert metrics["reasoning_local"] == metrics["lambada_local_acc"]
+    with pytest.raises(ConfigError, match="'arc_easy' is missing"):
+        built_of(["piqa", "arc_easy"], str(data))
+
+
+def test_unknown_names_are_refused_with_what_there_is(data):
+    write_foundry(data)
+    with pytest.raises(ConfigError) as caught:
+        built_of(["arc_eesy", "arc_easy_locl", "harnes"], str(data))
+    for line, meant in zip(
+        caught.value.problems, ["arc_easy", "arc_easy_local", "harness"], strict=True
+    ):
+        assert f"did you mean '{meant}'?" in line
+        assert "the sets are harness, predecessor, dialogue, local" in line
+
+
+def test_local_means_what_there_is_and_that_must_be_something(data):
+    with pytest.raises(ConfigError, match="'local' is missing"):
+        built_of(["local"], str(data))
+    write_foundry(data)
+    assert names(built_of(["local"], str(data))).keys() == {"reasoning_local"}
+
+
 @pytest.mark.parametrize("variant", ["harness", "predecessor"])
 def test_a_malformed_file_is_not_merely_missing(variant, data, texts):
     write_hub(data)
@@ -224,7 +273,7 @@ def gpt2(loku_data):
 @pytest.mark.parametrize("variant", ["harness", "predecessor"])
 def test_real_files_load_and_evaluate(loku_data, gpt2, variant):
     built = ability(
-        gpt2, 2048, variant=variant, data_dir=str(loku_data / "benchmarks"),
+        SETS[variant], gpt2, 2048, data_dir=str(loku_data / "benchmarks"),
         texts_dir=str(loku_data / "tdec/validation_data"), skip_missing=True,
     )  # fmt: skip
     sizes = {task.task_name: len(task.eval_docs) for group in built.tasks for task in group}

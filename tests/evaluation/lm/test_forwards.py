@@ -118,8 +118,8 @@ def extraction_sets(unseen, perplexity):
 
 
 def extraction(sets):
-    knobs = {"n": [3], "end_of_text": "continue", "ability": "none"}
-    return tdec_suite(Records([], [], sets["forget"], [], sets), TOKENIZER, 64, **knobs)
+    knobs = {"n": [3], "end_of_text": "continue"}
+    return tdec_suite(Records([], [], sets["forget"], [], sets), TOKENIZER, **knobs)
 
 
 def _labelled(ids):

@@ -156,8 +156,8 @@ def extraction():
         name: [Example(k, "", name, ids, Sequence(ids, ids)) for k, ids in enumerate(texts)]
         for name, texts in TEXTS.items()
     }
-    knobs = {"n": [N], "end_of_text": "continue", "ability": "none"}
-    return tdec_suite(Records([], [], sets["forget"], [], sets), TOKENIZER, 64, **knobs)
+    knobs = {"n": [N], "end_of_text": "continue"}
+    return tdec_suite(Records([], [], sets["forget"], [], sets), TOKENIZER, **knobs)
 
 
 def extraction_by_hand(kind, name):

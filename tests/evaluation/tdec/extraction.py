@@ -44,7 +44,7 @@ def records(**changed):
 
 
 def suite_of(rows, n, end_of_text="continue"):
-    return tdec_suite(rows, TOKENIZER, POSITIONS, n=n, end_of_text=end_of_text, ability="none")
+    return tdec_suite(rows, TOKENIZER, n=n, end_of_text=end_of_text)
 
 
 def tdec(n=None, end_of_text="continue", **changed):

@@ -165,7 +165,7 @@ def test_a_suffix_of_half_the_length_is_one_metric():
 def test_summaries_show_what_forgetting_is_about():
     shown = [metric.name for metric in catalogue([5, 10], 200, 50) if metric.summary]
     assert shown[:3] == ["forget_el5", "forget_el10", "forget_ma"]
-    assert {"sibling_ma", "retain_ma", "reasoning", "pile_ppl"} <= set(shown)
+    assert {"sibling_ma", "retain_ma", "pile_ppl"} <= set(shown)
     assert not any(name.startswith("unseen") or NOT_SHOWN.search(name) for name in shown)
 
 
@@ -173,5 +173,5 @@ def test_knowledge_and_utility_are_said():
     known = by_name(catalogue([10], 200, 50))
     assert known["forget_ma"].part == "knowledge"
     assert known["sibling_ma"].part == known["retain_ma"].part == "utility"
-    assert known["reasoning"].part == known["wikitext_ppl"].part == "ability"
+    assert known["wikitext_ppl"].part == "ability"
     assert known["pile_ppl"].form == "perplexity"
