@@ -11,6 +11,7 @@ from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths
 from loku_exp.evaluation.suite import Evaluation, Facts
+from loku_exp.models.origin import origin_of
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
 from loku_exp.stages.found import Found, Ready
@@ -137,7 +138,16 @@ def _label(config: Config, inputs: Inputs) -> str:
         labels.append("TOY model")
     elif config.model.kind == "from_scratch":
         labels.append("small model trained FROM SCRATCH")
+    labels += [f"pretrained, {origin}" for origin in _origins(config)]
     return ", ".join(labels)
+
+
+def _origins(config: Config) -> list[str]:
+    """Return what must be said of the weights that a run was given."""
+    if config.model.weights != "pretrained":
+        return []
+    paths = (config.model.path, config.target.path, config.reference.path)
+    return list(dict.fromkeys(origin for path in paths if (origin := origin_of(path))))
 
 
 def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, Any]:
