@@ -19,7 +19,12 @@ from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.provenance import provenance
 from loku_exp.subject import Outcome, Subject
 
-ORDER = ("target", "unlearned", "reference")  # of the columns of tables; attacked ones follow
+ORDER = (
+    "untuned",
+    "target",
+    "unlearned",
+    "reference",
+)  # of the columns of tables; attacked ones follow
 
 
 def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
@@ -59,7 +64,7 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         training=training | ({"reload_difference": found.reload_difference} if outcome else {}),
         init=outcome.report.init if outcome else None,
         judgement=judgements.get("unlearned"),
-        notes=_notes(inputs, protocol, outcome, judgements.get("unlearned")),
+        notes=_notes(inputs, protocol, found, judgements.get("unlearned")),
         cost=_cost(outcome, watch.seconds),
     )
 
@@ -172,7 +177,7 @@ def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, A
 
 
 def _notes(
-    inputs: Inputs, protocol: dict[str, Any], outcome: Outcome | None, judgement: Judgement | None
+    inputs: Inputs, protocol: dict[str, Any], found: Found, judgement: Judgement | None
 ) -> list[str]:
     """Return what stands under the table, beside the verdict: protocol, init, cautions."""
     rows = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
@@ -184,12 +189,17 @@ def _notes(
         forget, retain = protocol["examples_per_update"]
         parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
     notes = ["protocol: " + "; ".join(parts)]
+    if "untuned" in found.subjects:
+        notes.append(
+            "untuned: the pretrained model, asked what it can; what target and reference lost of it, their "
+            "fine-tuning took, not the unlearning"
+        )
     if protocol["reference"] != "none":
         notes.append(
             "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
             "another training would change: target and reference differ by as much"
         )
-    init = outcome.report.init if outcome else None
+    init = found.outcome.report.init if found.outcome else None
     if init:
         notes.append(
             f"init: {init['name']} put {init['share_of_weight_norm']:.1%} of the adapted weights' norm "
