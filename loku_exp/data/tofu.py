@@ -50,29 +50,17 @@ def load_tofu(
         DataError: a split is missing, empty or malformed, the splits do not belong together, authors
             are too few, or the hub cannot be reached.
     """
-    wrong = problems(path=path, forget_split=forget_split)
-    if wrong:
+    if wrong := problems(path=path, forget_split=forget_split):
         raise DataError("\n".join(wrong))
     rows = {split: _rows(path, split) for split in _splits(forget_split)}
     full = [
         QA(place, author_of(place), row.text("question"), row.text("answer"))
         for place, row in enumerate(rows["full"])
     ]
-    kept = first = _checked_start(path, forget_split, rows, full)
+    start = _checked_start(path, forget_split, rows, full)
+    perturbed = _evaluated(rows[f"{forget_split}_perturbed"], start)
     evaluated = len(rows[EVALUATION_SETS["retain"]]) if retain_draw == "exclude_evaluated" else 0
-    protocol: dict[str, object] = {
-        "forget_split": forget_split,
-        "retain_split": RETAIN_OF[forget_split],
-        "retain_draw": retain_draw,
-    }
-    perturbed = _evaluated(rows[f"{forget_split}_perturbed"], first)
-    if authors is not None:
-        counted = _counted(rows, forget_split)
-        wrong = counted.problems(authors, forget_split, spare=evaluated > 0)
-        if wrong:
-            raise DataError("\n".join(wrong))
-        kept, first = counted.slices(authors, forget_split)
-        protocol |= {"authors": authors, "label": f"TOFU, {authors} of {counted.total} authors"}
+    kept, first, part = _used(authors, rows, forget_split, start, spare=evaluated > 0)
     if evaluated >= kept:
         raise DataError(
             f"dataset.retain_draw=exclude_evaluated leaves no row to retain: all {kept} are evaluated; "
@@ -89,7 +77,12 @@ def load_tofu(
             "authors": _evaluated(rows[EVALUATION_SETS["authors"]]),
             "facts": _evaluated(rows[EVALUATION_SETS["facts"]]),
         },
-        protocol=protocol,
+        protocol={
+            "forget_split": forget_split,
+            "retain_split": RETAIN_OF[forget_split],
+            "retain_draw": retain_draw,
+        }
+        | part,
     )
 
 
@@ -121,6 +114,19 @@ def problems(
                 return [str(error)]
     spare = retain_draw == "exclude_evaluated"
     return [] if authors is None else counted.problems(authors, forget_split, spare)
+
+
+def _used(
+    authors: int | None, rows: dict[str, list[Row]], forget_split: str, start: int, *, spare: bool
+) -> tuple[int, int, dict[str, object]]:
+    """Return where in ``full`` used retain rows end and forget rows begin, and what to say of a part."""
+    if authors is None:
+        return start, start, {}
+    counted = _counted(rows, forget_split)
+    if wrong := counted.problems(authors, forget_split, spare=spare):
+        raise DataError("\n".join(wrong))
+    label = f"TOFU, {authors} of {counted.total} authors"
+    return *counted.slices(authors, forget_split), {"authors": authors, "label": label}
 
 
 def _splits(forget_split: str) -> list[str]:
