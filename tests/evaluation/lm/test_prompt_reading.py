@@ -15,7 +15,8 @@ from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.tdec.suite import tdec_suite
 from loku_exp.evaluation.tofu import metrics
-from loku_exp.methods.prompt_corruption import BUCKETS, CorruptedPrompts
+from loku_exp.methods.prompt_corruption import CorruptedPrompts
+from loku_exp.methods.prompt_flag import BUCKETS
 from loku_exp.runtime.seeds import derive
 from tests.evaluation.tdec.memorising import likelihood, random_text
 from tests.helpers import (
