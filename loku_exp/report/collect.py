@@ -41,6 +41,16 @@ class Run:
         split = record.protocol.get("forget_split")
         return record.run.choices | {"seed": record.run.seed, "forget_split": split}
 
+    @property
+    def success(self) -> bool | None:
+        """Whether it forgot and kept, as its suite judges; None where that cannot be said."""
+        return self.record.judgement.success if self.record.judgement else None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its model is broken."""
+        return bool(self.record.judgement and self.record.judgement.collapsed)
+
 
 @dataclass(frozen=True)
 class Collection:
