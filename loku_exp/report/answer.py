@@ -63,7 +63,10 @@ def ordered(found: Findings) -> Table:
         row["on the front"] = "yes" if arm in front else ""
         row["collapsed"] = f"COLLAPSED {collapsed} of {len(runs)}" if collapsed else ""
         rows.append(row)
-        plain |= {"success": rate.value if rate else None, "success_low": rate.low if rate else None}
+        plain |= {
+            "success": rate.value if rate else None,
+            "success_low": rate.low if rate else None,
+        }
         plain |= {"success_high": rate.high if rate else None, "on_front": arm in front}
         data.append(plain | {"n": n, "runs": len(runs), "collapsed": collapsed})
     notes = [ORDER, "On the front: no other method is better in forgetting and in what is kept."]
@@ -108,7 +111,9 @@ def _how(found: Findings, arm: Arm) -> str:
     gap, parts = found.gap, []
     mean, rate = found.mean(gap, arm), rate_of(found.group.by_arm()[arm])
     if rate:
-        parts.append(f"succeeds on {round(rate.value * rate.n)} of {rate.n} unit{'s' * (rate.n > 1)}")
+        parts.append(
+            f"succeeds on {round(rate.value * rate.n)} of {rate.n} unit{'s' * (rate.n > 1)}"
+        )
     if gap and mean:
         beside = [f"{m.label} {_text(m, e)}" for m in found.summary
                   if m.part == "test" or m.form in ("signed", "count")
@@ -171,7 +176,9 @@ def _values(found: Findings, metric: Metric | None, arm: Arm) -> list[tuple[Any,
     frame = found.frame
     name = metric.name if metric else ""
     part = frame[
-        (frame.arm == found.group.label(arm)) & (frame.subject == "unlearned") & (frame.metric == name)
+        (frame.arm == found.group.label(arm))
+        & (frame.subject == "unlearned")
+        & (frame.metric == name)
     ]
     return list(zip(part["unit"], part["value"], strict=True))
 

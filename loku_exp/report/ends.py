@@ -33,7 +33,9 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         if x is None or y is None:
             continue
         look = {**looks.of(arm.method), "linestyle": ""}
-        ends = found.frame[(found.frame.arm == group.label(arm)) & (found.frame.subject == "unlearned")]
+        ends = found.frame[
+            (found.frame.arm == group.label(arm)) & (found.frame.subject == "unlearned")
+        ]
         values = ends.pivot_table(index="run", columns="metric", values="value")
         axis.scatter(values[gap.name], values[kept.name], s=9, color=look["color"], alpha=0.35)
         face = "white" if any(run.collapsed for run in runs) else look["color"]
@@ -43,7 +45,9 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         used.append(handle(arm.method, **look))
     _name_points(axis, found, places if len(places) <= MOST_NAMED else {a: places[a] for a in best})
     axis.axhline(1, **DOTTED)
-    axis.annotate("target", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", color="0.35")
+    axis.annotate(
+        "target", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", color="0.35"
+    )
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
     axis.set(xlabel=f"{gap.label} (0: forgotten)", ylabel=kept.label)
     ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black"}
@@ -72,7 +76,9 @@ def over_ranks(found: Findings, looks: Looks, folder: Path, name: str) -> Plot |
     ticks = [str(rank) for rank in ranks]
     figure, caption = _lines(found, looks, arms, places, rest, ticks, "LoRA rank")
     title = "Quality against rank"
-    return finished(figure, folder, name, title, caption, f"{title} of {found.group.headline}. {caption}")
+    return finished(
+        figure, folder, name, title, caption, f"{title} of {found.group.headline}. {caption}"
+    )
 
 
 def over_layers(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
@@ -88,7 +94,9 @@ def over_layers(found: Findings, looks: Looks, folder: Path, name: str) -> Plot 
     places = {arm: ticks.index(str(arm.targets)) for arm in arms}
     figure, caption = _lines(found, looks, arms, places, rest, ticks, "layers with an adapter")
     title = "Quality against layers"
-    return finished(figure, folder, name, title, caption, f"{title} of {found.group.headline}. {caption}")
+    return finished(
+        figure, folder, name, title, caption, f"{title} of {found.group.headline}. {caption}"
+    )
 
 
 def _lines(
@@ -106,8 +114,12 @@ def _lines(
         for number, members in enumerate(lines.values()):
             shift = 0.4 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)
             look = looks.of(members[0].method)
-            known = [(places[a] + shift, e, arms[a]) for a in members if (e := found.mean(metric, a))]
-            axis.plot([x for x, *_ in known], [e.value for _, e, _ in known], **look | {"marker": ""})
+            known = [
+                (places[a] + shift, e, arms[a]) for a in members if (e := found.mean(metric, a))
+            ]
+            axis.plot(
+                [x for x, *_ in known], [e.value for _, e, _ in known], **look | {"marker": ""}
+            )
             for x, estimate, runs in known:
                 _mark(axis, x, estimate, look, runs)
             used.insert(-1, handle(found.group.label(members[0], place=False), **look))
@@ -126,7 +138,7 @@ def _lines(
 def _mark(axis: Axes, x: float, estimate: Estimate, look: dict[str, Any], runs: list[Run]) -> None:
     succeeded = [bool(run.success) for run in runs]
     style = "full" if all(succeeded) else "left" if any(succeeded) else "none"
-    if estimate.low is not None:
+    if estimate.low is not None and estimate.high is not None:
         axis.vlines(x, estimate.low, estimate.high, color=look["color"], linewidth=0.8)
     marker = {**look, "linestyle": "", "fillstyle": style}
     axis.plot([x], [estimate.value], **marker, markerfacecoloralt="white", markersize=6)

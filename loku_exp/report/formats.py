@@ -68,7 +68,7 @@ def markdown(headline: str, table: Table) -> str:
     cells = table.cells
     if table.details:
         cells = cells.assign(outcome=[
-            f"{short}: {long}" if long else short
+            long if long.startswith(short) else f"{short}: {long}" if long else short
             for short, long in zip(cells["outcome"], table.details, strict=True)
         ])  # fmt: skip
     shown = cells.map(_markdown).rename(columns=_markdown)

@@ -1,4 +1,4 @@
-"""One tidy frame over runs, a row for each run, model and metric; tables, means and plots follow from it."""
+"""One tidy frame over runs, a row for each run, model and metric; tables, means, plots follow from it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from loku_exp.report.units import unit_of
 from loku_exp.results.schema import ModelPart, Record
 
 BASES = ("target", "reference")
-KEPT = "utility_kept"
+KEPT, DISTANCE = "utility_kept", "distance"
 EPOCHS = Metric(
     name="epochs_to_forget", label="epochs to forget", better="none", form="count", summary=True
 )
@@ -48,7 +48,11 @@ def tidy(runs: Iterable[Run], utility: str | None = None) -> pd.DataFrame:
         of_run |= {"toy": record.run.toy, "label": record.run.label}
         for name, model in record.models.items():
             judged = model.judgement
-            of_model = {"subject": name, "role": model.role, "attack": name.partition("+")[2]}
+            of_model: dict[str, Any] = {
+                "subject": name,
+                "role": model.role,
+                "attack": name.partition("+")[2],
+            }
             of_model |= {"weights": model.weights, "compared_with": model.reference or ""}
             of_model |= {"success": judged.success if judged else None}
             of_model |= {"collapsed": judged.collapsed if judged else None}
@@ -76,7 +80,9 @@ class Findings:
         """The tidy frame of the runs that count, with ``arm`` (a label) and ``unit``."""
         frame = tidy(self.group.runs, self.utility.name if self.utility else None)
         by_folder = {str(run.folder): run for run in self.group.runs}
-        labels = {name: self.group.label(self.group.arms[r.folder]) for name, r in by_folder.items()}
+        labels = {
+            name: self.group.label(self.group.arms[r.folder]) for name, r in by_folder.items()
+        }
         frame["arm"] = frame["folder"].map(labels)
         frame["unit"] = frame["folder"].map({n: str(unit_of(run)) for n, run in by_folder.items()})
         return frame
@@ -102,7 +108,9 @@ class Findings:
         """The metrics that tables over many runs show, in order."""
         return [metric for metric in self.words.values() if metric.summary]
 
-    def mean(self, metric: Metric | None, arm: Arm | None, subject: str = "unlearned") -> Estimate | None:
+    def mean(
+        self, metric: Metric | None, arm: Arm | None, subject: str = "unlearned"
+    ) -> Estimate | None:
         """Return a mean over units on the metric's scale of averaging, or None where it was not measured.
 
         Args:
@@ -133,9 +141,7 @@ def findings(group: Group) -> Findings:
     return Findings(group, next((m for m in words if _kept_in_all(group.runs, m.name)), None))
 
 
-def means_of(
-    frame: pd.DataFrame, words: dict[str, Metric]
-) -> dict[tuple[str, str, str], Estimate]:
+def means_of(frame: pd.DataFrame, words: dict[str, Metric]) -> dict[tuple[str, str, str], Estimate]:
     """Return means over units with intervals by arm, model and metric; over all arms under ``""``.
 
     Args:
@@ -145,7 +151,7 @@ def means_of(
     found = {}
     for whole in (frame, frame.assign(arm="")):
         for key, part in whole.groupby(["arm", "subject", "metric"], sort=False):
-            arm, subject, name = map(str, key)  # type: ignore[call-overload]
+            arm, subject, name = map(str, key)
             scaled = map(words[name].scaled, part["value"])
             if estimate := mean_over_units(list(zip(part["unit"], scaled, strict=True))):
                 found[arm, subject, name] = estimate
@@ -161,7 +167,8 @@ def words_of(runs: Iterable[Run], utility: str | None = None) -> dict[str, Metri
         for name, model in run.record.models.items():
             for metric, _ in _measured(run.record, name, model, utility):
                 (found if metric.name in own else derived).setdefault(metric.name, metric)
-    return found | derived
+    order = (ABOVE.name, DISTANCE, KEPT, EPOCHS.name)
+    return found | {name: derived[name] for name in order if name in derived}
 
 
 def original(metric: Metric, scaled: float) -> float:
@@ -183,15 +190,19 @@ def _measured(
     known = next((metric for metric in record.catalogue if metric.part == "knowledge"), None)
     if known and reference and known.name in metrics and known.name in reference.metrics:
         label = f"{known.label}: distance to the reference"
-        words = {"name": "distance", "label": label, "better": "low", "part": "gap"}
-        yield known.model_copy(update=words | {"summary": False}), abs(
-            metrics[known.name] - reference.metrics[known.name]
+        words = {"name": DISTANCE, "label": label, "better": "low", "part": "gap"}
+        yield (
+            known.model_copy(update=words | {"summary": False}),
+            abs(metrics[known.name] - reference.metrics[known.name]),
         )
     what = utility or (judged.utility if judged else None)
     share = _share(record, model, what) if judged or name not in BASES else None
     if what and share is not None:
         label = next(metric.label for metric in record.catalogue if metric.name == what)
-        yield Metric(name=KEPT, label=f"{label} kept", better="high", unit="all", part="utility"), share
+        yield (
+            Metric(name=KEPT, label=f"{label} kept", better="high", unit="all", part="utility"),
+            share,
+        )
     epochs = record.training.get("epochs_to_forget") if name == "unlearned" else None
     if epochs is not None:
         yield EPOCHS, float(epochs)

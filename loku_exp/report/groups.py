@@ -96,7 +96,7 @@ class Group:
     def place(self, arm: Arm) -> list[str]:
         """Return rank and layers of an arm, as far as they differ within the group."""
         arms, parts = set(self.arms.values()), []
-        if arm.rank is not None and len({other.rank for other in arms}) > 1:
+        if arm.rank is not None and len({other.rank for other in arms if other.rank}) > 1:
             parts.append(f"rank {arm.rank}")
         if arm.targets and len({other.targets for other in arms if other.targets}) > 1:
             parts.append(arm.targets)

@@ -56,7 +56,7 @@ def matched(found: Findings) -> Table | str:
         "snapshots. Rows with different 'reached' are over different runs."
     ]
     if without := len(found.group.runs) - len(members):
-        notes.insert(0, f"{without} runs have no curve and are not in this table.")
+        notes.insert(0, f"Runs without a curve, not in this table: {without}.")
     title = "Utility at matched forgetting"
     return Table("matched_forgetting", title, pd.DataFrame(rows), pd.DataFrame(data), notes=notes)
 
@@ -86,7 +86,7 @@ def curve_of(record: Record, name: str) -> Path:
 
 
 def goal(record: Record, name: str) -> float | None:
-    """Return the value of a metric at which the forget set counts as forgotten: a goal, or the reference's."""
+    """Return the value at which the forget set counts as forgotten: the suite's goal, or the reference's."""
     if record.judgement and name in record.judgement.goals:
         return record.judgement.goals[name]
     reference = record.models.get(record.models["unlearned"].reference or "reference")
@@ -117,8 +117,6 @@ def _read(run: Run, known: str, kept: str, levels: dict[str, float]) -> float | 
     return at_level(points, levels[run.record.run.id])
 
 
-def _mean(
-    runs: list[Run], known: str, metric: Metric, levels: dict[str, float]
-) -> Estimate | None:
+def _mean(runs: list[Run], known: str, metric: Metric, levels: dict[str, float]) -> Estimate | None:
     read = [(unit_of(run), _read(run, known, metric.name, levels)) for run in runs]
     return mean_over_units([(unit, metric.scaled(v)) for unit, v in read if v is not None])

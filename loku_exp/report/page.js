@@ -22,7 +22,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 for (const field of document.querySelectorAll("input.filter")) {
-  field.hidden = false;
+  field.closest("p").hidden = false;
   field.oninput = () => {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = [...document.getElementById(field.dataset.of).tBodies[0].rows];

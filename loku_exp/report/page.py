@@ -76,7 +76,9 @@ def write_report(found: Collection, runs: list[Run], root: Path, folder: Path) -
     looks = Looks(tuple(sorted(methods)))
     with mpl.rc_context(STYLE):
         sections = [_section(group, looks, folder, n) for n, group in enumerate(groups, 1)]
-    files = write_tables(folder, [(s.group.headline, table) for s in sections for table in s.tables])
+    files = write_tables(
+        folder, [(s.group.headline, table) for s in sections for table in s.tables]
+    )
     text = _environment(folder).get_template("page.html.j2").render(
         sections=sections, found=found, runs=runs, root=root, version=__version__,
         only=[run for run in runs if not run.record.unlearned],

@@ -146,7 +146,10 @@ def _pair(found: Findings, known: Metric | None = None) -> tuple[Metric, Metric]
     """Return what is known and what is kept that the curves of these runs have at three points or more."""
     known = known or knowledge(found)
     runs = [run for run in found.group.runs if known and curve_of(run.record, known.name)]
-    if known is None or max((len(curve_of(r.record, known.name)) for r in runs), default=0) < LEAST_POINTS:
+    if (
+        known is None
+        or max((len(curve_of(r.record, known.name)) for r in runs), default=0) < LEAST_POINTS
+    ):
         return None
     kept = kept_along(found, runs, known)
     return (known, kept[0]) if kept else None
@@ -190,7 +193,8 @@ def _by_flops(run: Run, metric: Metric, unit: float) -> Points:
     known = curve_of(run.record, metric.name)
     last = max((step for step, _ in known), default=1) or 1
     return [
-        ((before + training * step / last) / unit, metric.scaled(v[metric.name])) for step, v in known
+        ((before + training * step / last) / unit, metric.scaled(v[metric.name]))
+        for step, v in known
     ]
 
 

@@ -1,6 +1,7 @@
 """What runs must share to stand in one table, and the headline that tells such groups apart."""
 
 import json
+from collections.abc import Set
 from typing import Any
 
 from loku_exp.report.collect import Run
@@ -26,7 +27,7 @@ def parted(runs: list[Run]) -> list[list[Run]]:
     return [part for members in parts.values() for part in _by_data(members)]
 
 
-def shared(run: Run, of_methods: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+def shared(run: Run, of_methods: Set[str] = frozenset()) -> dict[str, Any]:
     """Return everything in which the runs of a group are equal.
 
     Forget sets of one number of rows may stand for each other; of other sets the rows that a forget set
@@ -79,7 +80,8 @@ def _of_methods(runs: list[Run], run: Run) -> set[str]:
     for other in runs:
         if all(other.keys.get(key) == run.keys.get(key) for key in ("model", "dataset")):
             keys.setdefault(other.keys.get("method"), set()).update(other.record.protocol)
-    return set.union(*keys.values()) - set.intersection(*keys.values())
+    found = list(keys.values())
+    return set[str]().union(*found) - found[0].intersection(*found)
 
 
 def _by_data(members: list[Run]) -> list[list[Run]]:

@@ -56,7 +56,9 @@ class Table:
 def all_runs(found: Findings) -> Table:
     """Return one row per run, repeats included, with its outcome."""
     group, units = found.group, [unit_of(run) for run in found.group.runs]
-    runs = sorted([*group.runs, *group.repeats], key=lambda run: group.label(group.arms[run.folder]))
+    runs = sorted(
+        [*group.runs, *group.repeats], key=lambda run: group.label(group.arms[run.folder])
+    )
     rows, data, details = [], [], []
     for run in runs:
         values, judged = run.record.models["unlearned"].metrics, run.record.judgement
@@ -69,12 +71,16 @@ def all_runs(found: Findings) -> Table:
         row |= {m.label: m.written(values.get(m.name)) for m in found.summary}
         rows.append(row | {"run": run.record.run.id})
         details.append(judged.sentence if judged else "")
-        of_arm = {"group": group.headline, "arm": row["method"]} | group.arms[run.folder]._asdict()
-        of_run = unit_of(run)._asdict() | {"seed": run.record.run.seed, "repeat": repeat}
+        of_run: dict[str, Any] = {"group": group.headline, "arm": row["method"]}
+        of_run |= (
+            group.arms[run.folder]._asdict()
+            | unit_of(run)._asdict()
+            | {"seed": run.record.run.seed, "repeat": repeat}
+        )
         of_run |= {"success": run.success, "collapsed": run.collapsed}
         of_run |= {"learning_rate": run.config.get("training.learning_rate")}
         tail = {"verdict": details[-1], "run": run.record.run.id, "folder": str(run.folder)}
-        data.append(of_arm | of_run | values | tail)
+        data.append(of_run | values | tail)
     cells = _filled(pd.DataFrame(rows))
     paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
     notes = ["Outcome: as the suite of these data judges; open it for the whole verdict."]
@@ -207,7 +213,7 @@ def _texts(
 
 
 def _few(found: Findings, columns: Iterable[str]) -> list[str]:
-    """Return the labels of the metrics that papers want: the first of each part, what it judges by first."""
+    """Return the labels of the metrics that papers want: what it judges by, then the first of each part."""
     wanted = [m for m in (found.gap, found.kept) if m]
     for part in PRIORITY:
         wanted += [m for m in found.summary if m.part == part][:1]
