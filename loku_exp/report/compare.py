@@ -117,13 +117,16 @@ def compare(
         for metric in _quantities(pairs):
             a, b = (np.array([_value(pair[side], metric) for pair in pairs]) for side in (0, 1))
             found = block_bootstrap(b - a, blocks, resamples=resamples, seed=seed)
-            label, means = _label(name, metric, words), (float(a.mean()), float(b.mean()))
-            ends, counts = (found.value, found.low, found.high), (len(pairs), found.n)
-            differences.append(Difference(name, metric, label, *means, *ends, *counts))
+            differences.append(
+                Difference(
+                    name, metric, _label(name, metric, words), float(a.mean()), float(b.mean()),
+                    found.value, found.low, found.high, len(pairs), found.n,
+                )
+            )  # fmt: skip
     if not differences:
         raise UserError(f"{first} and {second} share no quantity per row of {model}")
-    runs = [_identity(r, f) for r, f in zip(records, (first, second), strict=True)]
-    return Comparison(*runs, model, resamples, seed, differences, list(dict.fromkeys(notes)))
+    one, two = (_identity(r, f) for r, f in zip(records, (first, second), strict=True))
+    return Comparison(one, two, model, resamples, seed, differences, list(dict.fromkeys(notes)))
 
 
 def show_comparison(comparison: Comparison) -> None:

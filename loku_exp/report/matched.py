@@ -86,7 +86,7 @@ def curve_of(record: Record, name: str) -> Path:
 
 
 def goal(record: Record, name: str) -> float | None:
-    """Return the value at which the forget set counts as forgotten: the suite's goal, or the reference's."""
+    """Return the value at which a model counts as forgotten: the suite's goal, or the reference's."""
     if record.judgement and name in record.judgement.goals:
         return record.judgement.goals[name]
     reference = record.models.get(record.models["unlearned"].reference or "reference")
