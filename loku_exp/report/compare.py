@@ -14,7 +14,7 @@ from rich.table import Table
 from loku_exp.errors import UserError
 from loku_exp.evaluation.catalogue import Metric, by_name
 from loku_exp.report.estimates import FEW_BLOCKS, block_bootstrap
-from loku_exp.report.groups import method_name
+from loku_exp.report.groups import method_of
 from loku_exp.report.pairing import Pairs, finished_record, paired_rows
 from loku_exp.results.examples import Row
 from loku_exp.results.schema import Record
@@ -202,7 +202,7 @@ def _identity(record: Record, folder: Path) -> dict[str, Any]:
     choices = record.run.choices
     parts = [f"{choices['model']} on {choices['dataset']}"]
     if record.unlearned:
-        parts.append(method_name(choices))
+        parts.append(method_of(choices))
         parts += [f"rank {choices['lora.rank']}"] if choices.get("lora.rank") else []
     parts += [f"seed {record.run.seed}", *([record.run.label] if record.run.label else [])]
     seeds = record.protocol.get("seeds")

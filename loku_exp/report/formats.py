@@ -54,8 +54,8 @@ def write_tables(folder: Path, tables: list[tuple[str, Table]]) -> list[Path]:
         same = [(headline, table) for headline, table in tables if table.name == name]
         contents = {
             "csv": pd.concat([table.data for _, table in same]).to_csv(index=False),
-            "md": "\n".join(markdown(headline, table) for headline, table in same),
-            "tex": "\n".join(latex(headline, table) for headline, table in same),
+            "md": "\n".join(markdown_of(headline, table) for headline, table in same),
+            "tex": "\n".join(latex_of(headline, table) for headline, table in same),
         }
         for ending, content in contents.items():
             files.append(folder / f"{name}.{ending}")
@@ -63,7 +63,7 @@ def write_tables(folder: Path, tables: list[tuple[str, Table]]) -> list[Path]:
     return files
 
 
-def markdown(headline: str, table: Table) -> str:
+def markdown_of(headline: str, table: Table) -> str:
     """Return a table with its headline and notes as Markdown."""
     cells = table.cells
     if table.details:
@@ -77,7 +77,7 @@ def markdown(headline: str, table: Table) -> str:
     return "\n".join([*lines, *(f"{_markdown(note)}  " for note in table.notes), ""])
 
 
-def latex(headline: str, table: Table) -> str:
+def latex_of(headline: str, table: Table) -> str:
     r"""Return a ``table`` environment that needs ``\usepackage{booktabs}``, in ASCII alone.
 
     It has the columns that a paper wants, so that it fits a page; the CSV has all of them.

@@ -125,7 +125,7 @@ def group_runs(runs: list[Run]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.toy, group.headline))
 
 
-def method_name(choices: Mapping[str, Any]) -> str:
+def method_of(choices: Mapping[str, Any]) -> str:
     """Return what the method of a run is called: by loss and init where it has them.
 
     Args:
@@ -164,7 +164,7 @@ def _arms(runs: list[Run]) -> dict[Path, Arm]:
             choices = run.record.run.choices
             extras = ", ".join(f"{_short(k, varied)} {run.config.get(k)}" for k in varied)
             arms[run.folder] = Arm(
-                method=method_name(choices),
+                method=method_of(choices),
                 rank=choices.get("lora.rank"),
                 targets=choices.get("lora.targets") if choices.get("lora.rank") else None,
                 recipe=str(choices.get("training.recipe") or ""),

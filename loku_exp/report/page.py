@@ -22,7 +22,7 @@ from loku_exp.report.frame import Findings, findings
 from loku_exp.report.groups import Group, group_runs
 from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table
-from loku_exp.results.examples import Sample, read_examples, samples
+from loku_exp.results.examples import Sample, read_examples, shown_texts
 from loku_exp.runtime.cache import write_text
 
 PAGE = "report.html"
@@ -120,7 +120,9 @@ def _samples(found: Findings) -> tuple[Run, list[tuple[str, Sample]], str | None
         rows = read_examples(run.folder)
     except UserError as error:
         return run, [], f"texts before and after: {error}"
-    texts = [(name, text) for name, count in SAMPLED.items() for text in samples(rows, name, count)]
+    texts = [
+        (name, text) for name, count in SAMPLED.items() for text in shown_texts(rows, name, count)
+    ]
     return run, texts, None if texts else "texts before and after: no generations in examples.jsonl"
 
 

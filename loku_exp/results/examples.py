@@ -98,7 +98,7 @@ class Sample(NamedTuple):
     said: dict[str, str]
 
 
-def samples(rows: Iterable[Row], name: str = "forget", count: int = SHOWN) -> list[Sample]:
+def shown_texts(rows: Iterable[Row], name: str = "forget", count: int = SHOWN) -> list[Sample]:
     """Return the first texts of a set that both target and unlearned model continued.
 
     Args:
@@ -119,7 +119,7 @@ def samples(rows: Iterable[Row], name: str = "forget", count: int = SHOWN) -> li
 def before_and_after(rows: Iterable[Row], count: int = SHOWN) -> list[str]:
     """Return the first texts of the forget set with what target and unlearned model make of them."""
     lines = []
-    for sample in samples(rows, count=count):
+    for sample in shown_texts(rows, count=count):
         group = f" ({_one_line(sample.group)})" if sample.group else ""
         lines += [
             f"forget text {sample.row}{group}: {_start(sample.asked)}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.results import files as results
-from loku_exp.results.examples import read_examples, samples
+from loku_exp.results.examples import read_examples, shown_texts
 from loku_exp.results.schema import Record
 from loku_exp.runtime.events import Begun, Event, Finished, Measured, Updated
 from loku_exp.runtime.settings import Tracking
@@ -79,7 +79,7 @@ def texts_shown(folder: Path, count: int) -> list[dict[str, Any]]:
     return [
         {"row": text.row, "group": text.group, "prompt": text.asked, "text": text.truth}
         | {"before": text.said["target"], "after": text.said["unlearned"]}
-        for text in samples(read_examples(folder), count=count)
+        for text in shown_texts(read_examples(folder), count=count)
     ]
 
 

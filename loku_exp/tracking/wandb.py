@@ -41,7 +41,7 @@ class Wandb(Tracker):
                 "project": self.tracking.project,
                 "entity": self.tracking.entity,
                 "group": _group(self.tracking),
-                "id": run_id(begun.folder),
+                "id": id_of(begun.folder),
                 "name": begun.folder.name,
                 "dir": os.environ.get("WANDB_DIR", str(begun.folder)),
                 "config": begun.config,
@@ -119,7 +119,7 @@ class Wandb(Tracker):
                 os.environ.pop(name, None)
 
 
-def run_id(folder: Path) -> str:
+def id_of(folder: Path) -> str:
     """Return the id a run folder's name ends with: its hash, with ``-r2`` where it was run again.
 
     Raises:
