@@ -18,8 +18,8 @@ from loku_exp.run import run
 from loku_exp.runtime.events import Begun, Updated, tell
 from loku_exp.tracking import tracked
 from loku_exp.tracking import wandb as tracking
-from loku_exp.tracking.tracker import samples
-from loku_exp.tracking.wandb import run_id
+from loku_exp.tracking.tracker import texts_shown
+from loku_exp.tracking.wandb import final_values, id_of
 from tests.helpers import killed_at_its_first_snapshot
 from tests.tracking.wandb_log import read
 
@@ -69,7 +69,7 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch):
     monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd")
     folder = start(*OFFLINE, "tracking.artifact=true", "tracking.samples=3")
     record, kept = results.read(folder), read(folder)
-    assert kept["run"].run_id == record.run.id == run_id(folder)
+    assert kept["run"].run_id == record.run.id == id_of(folder)
     assert kept["run"].run_group == "loss=ihl,gd"
     assert list(kept["run"].tags) == ["toy"]
     assert kept["exit"] == 0
@@ -90,13 +90,14 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch):
 
     for role, model in record.models.items():
         assert {name: kept["summary"][f"{role}/{name}"] for name in model.metrics} == model.metrics
-    assert kept["summary"]["verdict"] == record.verdict
+    assert kept["summary"]["verdict"] == record.judgement.sentence
+    assert kept["summary"]["success"] == int(record.judgement.success)
     (table,) = kept["files"].glob("media/table/table_*.json")
     assert len(json.loads(table.read_text())["data"]) > 10
     (texts,) = kept["files"].glob("media/table/samples_*.json")
     content = json.loads(texts.read_text())
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
-    assert rows == samples(folder, 3)
+    assert rows == texts_shown(folder, 3)
     assert len(rows) == 3
     assert list(kept["files"].glob("media/images/plots/curve_*.png"))
     assert any(artifact.type == "adapter" for artifact in kept["artifacts"])
