@@ -184,6 +184,7 @@ def _sections(records: list[Record], panels: Any) -> Panels:
             *(line(m.label, "epoch", f"snapshot/{m.name}") for m in along),
         ],
         "Success": success,
+        "By method": [bar(m.label, f"unlearned/{m.name}") for m in measured if m.form != "p"],
     }
 
 

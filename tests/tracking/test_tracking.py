@@ -21,6 +21,7 @@ from loku_exp.tracking import wandb as tracking
 from loku_exp.tracking.tracker import texts_shown
 from loku_exp.tracking.wandb import final_values, id_of
 from tests.helpers import killed_at_its_first_snapshot
+from tests.report.factory import edit, own_suite, tofu
 from tests.tracking.wandb_log import read
 
 QUICK = ["experiment=quick"]
@@ -60,7 +61,7 @@ def opened(folder: Path, *overrides: str):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("seed: 0\n")
     with tracked(config.tracking):
-        tell(Begun(folder, config))
+        tell(Begun(folder, config.model_dump(mode="json"), toy=True))
         yield
         tell(Updated(1, {"forget_loss": 0.5}))
 
@@ -210,3 +211,18 @@ def test_a_long_command_line_is_a_group_of_its_own(monkeypatch):
         groups.append(tracking._group(section))
     assert groups[0] != groups[1]
     assert max(map(len, groups)) <= 128
+
+
+def test_the_judgement_is_the_suites(tmp_path):
+    (folder,) = own_suite(tmp_path, hush=1.0)
+    values = final_values(results.read(folder))
+    assert values["success"] == 1
+    assert values["collapsed"] == 0
+    assert values["verdict"] == "knows 1 spells"
+    assert values["unlearned/spells"] == 1.0
+    assert "epochs_to_forget" not in values
+
+
+def test_without_a_judgement_of_success_there_is_none(tmp_path):
+    folder = edit(tofu(tmp_path), lambda record: record["judgement"].update(success=None))
+    assert "success" not in final_values(results.read(folder))
