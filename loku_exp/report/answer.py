@@ -27,10 +27,11 @@ def answer(found: Findings) -> str:
     order = [arm for arm in ranked(found) if not _broken(arms[arm])]
     if not order:
         return f"Every run of all {len(arms)} methods collapsed: none forgets without breaking the model."
-    if found.gap is None or found.kept is None:
-        return "These runs share no measure of forgetting and utility; see the tables."
+    if found.gap is None:
+        return "These runs share no measure of forgetting; see the tables."
     best = order[0]
-    parts = [f"{_strong(found, best)} {_how(found, best)}, keeping {_kept(found, best)}."]
+    keeping = f", keeping {_kept(found, best)}" if found.kept else ""
+    parts = [f"{_strong(found, best)} {_how(found, best)}{keeping}."]
     keeper = max(order, key=lambda arm: _value(found, found.kept, arm))
     if keeper != best and _value(found, found.kept, keeper) > _value(found, found.kept, best):
         parts.append(
@@ -74,7 +75,9 @@ def ordered(found: Findings) -> Table:
         notes.append(f"The first {MOST_ROWS} of {len(rows)}; all are in the tables of means.")
     cells = pd.DataFrame(rows[:MOST_ROWS])
     cells = cells[[name for name in cells.columns if (cells[name] != "").any()]]
-    return Table("summary", "Methods, best first", cells, pd.DataFrame(data), notes=notes)
+    judged = [metric.label for metric in (found.gap, found.kept) if metric]
+    paper = ["method", "success", *judged, "on the front"]
+    return Table("summary", "Methods, best first", cells, pd.DataFrame(data), paper, notes)
 
 
 def ranked(found: Findings) -> list[Arm]:
@@ -109,19 +112,19 @@ def rate_of(runs: list[Run]) -> Estimate | None:
 def _how(found: Findings, arm: Arm) -> str:
     """Return how near a method comes to the goal, in words, with the test's p where there is one."""
     gap, parts = found.gap, []
-    mean, rate = found.mean(gap, arm), rate_of(found.group.by_arm()[arm])
+    near, rate = found.mean(gap, arm), rate_of(found.group.by_arm()[arm])
     if rate:
         parts.append(
             f"succeeds on {round(rate.value * rate.n)} of {rate.n} unit{'s' * (rate.n > 1)}"
         )
-    if gap and mean:
-        beside = [f"{m.label} {_text(m, e)}" for m in found.summary
-                  if m.part == "test" or m.form in ("signed", "count")
-                  if (e := found.mean(m, arm))]  # fmt: skip
+    if gap and near:
+        said = [m for m in found.summary if m.part == "test" or m.form in ("signed", "count")]
+        means = {m: found.mean(m, arm) for m in said if m != gap}
+        beside = [f"{m.label} {_text(m, mean)}" for m, mean in means.items() if mean]
         rows = found.group.runs[0].record.protocol.get("rows", {}).get("forget")
         beside += [f"{rows} rows"] if rows else []
         more = f" ({', '.join(beside)})" if beside else ""
-        parts.append(f"ends at {gap.label} {gap.written(mean.value)}{more}")
+        parts.append(f"ends with {gap.label} {gap.written(near.value)}{more}")
     return " and ".join(parts)
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 from loku_exp.report.tables import Table
 from loku_exp.runtime.cache import write_text
 
-LINE = 14  # characters of a line in the head of a LaTeX column
+TEXT_WIDTH = 345.0  # points, of LaTeX's article on letter paper
+LETTER, SEPARATION = 4.1, 8.0  # points: a letter of \\footnotesize, and between two columns
+LINE = 14  # characters of a line in the head of a column
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -80,18 +82,18 @@ def markdown_of(headline: str, table: Table) -> str:
 def latex_of(headline: str, table: Table) -> str:
     r"""Return a ``table`` environment that needs ``\usepackage{booktabs}``, in ASCII alone.
 
-    It has the columns that a paper wants, so that it fits a page; the CSV has all of them.
+    It has the columns that a paper wants as far as they fit `TEXT_WIDTH`; the CSV has all of them.
     """
-    cells = table.cells[[name for name in table.paper or table.cells if name in table.cells]]
-    heads = {name: _stacked(name) for name in cells}
-    caption = " ".join([f"{table.title}: {headline}.", *table.notes])
-    if not len(cells):
+    if not len(table.cells):
         return f"% {escape_latex(table.title)}: no run\n"
-    body = cells.map(lambda text: escape_latex(_half(text))).rename(columns=heads)
-    inner = body.to_latex(
-        index=False, escape=False, column_format="l" + "r" * (len(cells.columns) - 1)
-    )
-    lines = [r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
+    cells = table.cells.map(_half)
+    fitting = _fitting(cells[[name for name in table.paper or cells if name in cells]])
+    body = fitting.map(escape_latex).rename(columns=lambda name: _stacked(_lines(name)))
+    alignment = "l" + "r" * (len(fitting.columns) - 1)
+    inner = body.to_latex(index=False, escape=False, column_format=alignment)
+    caption = " ".join([f"{table.title}: {headline}.", *table.notes])
+    lines = [f"% all columns: {table.name}.csv", r"\begin{table}"]
+    lines += [r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
     lines += [rf"\caption{{{escape_latex(caption)}}}", inner.rstrip(), r"\end{table}"]
     return "\n".join([*lines, ""])
 
@@ -107,14 +109,29 @@ def _ascii(letter: str) -> str:
     return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"
 
 
-def _stacked(name: str) -> str:
-    """Return a column's head over several lines, so that it is no wider than its numbers."""
+def _fitting(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that fit the width of a text together, earlier ones first."""
+    left, kept = TEXT_WIDTH, []
+    for name in cells:
+        width = max(map(len, [*_lines(name), *cells[name]])) * LETTER + SEPARATION
+        if not kept or width <= left:
+            kept.append(name)
+            left -= width
+    return cells[kept]
+
+
+def _lines(name: str) -> list[str]:
+    """Return a column's head as lines, so that it is hardly wider than its numbers."""
     lines = [""]
     for word in name.split():
         fits = len(lines[-1]) + len(word) < LINE
         lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
-    stacked = r"\\".join(escape_latex(line) for line in lines if line)
-    return rf"\shortstack{{{stacked}}}" if r"\\" in stacked else stacked
+    return [line for line in lines if line]
+
+
+def _stacked(lines: list[str]) -> str:
+    shown = r"\\".join(map(escape_latex, lines))
+    return rf"\shortstack{{{shown}}}" if len(lines) > 1 else shown
 
 
 def _half(text: str) -> str:
@@ -126,6 +143,8 @@ def _half(text: str) -> str:
             up, down = float(high) - float(value), float(value) - float(low)
         except ValueError:
             return match[0]
+        if low == high:
+            return value
         digits = len(value.partition(".")[2])
         even = abs(up - down) <= 2.1 * 10**-digits
         return f"{value} ± {(up + down) / 2:.{digits}f}" if even and digits else match[0]

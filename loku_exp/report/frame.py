@@ -20,7 +20,7 @@ EPOCHS = Metric(
     name="epochs_to_forget", label="epochs to forget", better="none", form="count", summary=True
 )
 ABOVE = Metric(
-    name="above_goals", label="above the goals of forgetting", better="low", unit="all", part="gap"
+    name="above_goals", label="excess over the goals", better="low", unit="all", part="gap"
 )
 
 

@@ -17,7 +17,7 @@ from loku_exp.report import ends, paths, tables
 from loku_exp.report.answer import answer, ordered, ranked
 from loku_exp.report.collect import Collection, Run
 from loku_exp.report.drawing import STYLE, Looks, Plot, mpl
-from loku_exp.report.formats import write_tables
+from loku_exp.report.formats import INTERVAL, write_tables
 from loku_exp.report.frame import Findings, findings
 from loku_exp.report.groups import Group, group_runs
 from loku_exp.report.matched import matched
@@ -141,6 +141,7 @@ def _environment(folder: Path) -> Environment:
     environment.filters["strong"] = _strong
     environment.filters["data_uri"] = _data_uri
     environment.filters["cut"] = _cut
+    environment.filters["folded"] = _folded
     environment.filters["link"] = lambda run: _link(run, folder)
     return environment
 
@@ -148,6 +149,11 @@ def _environment(folder: Path) -> Environment:
 def _strong(text: str) -> Markup:
     """Return a text, escaped, with ``**words**`` in bold."""
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text))))
+
+
+def _folded(cell: str) -> Markup:
+    """Return a cell, escaped, with its interval on a line of its own."""
+    return Markup(INTERVAL.sub(r"\1 <small>[\2, \3]</small>", str(escape(cell))))
 
 
 def _data_uri(svg: bytes) -> str:

@@ -201,7 +201,7 @@ def test_the_answer_names_the_nearest_and_who_keeps_the_most(tmp_path):
             found = {"forget_ks": ks, "model_utility": utility, "forget_quality": 0.01}
             tofu(tmp_path, loss=loss, base=base, metrics=found)
     text = answer(only(tmp_path))
-    assert "**IHL + FILA** succeeds on 0 of 3 units and ends at KS distance 0.100 (" in text
+    assert "**IHL + FILA** succeeds on 0 of 3 units and ends with KS distance 0.100 (" in text
     assert "keeping 75 % of the target's model utility" in text
     assert "**GD + FILA** keeps the most, 100 %" in text
     assert "differ in KS distance by 0.2, paired over 3 units; the 95 % interval excludes 0" in text
@@ -286,7 +286,8 @@ def test_a_users_own_suite_is_ordered_by_what_it_knows(tmp_path):
     own_suite(tmp_path, hush=1.0, silence=5.0)
     found = only(tmp_path)
     assert found.gap.label == "spells known"
-    assert answer(found) == "These runs share no measure of forgetting and utility; see the tables."
+    said = "**hush** succeeds on 1 of 1 unit and ends with spells known 1. They share one unit"
+    assert answer(found).startswith(said)
     table = ordered(found)
     assert list(table.cells.method) == ["hush", "silence"]
     assert list(table.cells["spells known"]) == ["1", "5"]
