@@ -41,7 +41,7 @@ LATEX = {
     "–": "--",
     "ß": r"\ss{}",
 }
-INTERVAL = re.compile(r"(\S+) \[(\S+), (\S+)\]")
+INTERVAL = re.compile(r"(\S+)( [=↑↓])? \[(\S+), (\S+)\]")
 
 
 def write_tables(folder: Path, tables: list[tuple[str, Table]]) -> list[Path]:
@@ -111,7 +111,7 @@ def _ascii(letter: str) -> str:
 
 def _fitting(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that fit the width of a text together, earlier ones first."""
-    left, kept = TEXT_WIDTH, []
+    left, kept = TEXT_WIDTH, list[str]()
     for name in cells:
         width = max(map(len, [*_lines(name), *cells[name]])) * LETTER + SEPARATION
         if not kept or width <= left:
@@ -138,16 +138,17 @@ def _half(text: str) -> str:
     """Return a mean with its interval as mean and half width, where it is symmetric and so shorter."""
 
     def shorter(match: re.Match[str]) -> str:
-        value, low, high = match.groups()
+        value, arrow, low, high = match.groups("")
         try:
             up, down = float(high) - float(value), float(value) - float(low)
         except ValueError:
             return match[0]
         if low == high:
-            return value
+            return value + arrow
         digits = len(value.partition(".")[2])
         even = abs(up - down) <= 2.1 * 10**-digits
-        return f"{value} ± {(up + down) / 2:.{digits}f}" if even and digits else match[0]
+        half = f"{(up + down) / 2:.{digits}f}"
+        return f"{value} ± {half}{arrow}" if even and digits else match[0]
 
     return INTERVAL.sub(shorter, text)
 

@@ -153,7 +153,7 @@ def _strong(text: str) -> Markup:
 
 def _folded(cell: str) -> Markup:
     """Return a cell, escaped, with its interval on a line of its own."""
-    return Markup(INTERVAL.sub(r"\1 <small>[\2, \3]</small>", str(escape(cell))))
+    return Markup(INTERVAL.sub(r"\1\2 <small>[\3, \4]</small>", str(escape(cell))))
 
 
 def _data_uri(svg: bytes) -> str:

@@ -123,8 +123,8 @@ def further_models(found: Findings) -> Table | None:
     return Table("further_models", title, cells, pd.DataFrame(data), paper)
 
 
-def estimate_text(metric: Metric, estimate: Estimate | None) -> str:
-    """Return a mean with its interval, where it has one."""
+def estimate_text(metric: Metric, estimate: Estimate | None, arrow: str = "") -> str:
+    """Return a mean with an arrow and its interval, where it has one."""
     if estimate is None:
         return ""
     ends = [end for end in (estimate.value, estimate.low, estimate.high) if end is not None]
@@ -133,7 +133,7 @@ def estimate_text(metric: Metric, estimate: Estimate | None) -> str:
         metric.written(original(metric, end if digits is None else round(end, digits)))
         for end in ends
     ]
-    return f"{text} [{', '.join(interval)}]" if interval else text
+    return f"{text}{arrow}" + (f" [{', '.join(interval)}]" if interval else "")
 
 
 def _means(
@@ -208,7 +208,7 @@ def _texts(
         if mine and other and metric.better == "reference":
             gap = other.value - mine.value
             arrow = " =" if abs(gap) < SAME else " ↑" if gap > 0 else " ↓"
-        cells[metric.label] = estimate_text(metric, mine) + arrow
+        cells[metric.label] = estimate_text(metric, mine, arrow)
     return cells
 
 

@@ -324,7 +324,7 @@ def test_latex_is_ascii_alone(text, shown):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("0.500 [0.400, 0.600] ↑", r"0.500 $\pm$ 0.100 $\uparrow$"),
+        ("0.500 ↑ [0.400, 0.600]", r"0.500 $\pm$ 0.100 $\uparrow$"),
         ("1e-04 [1e-06, 1e-02]", "1e-04 {[}1e-06, 1e-02{]}"),  # not symmetric
         ("1 of 2 [0.09, 0.91]", "1 of 2 {[}0.09, 0.91{]}"),
     ],
