@@ -24,7 +24,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const field of document.querySelectorAll("input.filter")) {
   field.closest("p").hidden = false;
   field.oninput = () => {
-    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = field.value.toLowerCase().split(",").map((word) => word.trim());
     const rows = [...document.getElementById(field.dataset.of).tBodies[0].rows];
     for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
     field.nextElementSibling.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} runs`;

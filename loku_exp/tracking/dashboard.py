@@ -50,7 +50,11 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="print the specification; no login")
     given = parser.parse_args()
     try:
-        records = records_of(given.folder)
+        records, problems = records_of(given.folder)
+        for text in problems:
+            print(f"skipped: {text}", file=sys.stderr)
+        if not records:
+            print(f"{given.folder}: no finished run yet, so no panels of metrics", file=sys.stderr)
         if given.print:
             made = workspace(records, given.entity or "entity", given.project)
             print(json.dumps(specification(made), indent=2))
@@ -61,19 +65,15 @@ def main() -> None:
         raise SystemExit(1) from error
 
 
-def records_of(folder: Path) -> list[Record]:
-    """Return the records of the finished runs under a folder that unlearned.
-
-    Raises:
-        UserError: there is none, or one is damaged.
-    """
-    records = [read(place) for place in run_folders(folder) if is_done(place)]
-    found = [record for record in records if record.unlearned]
-    if not found:
-        raise UserError(
-            f"{folder}: no finished run that unlearned; panels are made of what runs measured"
-        )
-    return found
+def records_of(folder: Path) -> tuple[list[Record], list[str]]:
+    """Return the records of the finished runs under a folder that unlearned, and what others have wrong."""
+    records, problems = [], []
+    for place in run_folders(folder):
+        try:
+            records += [read(place)] if is_done(place) else []
+        except UserError as error:
+            problems.append(" ".join(str(error).split()))
+    return [record for record in records if record.unlearned], problems
 
 
 def workspace(records: list[Record], entity: str, project: str) -> Any:
@@ -170,7 +170,8 @@ def _sections(records: list[Record], panels: Any) -> Panels:
         m for m in measured if m.part == "ability"
     ]
     ranked = any(record.run.choices.get("lora.rank") for record in records)
-    updates = {t: k for t, k in PER_UPDATE.items() if any(k in r.training for r in records)}
+    trained = [record.training for record in records]
+    updates = {t: k for t, k in PER_UPDATE.items() if not trained or any(k in r for r in trained)}
     stopped = any("epochs_to_forget" in record.training for record in records)
     success = [bar("share of runs that succeeded, as their suite judges", "success")]
     success += [bar("epochs to forget, where it succeeded", "epochs_to_forget")] if stopped else []

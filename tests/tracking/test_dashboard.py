@@ -7,7 +7,7 @@ import pytest
 
 from loku_exp.errors import UserError
 from loku_exp.tracking import dashboard
-from tests.report.factory import own_suite, tdec, tofu
+from tests.report.factory import edit, own_suite, tdec, tofu
 
 pytest.importorskip("wandb_workspaces")
 
@@ -21,7 +21,7 @@ def no_account(monkeypatch, tmp_path):
 
 
 def specified(folder) -> dict:
-    return dashboard.specification(dashboard.workspace(dashboard.records_of(folder), "e", "p"))
+    return dashboard.specification(dashboard.workspace(dashboard.records_of(folder)[0], "e", "p"))
 
 
 def panels_of(content: dict) -> dict[str, list[dict]]:
@@ -83,9 +83,20 @@ def test_every_method_has_a_colour_of_its_own(tmp_path):
     assert all(used.count(color) == 1 + 2 for color in set(used))  # alone, and at each rank
 
 
-def test_without_a_run_there_is_nothing_to_show(tmp_path):
-    with pytest.raises(UserError, match="no finished run that unlearned"):
-        dashboard.records_of(tmp_path)
+def test_before_the_first_run_there_are_losses_and_success(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["dashboard", str(tmp_path), "--print"])
+    dashboard.main()
+    said = capsys.readouterr()
+    assert list(panels_of(json.loads(said.out))) == ["Unlearning curves", "Success"]
+    assert "no finished run yet" in said.err
+
+
+def test_a_record_of_an_earlier_schema_is_named_and_skipped(tmp_path):
+    tofu(tmp_path)
+    edit(tofu(tmp_path, loss="gd"), lambda record: record.update(schema=1))
+    records, (problem,) = dashboard.records_of(tmp_path)
+    assert len(records) == 1
+    assert "schema 1, written by an earlier version" in problem
 
 
 def test_without_a_key_it_says_what_to_do(monkeypatch, capsys, tmp_path):
