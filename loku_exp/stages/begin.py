@@ -31,7 +31,9 @@ def begin_run(folder: Path, config: Config) -> None:
     write_text(file, f"{now}\n")
     content.pop("tracking")
     toy = config.dataset.toy or config.model.kind == "toy"
-    tell(Begun(folder, {"method": method_name(config)} | content, toy))
+    settings = content.pop("method")
+    named = {"method": method_name(config), "method_settings": settings}
+    tell(Begun(folder, content | named, toy))
 
 
 def _absolute(content: dict[str, Any]) -> dict[str, Any]:
