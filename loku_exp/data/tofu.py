@@ -60,12 +60,7 @@ def load_tofu(
     start = _checked_start(path, forget_split, rows, full)
     perturbed = _evaluated(rows[f"{forget_split}_perturbed"], start)
     evaluated = len(rows[EVALUATION_SETS["retain"]]) if retain_draw == "exclude_evaluated" else 0
-    kept, first, part = _used(authors, rows, forget_split, start, spare=evaluated > 0)
-    if evaluated >= kept:
-        raise DataError(
-            f"dataset.retain_draw=exclude_evaluated leaves no row to retain: all {kept} are evaluated; "
-            "use retain_draw=uniform"
-        )
+    kept, first, part = _used(authors, rows, forget_split, start, evaluated)
     return QACorpus(
         target_training=full[:kept] + full[first:],
         reference_training=full[:kept],
@@ -117,16 +112,22 @@ def problems(
 
 
 def _used(
-    authors: int | None, rows: dict[str, list[Row]], forget_split: str, start: int, *, spare: bool
+    authors: int | None, rows: dict[str, list[Row]], forget_split: str, start: int, evaluated: int
 ) -> tuple[int, int, dict[str, object]]:
     """Return where in ``full`` used retain rows end and forget rows begin, and what to say of a part."""
-    if authors is None:
-        return start, start, {}
-    counted = _counted(rows, forget_split)
-    if wrong := counted.problems(authors, forget_split, spare=spare):
-        raise DataError("\n".join(wrong))
-    label = f"TOFU, {authors} of {counted.total} authors"
-    return *counted.slices(authors, forget_split), {"authors": authors, "label": label}
+    kept, first, part = start, start, {}
+    if authors is not None:
+        counted = _counted(rows, forget_split)
+        if wrong := counted.problems(authors, forget_split, spare=evaluated > 0):
+            raise DataError("\n".join(wrong))
+        kept, first = counted.slices(authors, forget_split)
+        part = {"authors": authors, "label": f"TOFU, {authors} of {counted.total} authors"}
+    if evaluated >= kept:
+        raise DataError(
+            f"dataset.retain_draw=exclude_evaluated leaves no row to retain: all {kept} are evaluated; "
+            "use retain_draw=uniform"
+        )
+    return kept, first, part
 
 
 def _splits(forget_split: str) -> list[str]:
