@@ -40,9 +40,8 @@ def load_tofu(
     Args:
         path: a folder of json-lines files, or a hub dataset id.
         forget_split: ``forget01``, ``forget05`` or ``forget10``.
-        authors: how many of the 200 are used; None for all. The last 1, 5 or 10 % of them (by the forget
-            split; halves up, at least one), the last ones of ``full``, are forgotten; the others are its
-            first ones, among them all whose rows evaluate the retain set.
+        authors: how many of the 200 are used; None for all. The last 1, 5 or 10 % of them (halves up, at
+            least one) are forgotten; the others are the first, among them all that are evaluated.
         retain_draw: ``exclude_evaluated`` leaves the rows of the retain evaluation out of the retain
             set of unlearning; all of them are in it otherwise, as in the official code.
 

@@ -140,6 +140,7 @@ def _subject(target: Subject, started: Started, snapshot: Path) -> Subject:
     factors, adapter, own_dtype = started.factors, started.adapter, started.dtype
 
     def load(dtype: str | None = None) -> nn.Module:
+        """Return the target with what was trained."""
         model: Any
         if adapter is None:
             model = target.load(dtype="float32")  # type: ignore[misc]

@@ -131,6 +131,7 @@ class CorruptedPrompts(Wrapper):
         spread = self.settings["strength"] * float(embedding.weight.detach().float().std())
 
         def corrupt(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            """Put noise on flagged prompts, all tokens but the last."""
             if output.shape[1] == 1:  # a decode step: its token is no prompt
                 return output
             noisy = output.clone()

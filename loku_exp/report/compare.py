@@ -19,7 +19,7 @@ from loku_exp.report.pairing import Pairs, finished_record, paired_rows
 from loku_exp.results.examples import Row
 from loku_exp.results.schema import Record
 from loku_exp.results.terminal import console
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 
 IDENTITY = ("model", "set", "row", "group", "tokens")
 UNIT = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from loku_exp.report.tables import Table
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 
 TEXT_WIDTH = 345.0  # points, of LaTeX's article on letter paper
 LETTER, SEPARATION = 4.1, 8.0  # points: a letter of \\footnotesize, and between two columns

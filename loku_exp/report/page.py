@@ -23,7 +23,7 @@ from loku_exp.report.groups import Group, group_runs
 from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table
 from loku_exp.results.examples import Sample, read_examples, shown_texts
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 
 PAGE = "report.html"
 WIDTH = 280  # characters of a text that are shown

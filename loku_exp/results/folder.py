@@ -9,8 +9,8 @@ from filelock import FileLock, Timeout
 
 from loku_exp.errors import HeldError
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import write_text
 from loku_exp.runtime.events import Finished, tell
+from loku_exp.runtime.whole_files import write_text
 
 LOCK = ".lock"
 DONE = "done.json"  # written last

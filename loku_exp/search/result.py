@@ -13,7 +13,7 @@ from loku_exp.evaluation.catalogue import by_name
 from loku_exp.evaluation.suite import Suite
 from loku_exp.results.examples import read_examples
 from loku_exp.results.terminal import console
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.search.criterion import Criterion
 from loku_exp.search.halves import metrics_of, split_examples
 from loku_exp.search.space import overrides_of

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from loku_exp.config.saved import CONFIG_FILE
 from loku_exp.config.schema import Config
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import write_text
 from loku_exp.runtime.events import Begun, tell
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.provenance import commit
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from loku_exp.data.batches import Batch, Stream, collate
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.models.flops import StepFlops
 from loku_exp.runtime import distributed as parallel
-from loku_exp.runtime.cache import writing
 from loku_exp.runtime.settings import Optimization
+from loku_exp.runtime.whole_files import writing
 from loku_exp.training.guards import (
     EveryMatrixLearns,
     FiniteUpdates,

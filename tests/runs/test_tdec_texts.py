@@ -13,7 +13,8 @@ import yaml
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.config.command_line import CommandLine
-from loku_exp.config.compose import conf_dir, rehearse
+from loku_exp.config.compose import rehearse
+from loku_exp.config.groups import conf_dir
 from loku_exp.errors import ConfigError, DataError, UserError
 from loku_exp.evaluation.ability.dialogue import DIALOGUES
 from loku_exp.evaluation.ability.harness_tasks import STOCK_FILES
