@@ -103,12 +103,13 @@ def means(found: Findings) -> list[Table]:
 
 def further_models(found: Findings) -> Table | None:
     """Return the means of models beside target, unlearned and reference, e.g. attacked ones."""
-    subjects = dict.fromkeys(found.frame.subject[~found.frame.subject.isin(["unlearned", *BASES])])
+    frame = found.frame[~found.frame.subject.isin(["unlearned", *BASES])]
+    subjects = dict(frame.groupby("subject", sort=False).collapsed.count())  # judged ones are > 0
     arms = [found.group.label(arm) for arm in found.group.by_arm()]
     rows: list[dict[str, Any]] = []
     data: list[dict[str, Any]] = []
     for subject, arm in product(subjects, ["", *arms]):
-        own = subject.startswith("unlearned")  # one of each method, not one for all
+        own = subjects[subject] > 0  # it was to forget: one of each method, not one for all
         known = {m: found.means.get((arm, subject, m)) for m in found.words}
         if own != bool(arm) or not any(known.values()):
             continue

@@ -1,6 +1,8 @@
 """Means, success rates, matched forgetting and the answer, by hand."""
 
 import math
+import shutil
+import subprocess
 from statistics import fmean
 
 import pandas as pd
@@ -346,3 +348,30 @@ def test_a_table_for_a_paper_fits_a_column_of_text(tmp_path):
         assert text.isascii()
         assert lines
         assert all(line.count(" & ") <= 6 for line in lines)
+
+
+PAGE = r"""\documentclass{article}
+\usepackage{booktabs}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_tables_for_papers_compile_and_fit(tmp_path):
+    for base in (0, 1):
+        for loss in ("gd", "ihl"):
+            edit(tofu(tmp_path / "tofu", loss=loss, base=base), attacked)
+            tdec(tmp_path / "tdec", loss=loss, forget_set=base)
+    shown = []
+    for name in ("tofu", "tdec"):
+        found = only(tmp_path / name)
+        shown += [ordered(found), *tables.means(found), matched(found), tables.all_runs(found)]
+        shown += [table for table in [tables.further_models(found)] if table]
+    text = "".join(formats.latex_of("50 % of_it ≈ •", table) for table in shown)
+    (tmp_path / "page.tex").write_text(PAGE % text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
