@@ -296,6 +296,35 @@ def test_a_users_own_suite_is_ordered_by_what_it_knows(tmp_path):
     assert cell(tables.means(found)[0], "(target)", "spells known") == "9"
 
 
+def test_labels_that_are_alike_or_a_columns_own_are_told_apart(tmp_path):
+    def relabelled(record):
+        for metric in record["catalogue"]:
+            if metric["name"] in ("forget_prob", "retain_prob"):
+                metric["label"] = "probability"
+            if metric["name"] == "forget_ks":
+                metric["label"] = "success"
+
+    edit(tofu(tmp_path), relabelled)
+    table = tables.means(only(tmp_path))[0]
+    wanted = {"probability (forget_prob)", "probability (retain_prob)", "success (forget_ks)"}
+    assert wanted < set(table.cells.columns)
+
+
+def test_runs_without_any_metric_are_listed(tmp_path):
+    def emptied(record):
+        for model in record["models"].values():
+            model["metrics"] = {}
+        record["curve"], record["training"] = [], {}
+
+    edit(tdec(tmp_path), emptied)
+    found = only(tmp_path)
+    assert answer(found).startswith("These runs share no measure of forgetting")
+    assert list(tables.all_runs(found).cells.outcome) == ["succeeded"]
+    assert isinstance(matched(found), str)
+    assert tables.further_models(found) is None
+    assert [len(table.cells) for table in tables.means(found)] == [0, 0, 0]
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
