@@ -62,7 +62,7 @@ def ordered(found: Findings) -> Table:
                 row[metric.label] = metric.written(mean.value if mean else None)
                 plain |= {name: metric.name, f"{name}_mean": mean.value if mean else None}
         row["on the front"] = "yes" if arm in front else ""
-        row["collapsed"] = f"COLLAPSED {collapsed} of {len(runs)}" if collapsed else ""
+        row["collapsed"] = f"{collapsed} of {len(runs)}" if collapsed else ""
         rows.append(row)
         plain |= {
             "success": rate.value if rate else None,
@@ -76,7 +76,7 @@ def ordered(found: Findings) -> Table:
     cells = pd.DataFrame(rows[:MOST_ROWS])
     cells = cells[[name for name in cells.columns if (cells[name] != "").any()]]
     judged = [metric.label for metric in (found.gap, found.kept) if metric]
-    paper = ["method", "success", *judged, "on the front"]
+    paper = ["method", "success", *judged, "collapsed", "on the front"]
     return Table("summary", "Methods, best first", cells, pd.DataFrame(data), paper, notes)
 
 

@@ -11,7 +11,7 @@ from loku_exp.runtime.cache import write_text
 
 TEXT_WIDTH = 345.0  # points, of LaTeX's article on letter paper
 LETTER, SEPARATION = 4.1, 8.0  # points: a letter of \\footnotesize, and between two columns
-LINE = 14  # characters of a line in the head of a column
+LINE = 11  # characters of a line in the head of a column
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",

@@ -14,7 +14,7 @@ from loku_exp.report.groups import Arm
 from loku_exp.report.units import common_units, unit_of, unit_text
 
 SAME = 0.005  # smaller distances to the reference get no arrow, as in a run's own table
-PAPER = 4  # metrics of a table for a paper; all are in the CSV
+PAPER = 5  # metrics of a table for a paper; all are in the CSV
 PRIORITY = ("gap", "test", "knowledge", "utility", "ability", "detail")
 MEANS = {  # in the order of the page
     "means_all_runs": "Means over all runs",
@@ -174,7 +174,7 @@ def _means(
         said.append("Arrows point from a method's value to the reference's.")
     if any(metric.form == "p" for metric in shown):
         said.append("Means of p-values are geometric.")
-    paper = ["method", "n", *_few(found, cells.columns)]
+    paper = ["method", "n", "collapsed", *_few(found, cells.columns)]
     return Table(name, MEANS[name], cells, pd.DataFrame(data), paper, said)
 
 

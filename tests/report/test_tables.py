@@ -148,7 +148,7 @@ def test_a_collapsed_model_has_not_succeeded_and_is_on_no_front(tmp_path):
     table = ordered(found)
     assert table.cells.method.iloc[-1] == "GA + FILA"
     assert table.cells.success.iloc[-1].startswith("0 of 1")
-    assert table.cells.collapsed.iloc[-1] == "COLLAPSED 1 of 1"
+    assert table.cells.collapsed.iloc[-1] == "1 of 1"
     assert "1 of 2 runs collapsed" in answer(found)
 
 
