@@ -54,8 +54,9 @@ def write_tables(folder: Path, tables: list[tuple[str, Table]]) -> list[Path]:
     files = []
     for name in dict.fromkeys(table.name for _, table in tables):
         same = [(headline, table) for headline, table in tables if table.name == name]
+        data = [table.data for _, table in same if len(table.data)]
         contents = {
-            "csv": pd.concat([table.data for _, table in same]).to_csv(index=False),
+            "csv": pd.concat(data or [pd.DataFrame(columns=["group"])]).to_csv(index=False),
             "md": "\n".join(markdown_of(headline, table) for headline, table in same),
             "tex": "\n".join(latex_of(headline, table) for headline, table in same),
         }
