@@ -83,7 +83,7 @@ def all_runs(found: Findings) -> Table:
         data.append(of_run | values | tail)
     cells = _filled(pd.DataFrame(rows))
     paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
-    notes = ["Outcome: as the suite of these data judges; open it for the whole verdict."]
+    notes = ["Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."]
     links = [str(run.folder) for run in runs]
     return Table("runs", "All runs", cells, pd.DataFrame(data), paper, notes, details, links)
 
@@ -174,6 +174,7 @@ def _means(
         said.append("Arrows point from a method's value to the reference's.")
     if any(metric.form == "p" for metric in shown):
         said.append("Means of p-values are geometric.")
+    said.append("Order: by rank, layers, method.")
     paper = ["method", "n", "collapsed", *_few(found, cells.columns)]
     return Table(name, MEANS[name], cells, pd.DataFrame(data), paper, said)
 
