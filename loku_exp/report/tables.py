@@ -83,7 +83,9 @@ def all_runs(found: Findings) -> Table:
         data.append(of_run | values | tail)
     cells = _filled(pd.DataFrame(rows))
     paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
-    notes = ["Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."]
+    notes = [
+        "Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."
+    ]
     links = [str(run.folder) for run in runs]
     return Table("runs", "All runs", cells, pd.DataFrame(data), paper, notes, details, links)
 
