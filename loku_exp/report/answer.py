@@ -1,6 +1,5 @@
 """The first thing a report says: which method forgets best, at what cost of utility."""
 
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -62,7 +61,7 @@ def ordered(found: Findings) -> Table:
                 row[metric.label] = metric.written(mean.value if mean else None)
                 plain |= {name: metric.name, f"{name}_mean": mean.value if mean else None}
         row["on the front"] = "yes" if arm in front else ""
-        row["collapsed"] = f"COLLAPSED {collapsed} of {len(runs)}" if collapsed else ""
+        row["collapsed"] = f"{collapsed} of {len(runs)}" if collapsed else ""
         rows.append(row)
         plain |= {
             "success": rate.value if rate else None,
@@ -76,7 +75,7 @@ def ordered(found: Findings) -> Table:
     cells = pd.DataFrame(rows[:MOST_ROWS])
     cells = cells[[name for name in cells.columns if (cells[name] != "").any()]]
     judged = [metric.label for metric in (found.gap, found.kept) if metric]
-    paper = ["method", "success", *judged, "on the front"]
+    paper = ["method", "success", *judged, "collapsed", "on the front"]
     return Table("summary", "Methods, best first", cells, pd.DataFrame(data), paper, notes)
 
 
@@ -140,17 +139,14 @@ def _kept(found: Findings, arm: Arm) -> str:
 
 def _certainty(found: Findings, first: Arm, second: Arm) -> str:
     """Return whether the best two differ in what orders them, in pairs over the units both ran on."""
-    arms = found.group.by_arm()
-    rates = [rate.value if (rate := rate_of(arms[arm])) else None for arm in (first, second)]
-    gaps = [_value(found, found.gap, arm) for arm in (first, second)]
-    if rates[0] != rates[1]:
-        what, difference = "success", _paired([_successes(arms[arm]) for arm in (first, second)])
-    else:
-        metric = found.gap if gaps[0] != gaps[1] else found.kept
-        what = metric.label if metric else ""
-        difference = _paired([_values(found, metric, arm) for arm in (first, second)])
-    if difference is None:
+    runs = found.frame[found.frame.subject == "unlearned"]
+    wanted = {"success": runs.drop_duplicates("folder").assign(value=runs.success)}
+    wanted |= {m.label: runs[runs.metric == m.name] for m in (found.gap, found.kept) if m}
+    labels = [found.group.label(arm) for arm in (first, second)]
+    known = [(what, pair) for what, part in wanted.items() if (pair := _paired(part, *labels))]
+    if not known:
         return "The first two ran on no common unit: their order is not established."
+    what, difference = next((pair for pair in known if pair[1].value), known[-1])
     if difference.low is None or difference.high is None:
         return "They share one unit only (n = 1): the order is not established."
     apart = difference.low > 0 or difference.high < 0
@@ -161,29 +157,11 @@ def _certainty(found: Findings, first: Arm, second: Arm) -> str:
     )
 
 
-def _paired(values: list[list[tuple[Any, float]]]) -> Estimate | None:
-    """Return the mean difference over the units that both have."""
-    means = []
-    for of_arm in values:
-        units = dict.fromkeys(unit for unit, _ in of_arm)
-        means.append({unit: fmean(v for u, v in of_arm if u == unit) for unit in units})
-    shared = [unit for unit in means[0] if unit in means[1]]
-    return mean_over_units([(unit, means[0][unit] - means[1][unit]) for unit in shared])
-
-
-def _successes(runs: list[Run]) -> list[tuple[Any, float]]:
-    return [(unit_of(run), float(bool(run.success))) for run in runs]
-
-
-def _values(found: Findings, metric: Metric | None, arm: Arm) -> list[tuple[Any, float]]:
-    frame = found.frame
-    name = metric.name if metric else ""
-    part = frame[
-        (frame.arm == found.group.label(arm))
-        & (frame.subject == "unlearned")
-        & (frame.metric == name)
-    ]
-    return list(zip(part["unit"], part["value"], strict=True))
+def _paired(runs: pd.DataFrame, first: str, second: str) -> Estimate | None:
+    """Return the mean difference of a value of two arms over the units that both have."""
+    values = runs.assign(value=runs.value.astype(float))
+    means = values.pivot_table("value", "unit", "arm").reindex(columns=[first, second]).dropna()
+    return mean_over_units(list((means[first] - means[second]).items()))
 
 
 def _value(found: Findings, metric: Metric | None, arm: Arm) -> float:

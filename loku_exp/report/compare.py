@@ -30,35 +30,6 @@ UNIT = (
 
 
 @dataclass(frozen=True)
-class Difference:
-    """B minus A of one quantity on one set.
-
-    Attributes:
-        set: of rows.
-        metric: of `examples.jsonl`; ``per_token`` is exp(-loss).
-        label: of both, in the suite's words.
-        a: mean of run A.
-        b: mean of run B.
-        difference: mean of B - A over rows.
-        low: lower end of its 95 % interval; None with one block.
-        high: upper end.
-        rows: pairs.
-        blocks: authors or documents that were resampled.
-    """
-
-    set: str
-    metric: str
-    label: str
-    a: float
-    b: float
-    difference: float
-    low: float | None
-    high: float | None
-    rows: int
-    blocks: int
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two runs in pairs.
 
@@ -68,7 +39,9 @@ class Comparison:
         model: which model of them.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        differences: per set and quantity.
+        differences: B - A per ``set`` and ``metric`` of `examples.jsonl` (``per_token`` is exp(-loss)):
+            ``label``, means ``a`` and ``b``, ``difference``, its 95 % interval ``low`` to ``high`` (None
+            with one block), pairs of ``rows``, and ``blocks`` (authors, documents) that were resampled.
         notes: what a reader must know.
     """
 
@@ -77,7 +50,7 @@ class Comparison:
     model: str
     resamples: int
     seed: int
-    differences: list[Difference]
+    differences: list[dict[str, Any]]
     notes: list[str]
 
 
@@ -108,7 +81,8 @@ def compare(
     by_set = paired_rows((first, second), model)
     records = [finished_record(folder) for folder in (first, second)]
     notes = [UNIT, *_notes(*records)]
-    words, differences = by_name(records[0].catalogue), []
+    words = by_name(records[0].catalogue)
+    differences: list[dict[str, Any]] = []
     for name, pairs in by_set.items():
         of_groups = any(words[m].unit == "group" for m in words if m.startswith(f"{name}_"))
         unit = ("group" if of_groups else "row") if block == "auto" else block
@@ -118,11 +92,10 @@ def compare(
             a, b = (np.array([_value(pair[side], metric) for pair in pairs]) for side in (0, 1))
             found = block_bootstrap(b - a, blocks, resamples=resamples, seed=seed)
             differences.append(
-                Difference(
-                    name, metric, _label(name, metric, words), float(a.mean()), float(b.mean()),
-                    found.value, found.low, found.high, len(pairs), found.n,
-                )
-            )  # fmt: skip
+                {"set": name, "metric": metric, "label": _label(name, metric, words)}
+                | {"a": float(a.mean()), "b": float(b.mean()), "difference": found.value}
+                | {"low": found.low, "high": found.high, "rows": len(pairs), "blocks": found.n}
+            )
     if not differences:
         raise UserError(f"{first} and {second} share no quantity per row of {model}")
     one, two = (_identity(r, f) for r, f in zip(records, (first, second), strict=True))
@@ -137,10 +110,9 @@ def show_comparison(comparison: Comparison) -> None:
     for name in ("", "A", "B", "B - A", "95 %", "rows/blocks"):
         table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
     for row in comparison.differences:
-        values = [f"{value:.3f}" for value in (row.a, row.b)]
-        ends = f"[{row.low:+.3f}, {row.high:+.3f}]" if None not in (row.low, row.high) else "none"
-        counts = f"{row.rows}/{row.blocks}"
-        table.add_row(row.label, *values, f"{row.difference:+.3f}", ends, counts)
+        values = [f"{row['a']:.3f}", f"{row['b']:.3f}", f"{row['difference']:+.3f}"]
+        ends = "none" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        table.add_row(row["label"], *values, ends, f"{row['rows']}/{row['blocks']}")
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         place.print(f"{letter}: {run['label']} ({run['id']})", soft_wrap=True)
     place.print(table)
@@ -157,7 +129,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     stem = f"compare-{comparison.a['id']}-{comparison.b['id']}-{comparison.model}"
     files = [folder / f"{stem}.json", folder / f"{stem}.csv"]
     write_text(files[0], json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
-    write_text(files[1], pd.DataFrame(map(asdict, comparison.differences)).to_csv(index=False))
+    write_text(files[1], pd.DataFrame(comparison.differences).to_csv(index=False))
     return files
 
 

@@ -16,7 +16,6 @@ from loku_exp.report.groups import Arm
 
 SUCCESSES = "filled: all runs succeeded; half: some; hollow: none"
 MOST_PANELS = 3
-MOST_NAMED = 16  # more names than that cover each other
 DOTTED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 
 
@@ -43,7 +42,9 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         places[arm] = (x.value, y.value)
         axis.plot(*places[arm], **look | edge, markerfacecolor=face, markersize=8)
         used.append(handle(arm.method, **look))
-    _name_points(axis, found, places if len(places) <= MOST_NAMED else {a: places[a] for a in best})
+    for arm in best:
+        text = " ".join(group.place(arm)).removeprefix("rank ")
+        axis.annotate(text, places[arm], xytext=(7, 4), textcoords="offset points")
     axis.axhline(1, **DOTTED)
     axis.annotate(
         "target", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", color="0.35"
@@ -55,8 +56,8 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     names = ", ".join(group.label(arm) for arm in best) or "none, all collapsed"
     caption = (
         f"{kept.label} (share of the target's) against {gap.label} of the finished runs. Large markers: "
-        "mean over units, with rank and layers where they differ; small: each run; hollow: a run of it "
-        f"collapsed; black edge: no other method is better in both. On the front: {names}."
+        "mean over units; small: each run; hollow: a run of it collapsed; black edge, with rank and layers "
+        f"where they differ: no other method is better in both. On the front: {names}."
     )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
@@ -149,24 +150,3 @@ def _panels_of(found: Findings) -> list[Metric]:
     abilities = [metric for metric in found.summary if metric.part == "ability"]
     rest = [metric for metric in (found.gap, found.utility, found.kept) if metric]
     return list(dict.fromkeys([*abilities, *rest]))[:MOST_PANELS]
-
-
-def _name_points(axis: Axes, found: Findings, places: dict[Arm, tuple[float, float]]) -> None:
-    """Write rank and layers beside the markers; those of near markers share a line."""
-    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-    clusters: list[tuple[tuple[float, float], list[str]]] = []
-    for arm, (x, y) in places.items():
-        text = " ".join(found.group.place(arm)).removeprefix("rank ")
-        near = [
-            names
-            for (a, b), names in clusters
-            if abs(a - x) < 0.03 * (right - left) and abs(b - y) < 0.05 * (high - low)
-        ]
-        if near:
-            near[0].append(text)
-        else:
-            clusters.append(((x, y), [text]))
-    for place, names in clusters:
-        known = list(dict.fromkeys(name for name in names if name))
-        text = ", ".join(known[:4]) + (", …" if len(known) > 4 else "")
-        axis.annotate(text, place, xytext=(7, 4), textcoords="offset points")

@@ -11,7 +11,7 @@ from loku_exp.runtime.whole_files import write_text
 
 TEXT_WIDTH = 345.0  # points, of LaTeX's article on letter paper
 LETTER, SEPARATION = 4.1, 8.0  # points: a letter of \\footnotesize, and between two columns
-LINE = 14  # characters of a line in the head of a column
+LINE = 11  # characters of a line in the head of a column
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -54,8 +54,9 @@ def write_tables(folder: Path, tables: list[tuple[str, Table]]) -> list[Path]:
     files = []
     for name in dict.fromkeys(table.name for _, table in tables):
         same = [(headline, table) for headline, table in tables if table.name == name]
+        data = [table.data for _, table in same if len(table.data)]
         contents = {
-            "csv": pd.concat([table.data for _, table in same]).to_csv(index=False),
+            "csv": pd.concat(data or [pd.DataFrame(columns=["group"])]).to_csv(index=False),
             "md": "\n".join(markdown_of(headline, table) for headline, table in same),
             "tex": "\n".join(latex_of(headline, table) for headline, table in same),
         }

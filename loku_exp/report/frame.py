@@ -1,5 +1,6 @@
 """One tidy frame over runs, a row for each run, model and metric; tables, means, plots follow from it."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,12 @@ from loku_exp.report.groups import Arm, Group
 from loku_exp.report.units import unit_of
 from loku_exp.results.schema import ModelPart, Record
 
+COLUMNS = (  # of tables, beside metrics
+    *("method", "model", "unit", "seed", "run", "runs", "n", "level", "reached"),
+    *("success", "outcome", "collapsed", "on the front"),
+)
 BASES = ("target", "reference")
+NO_ROWS = ["run", "folder", "subject", "collapsed", "metric", "value"]
 KEPT, DISTANCE = "utility_kept", "distance"
 EPOCHS = Metric(
     name="epochs_to_forget", label="epochs to forget", better="none", form="count", summary=True
@@ -60,7 +66,7 @@ def tidy(runs: Iterable[Run], utility: str | None = None) -> pd.DataFrame:
                 words = {"metric": metric.name, "value": value, "metric_label": metric.label}
                 words |= {"part": metric.part, "form": metric.form, "better": metric.better}
                 rows.append(of_run | of_model | words)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows or None, columns=None if rows else NO_ROWS)
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,14 @@ def words_of(runs: Iterable[Run], utility: str | None = None) -> dict[str, Metri
             for metric, _ in _measured(run.record, name, model, utility):
                 (found if metric.name in own else derived).setdefault(metric.name, metric)
     order = (ABOVE.name, DISTANCE, KEPT, EPOCHS.name)
-    return found | {name: derived[name] for name in order if name in derived}
+    found |= {name: derived[name] for name in order if name in derived}
+    labels = Counter(metric.label for metric in found.values()) + Counter(COLUMNS)
+    return {  # columns are told apart by labels
+        name: metric.model_copy(update={"label": f"{metric.label} ({name})"})
+        if labels[metric.label] > 1
+        else metric
+        for name, metric in found.items()
+    }
 
 
 def original(metric: Metric, scaled: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
@@ -86,20 +87,20 @@ def compute(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | st
     known = [cost for run in found.group.runs if (cost := _flops(run)) is not None]
     if pair is None or len(known) < len(found.group.runs):
         return "quality against compute: no curve, or no cost.flops in some record"
-    unit, power = _power(max(map(sum, known)))
 
     def draw(axis: Axes, runs: list[Run], metric: Metric, look: dict[str, Any]) -> None:
         for run in runs:
-            points = _by_flops(run, metric, unit)
+            points = _by_flops(run, metric)
             axis.plot(*_xy(points), **{**look, "marker": "", "linewidth": 1.0})
             axis.plot(*_xy(points[-1:]), **{**look, "linestyle": ""}, markersize=5)
+        axis.xaxis.set_major_formatter(EngFormatter())
 
     what = (
         "against training FLOPs, spread evenly over the updates of a run; each run a line, a marker at its "
         "end; grey: what is to be met. A curve begins after Fisher pass and low-rank step of its init, "
         "counted in full, though runs on one model and forget set share the Fisher pass."
     )
-    figure, caption = _two_rows(found, looks, pair, draw, f"{power}FLOPs", what)
+    figure, caption = _two_rows(found, looks, pair, draw, "FLOPs", what)
     return _plot(found, figure, folder, name, "Quality against training compute", caption)
 
 
@@ -188,21 +189,11 @@ def _flops(run: Run) -> tuple[float, float] | None:
     return cost.get("fisher", 0.0) + cost.get("low_rank", 0.0), cost["training"]
 
 
-def _by_flops(run: Run, metric: Metric, unit: float) -> Points:
+def _by_flops(run: Run, metric: Metric) -> Points:
     before, training = _flops(run) or (0.0, 0.0)
     known = curve_of(run.record, metric.name)
     last = max((step for step, _ in known), default=1) or 1
-    return [
-        ((before + training * step / last) / unit, metric.scaled(v[metric.name]))
-        for step, v in known
-    ]
-
-
-def _power(most: float) -> tuple[float, str]:
-    for power, prefix in ((18, "exa"), (15, "peta"), (12, "tera"), (9, "giga")):
-        if most >= 10**power:
-            return 10.0**power, prefix
-    return 1.0, ""
+    return [(before + training * step / last, metric.scaled(v[metric.name])) for step, v in known]
 
 
 def _goal(found: Findings, metric: Metric) -> float | None:

@@ -14,7 +14,7 @@ from loku_exp.report.groups import Arm
 from loku_exp.report.units import common_units, unit_of, unit_text
 
 SAME = 0.005  # smaller distances to the reference get no arrow, as in a run's own table
-PAPER = 4  # metrics of a table for a paper; all are in the CSV
+PAPER = 5  # metrics of a table for a paper; all are in the CSV
 PRIORITY = ("gap", "test", "knowledge", "utility", "ability", "detail")
 MEANS = {  # in the order of the page
     "means_all_runs": "Means over all runs",
@@ -83,7 +83,9 @@ def all_runs(found: Findings) -> Table:
         data.append(of_run | values | tail)
     cells = _filled(pd.DataFrame(rows))
     paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
-    notes = ["Outcome: as the suite of these data judges; open it for the whole verdict."]
+    notes = [
+        "Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."
+    ]
     links = [str(run.folder) for run in runs]
     return Table("runs", "All runs", cells, pd.DataFrame(data), paper, notes, details, links)
 
@@ -103,12 +105,13 @@ def means(found: Findings) -> list[Table]:
 
 def further_models(found: Findings) -> Table | None:
     """Return the means of models beside target, unlearned and reference, e.g. attacked ones."""
-    subjects = dict.fromkeys(found.frame.subject[~found.frame.subject.isin(["unlearned", *BASES])])
+    frame = found.frame[~found.frame.subject.isin(["unlearned", *BASES])]
+    subjects = dict(frame.groupby("subject", sort=False).collapsed.count())  # judged ones are > 0
     arms = [found.group.label(arm) for arm in found.group.by_arm()]
     rows: list[dict[str, Any]] = []
     data: list[dict[str, Any]] = []
     for subject, arm in product(subjects, ["", *arms]):
-        own = subject.startswith("unlearned")  # one of each method, not one for all
+        own = subjects[subject] > 0  # it was to forget: one of each method, not one for all
         known = {m: found.means.get((arm, subject, m)) for m in found.words}
         if own != bool(arm) or not any(known.values()):
             continue
@@ -173,7 +176,8 @@ def _means(
         said.append("Arrows point from a method's value to the reference's.")
     if any(metric.form == "p" for metric in shown):
         said.append("Means of p-values are geometric.")
-    paper = ["method", "n", *_few(found, cells.columns)]
+    said.append("Order: by rank, layers, method.")
+    paper = ["method", "n", "collapsed", *_few(found, cells.columns)]
     return Table(name, MEANS[name], cells, pd.DataFrame(data), paper, said)
 
 

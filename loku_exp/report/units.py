@@ -92,7 +92,8 @@ def _other_notes(runs: list[Run], repeats: list[Run]) -> list[str]:
         )
     commits = Counter(str(run.record.run.commit) for run in runs)
     if len(commits) > 1:
-        notes.append(f"Runs of {len(commits)} commits of the code: {', '.join(sorted(commits))}.")
+        first = ", ".join([*sorted(commits)[:3], *(["…"] if len(commits) > 3 else [])])
+        notes.append(f"Runs of {len(commits)} commits of the code: {first}.")
     if _targets_differ(runs):
         notes.append(
             "Runs of one unit began from targets (or are measured against references) with other numbers: "

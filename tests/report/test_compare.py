@@ -1,6 +1,7 @@
 """Two runs in pairs."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,8 +30,8 @@ def pair(tmp_path):
 
 
 def of(comparison, name, metric):
-    (row,) = [d for d in comparison.differences if (d.set, d.metric) == (name, metric)]
-    return row
+    (row,) = [d for d in comparison.differences if (d["set"], d["metric"]) == (name, metric)]
+    return SimpleNamespace(**row)
 
 
 def test_differences_by_hand(pair):
@@ -121,12 +122,14 @@ def test_what_is_not_a_finite_number_in_every_row_is_left_out(pair):
     file = pair[1] / results.EXAMPLES_FILE
     rewrite(pair[1], lambda row: row | {"log_ratio": 123.0, "mine": 1})
     file.write_text(file.read_text().replace("123.0", "1e999"))
-    assert {d.metric for d in compare(*pair, resamples=100).differences} == {"loss", "per_token"}
+    assert {d["metric"] for d in compare(*pair, resamples=100).differences} == {"loss", "per_token"}
 
 
 def test_quantities_have_the_suites_words(pair):
     labels = {
-        d.metric: d.label for d in compare(*pair, resamples=10).differences if d.set == "retain"
+        d["metric"]: d["label"]
+        for d in compare(*pair, resamples=10).differences
+        if d["set"] == "retain"
     }
     assert labels == {
         "loss": "retain set, loss",

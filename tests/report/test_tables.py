@@ -1,6 +1,8 @@
 """Means, success rates, matched forgetting and the answer, by hand."""
 
 import math
+import shutil
+import subprocess
 from statistics import fmean
 
 import pandas as pd
@@ -146,7 +148,7 @@ def test_a_collapsed_model_has_not_succeeded_and_is_on_no_front(tmp_path):
     table = ordered(found)
     assert table.cells.method.iloc[-1] == "GA + FILA"
     assert table.cells.success.iloc[-1].startswith("0 of 1")
-    assert table.cells.collapsed.iloc[-1] == "COLLAPSED 1 of 1"
+    assert table.cells.collapsed.iloc[-1] == "1 of 1"
     assert "1 of 2 runs collapsed" in answer(found)
 
 
@@ -294,6 +296,35 @@ def test_a_users_own_suite_is_ordered_by_what_it_knows(tmp_path):
     assert cell(tables.means(found)[0], "(target)", "spells known") == "9"
 
 
+def test_labels_that_are_alike_or_a_columns_own_are_told_apart(tmp_path):
+    def relabelled(record):
+        for metric in record["catalogue"]:
+            if metric["name"] in ("forget_prob", "retain_prob"):
+                metric["label"] = "probability"
+            if metric["name"] == "forget_ks":
+                metric["label"] = "success"
+
+    edit(tofu(tmp_path), relabelled)
+    table = tables.means(only(tmp_path))[0]
+    wanted = {"probability (forget_prob)", "probability (retain_prob)", "success (forget_ks)"}
+    assert wanted < set(table.cells.columns)
+
+
+def test_runs_without_any_metric_are_listed(tmp_path):
+    def emptied(record):
+        for model in record["models"].values():
+            model["metrics"] = {}
+        record["curve"], record["training"] = [], {}
+
+    edit(tdec(tmp_path), emptied)
+    found = only(tmp_path)
+    assert answer(found).startswith("These runs share no measure of forgetting")
+    assert list(tables.all_runs(found).cells.outcome) == ["succeeded"]
+    assert isinstance(matched(found), str)
+    assert tables.further_models(found) is None
+    assert [len(table.cells) for table in tables.means(found)] == [0, 0, 0]
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -346,3 +377,30 @@ def test_a_table_for_a_paper_fits_a_column_of_text(tmp_path):
         assert text.isascii()
         assert lines
         assert all(line.count(" & ") <= 6 for line in lines)
+
+
+PAGE = r"""\documentclass{article}
+\usepackage{booktabs}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_tables_for_papers_compile_and_fit(tmp_path):
+    for base in (0, 1):
+        for loss in ("gd", "ihl"):
+            edit(tofu(tmp_path / "tofu", loss=loss, base=base), attacked)
+            tdec(tmp_path / "tdec", loss=loss, forget_set=base)
+    shown = []
+    for name in ("tofu", "tdec"):
+        found = only(tmp_path / name)
+        shown += [ordered(found), *tables.means(found), matched(found), tables.all_runs(found)]
+        shown += [table for table in [tables.further_models(found)] if table]
+    text = "".join(formats.latex_of("50 % of_it ≈ •", table) for table in shown)
+    (tmp_path / "page.tex").write_text(PAGE % text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
