@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Row, measured
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 
 TOGETHER = (("step", "fisher"), ("losses", "evaluation"), ("fila",), ("extraction",), ("commands",))
 ALL = ("losses", "step", "fisher", "fila", "extraction", "evaluation", "commands")

@@ -26,8 +26,9 @@ from loku_exp.config.compose import compose_config
 from loku_exp.data.corpus import Role
 from loku_exp.evaluation.tofu import metrics
 from loku_exp.evaluation.tofu.suite import log_ratios
-from loku_exp.runtime.cache import Cache, write_text
+from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.logs import start_logging
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.bases import make_base
 from loku_exp.stages.evaluate import evaluate_subject
 from loku_exp.stages.inputs import load_inputs

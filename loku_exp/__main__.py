@@ -11,7 +11,8 @@ import hydra
 from omegaconf import DictConfig
 
 from loku_exp.config.command_line import CommandLine, read_command_line
-from loku_exp.config.compose import compose_all, conf_dir
+from loku_exp.config.compose import compose_all
+from loku_exp.config.groups import conf_dir
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from loku_exp.startup import begin_program, ending, prepare_environment
+from loku_exp.startup import add_to, begin_program, ending, prepare_environment
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,9 +42,7 @@ def attack(run_folder: Path, attacks: list[str], config_dir: str | None = None) 
 
     config = with_attacks(run_folder, attacks, config_dir)
     prepare_environment(config)
-    from loku_exp.run import run
-
-    return run(config, run_folder)
+    return add_to(run_folder, config)
 
 
 if __name__ == "__main__":

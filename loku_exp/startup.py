@@ -68,3 +68,10 @@ def run_tracked(config: Config) -> Path:
 
     with tracked(config.tracking):
         return run(config)
+
+
+def add_to(folder: Path, config: Config) -> Path:
+    """Do what a finished run lacks of a configuration; no tracker hears of it."""
+    from loku_exp.run import run
+
+    return run(config, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loku_exp.config.compose import conf_dir
+from loku_exp.config.groups import conf_dir
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,8 +14,8 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from loku_exp.config.groups import conf_dir, config_dir_problems, groups, options_of
 from loku_exp.config.rules import parse
 from loku_exp.config.schema import PARTS, Config
 from loku_exp.errors import ConfigError, nearest
@@ -24,13 +24,6 @@ Overrides = list[str]
 # Hydra and OmegaConf raise these for what a user wrote; a few of them are not their own.
 SPECIAL = re.compile(r"token recognition error|mismatched input|extraneous|viable|Viable")
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
-
-
-def conf_dir() -> Path:
-    """Return the folder of the yaml files: inside an installed wheel, beside a checkout."""
-    package = Path(__file__).parents[1].resolve()
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def register_resolvers() -> None:
@@ -100,7 +93,7 @@ def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Co
     Raises:
         ConfigError: with every problem of every job; an override that many jobs share is refused once.
     """
-    configs, found = [], dict.fromkeys(_config_dir_problems(config_dir))
+    configs, found = [], dict.fromkeys(config_dir_problems(config_dir))
     if found:
         raise ConfigError(list(found))
     refused: Overrides = []
@@ -163,28 +156,6 @@ def _unused(overrides: Overrides, config: Config) -> list[str]:
     ]
 
 
-def _config_dir_problems(config_dir: str | None) -> list[str]:
-    """Return what is wrong with a user's folder of yaml: that it is not there, or holds names of ours."""
-    if config_dir is None:
-        return []
-    own = Path(config_dir).expanduser()
-    if not own.is_dir():
-        return [f"--config-dir {config_dir}: no such folder"]
-    problems = []
-    for file in sorted(own.rglob("*.yaml")):
-        place = file.relative_to(own)
-        if (conf_dir() / place).is_file():
-            problems.append(
-                f"{file} would be hidden by {conf_dir() / place}, which has its name; rename it, e.g. to "
-                f"{file.with_stem('my_' + file.stem).name}"
-            )
-        try:
-            OmegaConf.load(file)
-        except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-            problems.append(f"{file} cannot be read as yaml ({' '.join(str(error).split())[:200]})")
-    return problems
-
-
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:
     container: Any = OmegaConf.to_container(composed_from(overrides, config_dir), resolve=True)
     return container
@@ -207,7 +178,7 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
         return f"{override}: not key=value" + (f"; write {key}=..." if key else "")
     if override.startswith("~"):
         return f"{override}: it cannot be left out; give it another value: {key}=..."
-    options = _options(key, config_dir)
+    options = options_of(key, config_dir)
     if options and value not in options:
         hint = nearest(value, options)
         return f"{key}={value}: no such {key}; choose one of {', '.join(options)}{hint}"
@@ -220,30 +191,15 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
         )
     valid = list(_keys(_container(good, config_dir)))
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):
-        return f"{key}: no such key{nearest(key, [*valid, *_groups(config_dir)])}"
+        return f"{key}: no such key{nearest(key, [*valid, *groups(config_dir)])}"
     return f"{override}: {str(error).splitlines()[0]}"
 
 
 def _with_choices(problem: str, config_dir: str | None) -> str:
     """Add the options to the complaint about a group that was not chosen."""
     key, _, complaint = problem.partition(": ")
-    options = _options(key, config_dir) if complaint.startswith("not set") else []
+    options = options_of(key, config_dir) if complaint.startswith("not set") else []
     return f"{key}: not chosen; add {key}={' | '.join(options)}" if options else problem
-
-
-def _folders(config_dir: str | None) -> list[Path]:
-    return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
-
-
-def _groups(config_dir: str | None) -> list[str]:
-    return [p.name for folder in _folders(config_dir) for p in folder.iterdir() if p.is_dir()]
-
-
-def _options(group: str, config_dir: str | None) -> list[str]:
-    names = {
-        path.stem for folder in _folders(config_dir) for path in (folder / group).glob("*.yaml")
-    }
-    return sorted(names)
 
 
 def _keys(node: Any, prefix: str = "") -> Any:

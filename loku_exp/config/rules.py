@@ -5,13 +5,13 @@ Hydra composes plain yaml; `parse` turns the result into a frozen `Config` or ra
 """
 
 import importlib.util
-import re
 from typing import Any
 
 from pydantic import ValidationError
 
 from loku_exp.config import components
 from loku_exp.config.schema import Component, Config, DatasetConfig, EvaluationConfig
+from loku_exp.config.schema_problems import schema_problems
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.settings import Optimization
@@ -46,7 +46,7 @@ def parse(container: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate(container)
     except ValidationError as error:
-        problems = _schema_problems(error) + problems
+        problems = schema_problems(error) + problems
     else:
         method_is_known = not any(text.startswith("method._target_") for text in problems)
         problems += cross_field_problems(config) if method_is_known else []
@@ -210,47 +210,3 @@ def _adapter_problems(config: Config) -> list[str]:
             f"lora.targets={lora.targets}: {config.model.name} has {', '.join(known)}{hint}"
         )
     return problems
-
-
-def _schema_problems(error: ValidationError) -> list[str]:
-    """Return a line for each key; what several types of one key say is joined."""
-    by_key: dict[str, list[Any]] = {}
-    for detail in error.errors():
-        by_key.setdefault(".".join(_location(detail)), []).append(detail)
-    found = []
-    for details in by_key.values():
-        first = _schema_problem(details[0])
-        others = [components.describe(detail).removeprefix("should be ") for detail in details[1:]]
-        found.append(" or ".join([first, *others]))
-    return found
-
-
-def _location(detail: Any) -> list[str]:
-    """Return the keys that lead to a value, without the names pydantic has for the types of a union."""
-    parts = [str(part) for part in detail["loc"]]
-    return [
-        part for part in parts if not re.search(r"[\[(\-]", part) and part not in ("bool", "int")
-    ]
-
-
-def _schema_problem(detail: Any) -> str:
-    location = _location(detail)
-    key = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: no such key{components.nearest(location[-1], _fields_at(location[:-1]))}"
-    if detail["type"] == "missing":
-        return f"{key}: not set; add {key}=..."
-    value = detail["input"]
-    return (
-        f"{key}={value if isinstance(value, str) else repr(value)}: {components.describe(detail)}"
-    )
-
-
-def _fields_at(location: list[str]) -> list[str]:
-    """Return the valid keys of the section a location leads to."""
-    section: Any = Config
-    for part in location:
-        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
-        section = field.annotation if field else None
-    fields = section.model_fields if hasattr(section, "model_fields") else {}
-    return [field.alias or name for name, field in fields.items()]

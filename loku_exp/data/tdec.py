@@ -7,16 +7,51 @@ A folder with three parts, all public:
 - ``lm_extraction_benchmark/train_{preprefix,prefix,suffix}.npy``: the challenge's token ids,
   google-research/lm-extraction-benchmark; a doc_id is a row of them;
 - ``validation_data/{pile,wikitext}.csv``: text for thresholds and perplexities, the first repository's.
+
+What `load_tdec` can be told:
+
+- ``path``: the folder described above.
+- ``forget_set``: number of a published set.
+- ``forget_size``: its size, 1, 4, 8, 32 or 128.
+- ``rows``: rows of the benchmark arrays instead of a published set.
+- ``source``: ``text`` (the predecessor's: the model's own tokenizer, cut to `length`) or ``ids`` (the
+  exact rows the model was trained on; needs GPT-2's tokens).
+- ``length``: tokens per sequence.
+- ``siblings``: memorised texts that are not forgotten, at most: of the published set of 128 with the
+  same number (of the next number where that is the forget set), or drawn from the arrays;
+  without those that share a passage with the forget set.
+- ``retain_siblings``: further ones that join the retain set, at most; they are not evaluated, and
+  share no passage with any that are.
+- ``retain``: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, json, jsonl,
+  parquet or txt file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a
+  column ``text``.
+- ``retain_share``: share of its rows that is trained on; the others are evaluated.
+- ``evaluated``: packed sequences of those others that are evaluated.
+- ``unseen``: texts that thresholds are measured on.
+- ``unseen_source``: ``pile`` (pile.csv), or ``forget_sets``: the published sets of 128 with other
+  numbers. GPT-Neo has memorised those; to a model trained here they are unseen text of the very
+  kind that is forgotten. Either way without texts that share a passage with a memorised one.
+- ``split_seed``: of all draws of rows.
+- ``overlap``: ``error``, or ``drop`` rows of the retain corpus that share text with evaluated rows.
+- ``count_padding``: pad short texts with end-of-text and count it in MA and EL (the predecessor).
+- ``repeats``: how often a model trained here sees each memorised text an epoch.
 """
 
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from loku_exp.data.tdec_draws import drawn_rows, drawn_unseen, memorised, split
+from loku_exp.data.tdec_draws import (
+    Halves,
+    Memorised,
+    drawn_rows,
+    drawn_unseen,
+    memorised,
+    split_corpus,
+)
 from loku_exp.data.tdec_files import (
     HOW_TO_GET,
     array_text,
@@ -54,93 +89,88 @@ def load_tdec(
 ) -> TextCorpus:
     """Load a forget set, texts memorised like it, a retain corpus and unseen text.
 
-    Args:
-        path: the folder described above.
-        forget_set: number of a published set.
-        forget_size: its size, 1, 4, 8, 32 or 128.
-        rows: rows of the benchmark arrays instead of a published set.
-        source: ``text`` (the predecessor's: the model's own tokenizer, cut to `length`) or ``ids`` (the
-            exact rows the model was trained on; needs GPT-2's tokens).
-        length: tokens per sequence.
-        siblings: memorised texts that are not forgotten, at most: of the published set of 128 with the
-            same number (of the next number where that is the forget set), or drawn from the arrays;
-            without those that share a passage with the forget set.
-        retain_siblings: further ones that join the retain set, at most; they are not evaluated, and
-            share no passage with any that are.
-        retain: ``wikitext`` (validation_data/wikitext.csv), ``rows`` (of the arrays), a csv, json, jsonl,
-            parquet or txt file, or a hub dataset ``owner/name`` or ``owner/name:configuration`` with a
-            column ``text``.
-        retain_share: share of its rows that is trained on; the others are evaluated.
-        evaluated: packed sequences of those others that are evaluated.
-        unseen: texts that thresholds are measured on.
-        unseen_source: ``pile`` (pile.csv), or ``forget_sets``: the published sets of 128 with other
-            numbers. GPT-Neo has memorised those; to a model trained here they are unseen text of the very
-            kind that is forgotten. Either way without texts that share a passage with a memorised one.
-        split_seed: of all draws of rows.
-        overlap: ``error``, or ``drop`` rows of the retain corpus that share text with evaluated rows.
-        count_padding: pad short texts with end-of-text and count it in MA and EL (the predecessor).
-        repeats: how often a model trained here sees each memorised text an epoch.
+    The module's text describes the knobs.
 
     Raises:
         DataError: something is missing, malformed, or overlaps.
     """
-    folder = Path(os.path.expanduser(path))
-    wrong = problems(**{name: value for name, value in locals().items() if name != "folder"})
-    if wrong:
+    knobs = dict(locals())
+    if wrong := problems(**knobs):
         raise DataError("\n".join(wrong))
+    folder = Path(os.path.expanduser(path))
     arrays = read_arrays(folder) if rows or source == "ids" or retain == "rows" else None
-    if rows is not None and arrays is not None:
-        forget = [array_text(arrays, row) for row in rows]
-        others = drawn_rows(arrays, rows, 2 * (siblings + retain_siblings), split_seed)
-    else:
-        forget = published(folder, forget_size, forget_set, arrays)
-        others = siblings_of(folder, forget_size, int(forget_set or 0), forget, arrays)
-    known = memorised(forget, others, siblings, retain_siblings)
-
+    sets = _memorised(knobs, folder, arrays)
     perplexity = _validation(folder)
     pool = perplexity["pile"]
     if unseen_source == "forget_sets":
-        pool = other_sets(folder, forget_set, known.rows, arrays)
-    unseen_texts = drawn_unseen(pool, known, unseen, split_seed)
+        pool = other_sets(folder, forget_set, sets.known.rows, arrays)
+    unseen_texts = drawn_unseen(pool, sets.known, unseen, split_seed)
 
     own_kind = retain == "wikitext"
-    others_evaluated = [*forget, *known.siblings, *unseen_texts]
+    others_evaluated = [*sets.forget, *sets.known.siblings, *unseen_texts]
     for name, texts in perplexity.items():
         others_evaluated += [] if own_kind and name == "wikitext" else texts
-    corpus = _retain_corpus(folder, retain, arrays, known.rows)
-    halves = split(corpus, retain_share, split_seed, others_evaluated, overlap, retain)
+    corpus = _retain_corpus(folder, retain, arrays, sets.known.rows)
+    halves = split_corpus(corpus, retain_share, split_seed, others_evaluated, overlap, retain)
+    return _corpus(knobs, sets, perplexity, unseen_texts, halves)
+
+
+class _Sets(NamedTuple):
+    """The forget set, and what is memorised beside it."""
+
+    forget: list[Text]
+    known: Memorised
+
+
+def _memorised(knobs: dict[str, Any], folder: Path, arrays: np.ndarray | None) -> _Sets:
+    rows, number, size = knobs["rows"], knobs["forget_set"], knobs["forget_size"]
+    siblings, retained = knobs["siblings"], knobs["retain_siblings"]
+    if rows is not None and arrays is not None:
+        forget = [array_text(arrays, row) for row in rows]
+        others = drawn_rows(arrays, rows, 2 * (siblings + retained), knobs["split_seed"])
+    else:
+        forget = published(folder, size, number, arrays)
+        others = siblings_of(folder, size, int(number or 0), forget, arrays)
+    return _Sets(forget, memorised(forget, others, siblings, retained))
+
+
+def _corpus(
+    knobs: dict[str, Any],
+    sets: _Sets,
+    perplexity: dict[str, list[Text]],
+    unseen: list[Text],
+    halves: Halves,
+) -> TextCorpus:
+    rows, retain, kept = knobs["rows"], knobs["retain"], len(sets.known.retained)
+    own_kind = retain == "wikitext"
     if own_kind:
-        perplexity["wikitext"] = halves.held_out
-    kept = len(known.retained)
+        perplexity = perplexity | {"wikitext": halves.held_out}
+    published_set = f"{knobs['forget_size']}_{knobs['forget_set']}"
+    same = ("source", "length", "unseen_source", "count_padding")
     return TextCorpus(
-        length=length,
-        forget=forget,
-        siblings=known.siblings,
+        length=knobs["length"],
+        forget=sets.forget,
+        siblings=sets.known.siblings,
         retain=halves.trained,
         held_out=halves.held_out,
-        unseen=unseen_texts,
-        memorised_retain=known.retained,
+        unseen=unseen,
+        memorised_retain=sets.known.retained,
         perplexity=perplexity,
         in_domain=frozenset({"wikitext"} if own_kind else ()),
-        repeats=repeats,
-        count_padding=count_padding,
-        evaluated=evaluated,
-        exact=source == "ids",
+        repeats=knobs["repeats"],
+        count_padding=knobs["count_padding"],
+        evaluated=knobs["evaluated"],
+        exact=knobs["source"] == "ids",
         protocol={
-            "forget_split": f"{len(rows)} benchmark rows"
-            if rows
-            else f"{forget_size}_{forget_set}",
-            "source": source,
-            "length": length,
+            "forget_split": f"{len(rows)} benchmark rows" if rows else published_set,
             "retain_corpus": f"{retain} + {kept} memorised texts" if kept else retain,
-            "unseen_source": unseen_source,
             "retain_rows": {
                 "trained": len(halves.trained),
                 "evaluated": len(halves.held_out),
                 "dropped": halves.dropped,
             },
-            "count_padding": count_padding,
-        },
+        }
+        | {name: knobs[name] for name in same},
     )
 
 

@@ -77,7 +77,7 @@ def drawn_rows(arrays: np.ndarray, without: list[int], count: int, seed: int) ->
     return [array_text(arrays, row) for row in drawn]
 
 
-def split(
+def split_corpus(
     corpus: list[Text],
     share: float,
     seed: int,

@@ -40,9 +40,8 @@ def load_tofu(
     Args:
         path: a folder of json-lines files, or a hub dataset id.
         forget_split: ``forget01``, ``forget05`` or ``forget10``.
-        authors: how many of the 200 are used; None for all. The last 1, 5 or 10 % of them (by the forget
-            split; halves up, at least one), the last ones of ``full``, are forgotten; the others are its
-            first ones, among them all whose rows evaluate the retain set.
+        authors: how many of the 200 are used; None for all. The last 1, 5 or 10 % of them (halves up, at
+            least one) are forgotten; the others are the first, among them all that are evaluated.
         retain_draw: ``exclude_evaluated`` leaves the rows of the retain evaluation out of the retain
             set of unlearning; all of them are in it otherwise, as in the official code.
 
@@ -50,34 +49,17 @@ def load_tofu(
         DataError: a split is missing, empty or malformed, the splits do not belong together, authors
             are too few, or the hub cannot be reached.
     """
-    wrong = problems(path=path, forget_split=forget_split)
-    if wrong:
+    if wrong := problems(path=path, forget_split=forget_split):
         raise DataError("\n".join(wrong))
     rows = {split: _rows(path, split) for split in _splits(forget_split)}
     full = [
         QA(place, author_of(place), row.text("question"), row.text("answer"))
         for place, row in enumerate(rows["full"])
     ]
-    kept = first = _checked_start(path, forget_split, rows, full)
+    start = _checked_start(path, forget_split, rows, full)
+    perturbed = _evaluated(rows[f"{forget_split}_perturbed"], start)
     evaluated = len(rows[EVALUATION_SETS["retain"]]) if retain_draw == "exclude_evaluated" else 0
-    protocol: dict[str, object] = {
-        "forget_split": forget_split,
-        "retain_split": RETAIN_OF[forget_split],
-        "retain_draw": retain_draw,
-    }
-    perturbed = _evaluated(rows[f"{forget_split}_perturbed"], first)
-    if authors is not None:
-        counted = _counted(rows, forget_split)
-        wrong = counted.problems(authors, forget_split, spare=evaluated > 0)
-        if wrong:
-            raise DataError("\n".join(wrong))
-        kept, first = counted.slices(authors, forget_split)
-        protocol |= {"authors": authors, "label": f"TOFU, {authors} of {counted.total} authors"}
-    if evaluated >= kept:
-        raise DataError(
-            f"dataset.retain_draw=exclude_evaluated leaves no row to retain: all {kept} are evaluated; "
-            "use retain_draw=uniform"
-        )
+    kept, first, part = _used(authors, rows, forget_split, start, evaluated)
     return QACorpus(
         target_training=full[:kept] + full[first:],
         reference_training=full[:kept],
@@ -89,7 +71,12 @@ def load_tofu(
             "authors": _evaluated(rows[EVALUATION_SETS["authors"]]),
             "facts": _evaluated(rows[EVALUATION_SETS["facts"]]),
         },
-        protocol=protocol,
+        protocol={
+            "forget_split": forget_split,
+            "retain_split": RETAIN_OF[forget_split],
+            "retain_draw": retain_draw,
+        }
+        | part,
     )
 
 
@@ -121,6 +108,25 @@ def problems(
                 return [str(error)]
     spare = retain_draw == "exclude_evaluated"
     return [] if authors is None else counted.problems(authors, forget_split, spare)
+
+
+def _used(
+    authors: int | None, rows: dict[str, list[Row]], forget_split: str, start: int, evaluated: int
+) -> tuple[int, int, dict[str, object]]:
+    """Return where in ``full`` used retain rows end and forget rows begin, and what to say of a part."""
+    kept, first, part = start, start, {}
+    if authors is not None:
+        counted = _counted(rows, forget_split)
+        if wrong := counted.problems(authors, forget_split, spare=evaluated > 0):
+            raise DataError("\n".join(wrong))
+        kept, first = counted.slices(authors, forget_split)
+        part = {"authors": authors, "label": f"TOFU, {authors} of {counted.total} authors"}
+    if evaluated >= kept:
+        raise DataError(
+            f"dataset.retain_draw=exclude_evaluated leaves no row to retain: all {kept} are evaluated; "
+            "use retain_draw=uniform"
+        )
+    return kept, first, part
 
 
 def _splits(forget_split: str) -> list[str]:

@@ -91,6 +91,7 @@ def _watch(layer: LinearLayer, name: str, total: Tensor, one: Pass) -> Removable
     seen: list[int] = []
 
     def forward_hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Wait for the gradient of the output."""
         seen.append(inputs[0]._version)
         if len(seen) > 1 or inputs[0].shape[:2] != one.batch["input_ids"].shape:
             raise ModelError(
@@ -102,6 +103,7 @@ def _watch(layer: LinearLayer, name: str, total: Tensor, one: Pass) -> Removable
         output.register_hook(lambda slope: add(x, slope))
 
     def add(x: Tensor, slope: Tensor) -> None:
+        """Add the squares of each group's gradient, n times."""
         if x._version != seen[0]:
             raise ModelError(
                 f"the Fisher information of {name} cannot be measured: its input is overwritten after the "
@@ -136,6 +138,7 @@ def _own_gradients(
             total: Tensor = fisher[name],
             count: int = count,
         ) -> None:
+            """Add the square of this weight's gradient, n times."""
             gradient = weight_matrix(layer, weight.grad).float()
             total.addcmul_(gradient, gradient, value=count)
             weight.grad = None

@@ -228,5 +228,4 @@ def _backward(
         output = block(x, *args, **kwargs)
         output = output[0] if isinstance(output, tuple) else output
         output.backward(swept.slope.to(device))
-    assert x.grad is not None  # for the type checker: x is a leaf that requires one
-    swept.slope = x.grad.cpu()
+    swept.slope = x.grad.cpu()  # type: ignore[union-attr]  # x is a leaf that requires one

@@ -51,6 +51,7 @@ def fisher_measure(
         seed: int,
         fisher_pass: FisherPass = "auto",
     ) -> Importance:
+        """Return row weights; those measured before come from the cache."""
         drawn = draw_retain(retain, len(forget) if num_retain is None else num_retain, seed)
         sets = [[record.answer for record in records] for records in (forget, drawn)]
         knobs: Any = {"group_size": group_size, "epsilon": epsilon, "relative": relative}

@@ -18,7 +18,7 @@ from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum
 NEGLIGIBLE = 1e-6  # rows below this share of the largest row weight stay in the base
-OFFICIAL_EPSILON, OFFICIAL_GROUP = 1e-5, 4
+OFFICIAL_EPSILON = 1e-5
 
 
 def fila(
@@ -31,6 +31,7 @@ def fila(
     num_retain: Count | None = None,
     fisher_seed: Seed = 0,
     svd: Literal["randomized", "exact"] = "randomized",
+    fisher_micro_batch: Count = 4,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
     """Yield the weighted low-rank part of each layer.
@@ -39,12 +40,13 @@ def fila(
         layers: the adapted layers.
         fisher: measures importance.
         estimator: ``per_example`` (empirical Fisher) or ``batch_mean`` (squares of the mean gradients of
-            4 examples, as released).
+            `fisher_micro_batch` examples, as released).
         epsilon: added to the retain Fisher before dividing.
         epsilon_mode: ``absolute`` or ``relative`` to the mean retain Fisher of the layer.
         num_retain: retain examples to measure on; None: as many as forget examples.
         fisher_seed: which retain examples.
         svd: ``randomized`` (seeded) or ``exact``.
+        fisher_micro_batch: examples of a mean of ``batch_mean``.
         fisher_pass: ``hooks`` (all layers at once), ``sweep`` (block by block, in far less memory), or
             ``auto``: the first where it fits. The same numbers.
 
@@ -52,7 +54,7 @@ def fila(
     step; rows without importance stay in the base instead of being divided by 1e-5.
     """
     importance = fisher(
-        group_size=1 if estimator == "per_example" else OFFICIAL_GROUP,
+        group_size=1 if estimator == "per_example" else fisher_micro_batch,
         epsilon=epsilon,
         relative=epsilon_mode == "relative",
         num_retain=num_retain,
@@ -71,17 +73,18 @@ def fila_official(
     layers: Iterable[Layer],
     fisher: MeasureFisher,
     *,
+    fisher_micro_batch: Count = 4,
     fisher_seed: Seed = 0,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
     """Yield FILA's factors exactly as the released code computes them.
 
-    Squared gradients of micro-batches of 4, absolute epsilon 1e-5, ``torch.svd_lowrank(q=rank,
-    niter=2)`` without oversampling (drawing from a seed of the layer instead of the global
-    generator), and ``1 / (d + 1e-5)``.
+    Squared gradients of micro-batches of 4 (its script; 2 in its README for Llama-2), absolute epsilon
+    1e-5, ``torch.svd_lowrank(q=rank, niter=2)`` without oversampling (drawing from a seed of the layer
+    instead of the global generator), and ``1 / (d + 1e-5)``.
     """
     importance = fisher(
-        group_size=OFFICIAL_GROUP,
+        group_size=fisher_micro_batch,
         epsilon=OFFICIAL_EPSILON,
         relative=False,
         num_retain=None,

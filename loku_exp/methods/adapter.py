@@ -23,8 +23,8 @@ from loku_exp.methods.targets import coverage as coverage
 from loku_exp.methods.targets import peft_names, target_layers
 from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.models.tensors import without_load_report
-from loku_exp.runtime.cache import write_file
 from loku_exp.runtime.seeds import derive
+from loku_exp.runtime.whole_files import write_file
 
 
 @dataclass(frozen=True)

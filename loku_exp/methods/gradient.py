@@ -5,6 +5,7 @@ run's folder: the start before the first update (see `starting`), ``snapshots/``
 """
 
 import logging
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,13 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
-from loku_exp.errors import TrainingError, UserError
 from loku_exp.evaluation.suite import Stop
-from loku_exp.fisher.measure import draw_retain
-from loku_exp.losses import dry_run
 from loku_exp.methods.adapter import Adapter, attach, load_trained, target_function
+from loku_exp.methods.planning import is_checkpointed, plan_of, problems, stream_of
 from loku_exp.methods.shipping import ship
 from loku_exp.methods.starting import INITIAL, Started, ready_to_train
 from loku_exp.methods.stop_rule import UntilForgotten
-from loku_exp.models import memory
 from loku_exp.models.load import store_as
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import digest, file_digest
@@ -42,6 +39,8 @@ from loku_exp.training.snapshots import (
 )
 from loku_exp.training.trainer import Objective, fit, read_history
 from loku_exp.workspace import Workspace
+
+__all__ = ["gradient", "problems"]  # the second is found beside the first
 
 log = logging.getLogger(__name__)
 
@@ -87,70 +86,6 @@ def gradient(
     return Outcome(final.subject, report, ships, tuple(moments[:-1]), final.step, final.epoch)
 
 
-def plan_of(recipe: Recipe, num_forget: int) -> Plan:
-    """Return the plan of an unlearning.
-
-    Raises:
-        TrainingError: it is less than one update, or a micro-batch would have no retain example.
-    """
-    plan = Plan.of(recipe, num_forget, distributed.size())
-    drawn = recipe.retain_batch_size
-    if drawn is not None and drawn * plan.micro_batch_size < plan.batch_size:
-        raise TrainingError(
-            f"training.retain_batch_size={drawn} leaves some of the "
-            f"{plan.batch_size // plan.micro_batch_size} micro-batches of an update without a retain "
-            "example; raise it, or training.micro_batch_size"
-        )
-    return plan
-
-
-def problems(
-    records: Records,
-    loss: Chosen,
-    init: Chosen | None,
-    recipe: Recipe,
-    vocabulary: int,
-    layers: int,
-) -> list[str]:
-    """Return what would end this method, a line each.
-
-    Args:
-        records: of the run.
-        loss: tried on two rows.
-        init: its ``num_retain``, if it has one, must be there.
-        recipe: must make at least one update.
-        vocabulary: tokens of the tokenizer.
-        layers: of the model.
-    """
-    found = []
-    known = records.batch_names()
-    unknown = [name for name in loss.inputs if name not in known]
-    if unknown:
-        return [
-            f"loss={loss.name}: it wants the batch '{unknown[0]}', and this dataset has "
-            f"{', '.join(known)}"
-        ]
-    try:
-        plan_of(recipe, len(records.forget))
-        num_retain = init.knobs.get("num_retain") if init else None
-        if num_retain is not None:
-            draw_retain(records.retain, num_retain, seed=0)
-    except TrainingError as error:
-        found.append(f"training.{str(error).removeprefix('training.')}")
-    except UserError as error:
-        found.append(str(error))
-    texts, _ = records.batches(loss.inputs)
-    empty = [name for name, rows in texts.items() if not rows]
-    if empty:
-        return [
-            *found,
-            f"loss={loss.name}: it wants the batch '{empty[0]}', and this dataset has 0 such rows; give "
-            "it some, or use a loss without that batch",
-        ]
-    called = partial(loss.resolve(), **loss.knobs)
-    return found + dry_run.problems(loss.name, called, texts, vocabulary, layers)
-
-
 def _trained(
     started: Started,
     records: Records,
@@ -162,7 +97,7 @@ def _trained(
 ) -> tuple[list[dict[str, float]], UntilForgotten | None]:
     """Train, or go on; return the log of all updates, and the stop rule with what it found."""
     snapshots = workspace.folder / "snapshots"
-    stream = _stream(records, loss.inputs, recipe, plan, workspace.seed)
+    stream = stream_of(records, loss.inputs, recipe, plan, workspace.seed)
     rule = UntilForgotten(stop, plan.updates_per_epoch) if stop else None
     with distributed.first_alone() as first:
         if first:
@@ -173,7 +108,7 @@ def _trained(
     if newest is not None:
         log.info("going on from %s", newest.name)
     model: Any = started.model
-    if _is_checkpointed(model, stream, recipe, plan):
+    if is_checkpointed(model, stream, recipe, plan):
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
     steps = plan.snapshot_steps(recipe.snapshot_epochs)
@@ -205,6 +140,7 @@ def _subject(target: Subject, started: Started, snapshot: Path) -> Subject:
     factors, adapter, own_dtype = started.factors, started.adapter, started.dtype
 
     def load(dtype: str | None = None) -> nn.Module:
+        """Return the target with what was trained."""
         model: Any
         if adapter is None:
             model = target.load(dtype="float32")  # type: ignore[misc]
@@ -239,7 +175,8 @@ def _report(
     names = [name for name in history[0] if name.endswith("_loss")]
     names += [name for name in ("grad_norm", "learning_rate") if name in history[0]]
     training: dict[str, Any] = {name: [entry[name] for entry in history] for name in names}
-    clipped = [entry["grad_norm"] > recipe.max_grad_norm for entry in history]
+    limit = recipe.max_grad_norm or math.inf
+    clipped = [entry["grad_norm"] > limit for entry in history]
     training |= {
         "clipped_share": sum(clipped) / len(clipped),
         "epochs": len(history) / plan.updates_per_epoch,
@@ -271,38 +208,3 @@ def _report(
         },
         trainable_parameters=started.trainable,
     )
-
-
-def _stream(
-    records: Records, inputs: tuple[str, ...], recipe: Recipe, plan: Plan, seed: int
-) -> Stream:
-    """Return the examples of the whole unlearning, in order; the forget set comes first, for epochs."""
-    sets, paired = records.batches(inputs)
-    per_update = plan.batch_size if recipe.reduction == "update" else None
-    return Stream(
-        sets,
-        plan.num_items,
-        derive(seed, "order"),
-        items_per_update=per_update,
-        drawn_per_update=recipe.retain_batch_size,
-        bucket=plan.bucket(recipe),
-        paired=paired,
-    )
-
-
-def _is_checkpointed(model: nn.Module, stream: Stream, recipe: Recipe, plan: Plan) -> bool:
-    """Return whether activations are computed twice to save memory; ``auto``: where they would not fit."""
-    if recipe.gradient_checkpointing != "auto":
-        return recipe.gradient_checkpointing
-    device = next(model.parameters()).device
-    longest = max(len(row.ids) for rows in stream.sequences.values() for row in rows)
-    an_item = sum(max(map(len, items)) for items in stream.order.values())
-    needed = memory.activation_bytes(model, plan.micro_batch_size * an_item, longest)
-    if memory.fits(needed, device):
-        return False
-    log.info(
-        "activations of a micro-batch need up to %s, %s are free: gradient checkpointing is on",
-        memory.gibibytes(needed),
-        memory.gibibytes(memory.free_memory(device)),
-    )
-    return True

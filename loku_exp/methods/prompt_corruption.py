@@ -9,19 +9,17 @@ corrupted, only prompts; the noise of a prompt follows from its tokens, so that 
 import json
 import logging
 import random
-import zlib
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
+from loku_exp.methods.prompt_flag import Ids, log_odds, score, threshold_of
 from loku_exp.methods.wrapper import Hooked, Wrapper
 from loku_exp.runtime.cache import digest, file_digest, whole_folder
 from loku_exp.runtime.knobs import Count, Positive, Share
@@ -30,9 +28,7 @@ from loku_exp.subject import Outcome, Report, Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-BUCKETS = 2**15  # of hashed n-grams
 FOLDER, PROFILE, SETTINGS = "method", "profile.safetensors", "corruption.json"
-Ids = tuple[int, ...]
 
 
 def prompt_corruption(
@@ -135,6 +131,7 @@ class CorruptedPrompts(Wrapper):
         spread = self.settings["strength"] * float(embedding.weight.detach().float().std())
 
         def corrupt(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            """Put noise on flagged prompts, all tokens but the last."""
             if output.shape[1] == 1:  # a decode step: its token is no prompt
                 return output
             noisy = output.clone()
@@ -152,44 +149,6 @@ class CorruptedPrompts(Wrapper):
         )
         noise = torch.randn(len(prompt), like.shape[-1], generator=generator)
         return noise.to(like)
-
-
-def log_odds(forget: Iterable[Ids], retain: Iterable[Ids], longest: int) -> np.ndarray:
-    """Return, by bucket, log((f + 1) / (r + 1)) - log((F + 1) / (R + 1)) of n-grams in either set.
-
-    f and r are the numbers of prompts of each set that hold the n-gram, F and R those of all prompts.
-    Buckets that neither set has are 0.
-    """
-    counts, totals = np.zeros((2, BUCKETS)), np.zeros(2)
-    for side, prompts in enumerate((forget, retain)):
-        for prompt in prompts:
-            counts[side, sorted(_buckets(prompt, longest))] += 1
-            totals[side] += 1
-    odds = np.log(counts[0] + 1) - np.log(counts[1] + 1)
-    odds -= np.log(totals[0] + 1) - np.log(totals[1] + 1)
-    return np.where(counts.sum(0) > 0, odds, 0.0).astype(np.float32)
-
-
-def score(prompt: Ids, profile: np.ndarray, longest: int) -> float:
-    """Return the mean log odds of a prompt's n-grams; larger is nearer to the forget set."""
-    buckets = sorted(_buckets(prompt, longest))
-    return float(profile[buckets].mean()) if buckets else 0.0
-
-
-def threshold_of(scores: list[float], false_alarms: float) -> float:
-    """Return the smallest of these scores that at most a share of them exceeds (a conformal quantile)."""
-    ordered = sorted(scores)
-    count = len(ordered)
-    allowed = max(k for k in range(count) if k / count <= false_alarms)
-    return ordered[count - 1 - allowed]
-
-
-def _buckets(prompt: Ids, longest: int) -> set[int]:
-    return {
-        zlib.crc32(np.asarray(prompt[i : i + n], dtype="<i8").tobytes()) % BUCKETS
-        for n in range(1, longest + 1)
-        for i in range(len(prompt) - n + 1)
-    }
 
 
 def _write(

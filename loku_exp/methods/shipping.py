@@ -63,7 +63,10 @@ def ship(
         reloaded.to(model.device)
     else:
         reloaded = PeftModel.from_pretrained(target.load(), str(place))  # type: ignore[misc]
-    difference = _logits(reloaded.eval(), probes) - expected
+    return _checked_difference(place, _logits(reloaded.eval(), probes) - expected, expected, dtype)
+
+
+def _checked_difference(place: Path, difference: Tensor, expected: Tensor, dtype: str) -> float:
     share = float(_spread(difference) / _spread(expected - expected.mean(-1, keepdim=True)))
     largest = float(difference.abs().max())
     log.info(

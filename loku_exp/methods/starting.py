@@ -17,9 +17,10 @@ from loku_exp.fisher.measure import fisher_measure
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
 from loku_exp.methods.adapter import Adapter, attach, load_factors, save_factors
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import digest, file_digest, set_aside, write_text
+from loku_exp.runtime.cache import digest, file_digest, set_aside
 from loku_exp.runtime.chosen import Chosen
 from loku_exp.runtime.seeds import derive
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
 

@@ -192,6 +192,7 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, labels, weight, bias, term, chunk_rows):  # type: ignore[no-untyped-def]
+        """Return a value a row; each chunk's gradient is formed with it."""
         device, dtype = hidden.device.type, weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)

@@ -72,7 +72,7 @@ def _compare(given: list[str]) -> None:
         "--block",
         choices=("auto", "group", "row"),
         default="auto",
-        help="what is resampled: group (author), row (document); auto: the right one for the data",
+        help="what is resampled: group (author), row (document); auto: as the suite says",
     )
     parser.add_argument("--resamples", type=int, default=10000, help="of the bootstrap (10000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
@@ -90,8 +90,8 @@ def _compare(given: list[str]) -> None:
         resamples=options.resamples,
         seed=options.seed,
     )
-    compare.show(comparison)
-    for file in compare.write(comparison, options.to or options.a.parent / FOLDER):
+    compare.show_comparison(comparison)
+    for file in compare.write_comparison(comparison, options.to or options.a.parent / FOLDER):
         print(f"written: {file}")
 
 

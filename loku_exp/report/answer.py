@@ -1,216 +1,183 @@
 """The first thing a report says: which method forgets best, at what cost of utility."""
 
-from statistics import fmean
+from typing import Any
 
+import pandas as pd
+
+from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
-from loku_exp.report.ends import front_of, front_points
-from loku_exp.report.estimates import Estimate, mean_over_units, success_rate
-from loku_exp.report.groups import Arm, Group
-from loku_exp.report.means import mean_of, over_units, share_kept
-from loku_exp.report.measures import final, label, number, outcome
-from loku_exp.report.tables import Table, identity_of
-from loku_exp.report.units import Unit, unit_of
+from loku_exp.report.estimates import Estimate, mean_over_units, pareto_front, success_rate
+from loku_exp.report.frame import Findings, original
+from loku_exp.report.groups import Arm
+from loku_exp.report.tables import Table
+from loku_exp.report.units import unit_of
 
 MOST_ROWS = 8
+ORDER = (
+    "Order: by success, then nearness to the goal of forgetting, then what is kept; collapsed ones last. "
+    "Interval of the rate: 95 %, Wilson, over units; a unit counts where all its unlearning seeds succeed."
+)
 
 
-def answer(group: Group) -> str:
+def answer(found: Findings) -> str:
     """Return two or three sentences: the closest to the goal, what it costs, and who keeps the most."""
+    group = found.group
     arms = group.by_arm()
-    sound = {arm: runs for arm, runs in arms.items() if not _all_collapsed(runs)}
-    if not sound:
+    order = [arm for arm in ranked(found) if not _broken(arms[arm])]
+    if not order:
         return f"Every run of all {len(arms)} methods collapsed: none forgets without breaking the model."
-    if group.forgetting is None or group.utility is None:
-        return "These runs share no measure of forgetting and utility; see the tables."
-    order = ranked(group, sound)
+    if found.gap is None:
+        return "These runs share no measure of forgetting; see the tables."
     best = order[0]
-    parts = [
-        f"{_strong(group, best)} {_how(group, sound[best])}, keeping {_kept(group, sound[best])}."
-    ]
-    keeper = max(sound, key=lambda arm: _share(group, sound[arm]) or 0.0)
-    if keeper != best:
+    keeping = f", keeping {_kept(found, best)}" if found.kept else ""
+    parts = [f"{_strong(found, best)} {_how(found, best)}{keeping}."]
+    keeper = max(order, key=lambda arm: _value(found, found.kept, arm))
+    if keeper != best and _value(found, found.kept, keeper) > _value(found, found.kept, best):
         parts.append(
-            f"{_strong(group, keeper)} keeps the most, {_kept(group, sound[keeper])}, and "
-            f"{_how(group, sound[keeper])}."
+            f"{_strong(found, keeper)} keeps the most, {_kept(found, keeper)}, and {_how(found, keeper)}."
         )
-    broken = sum(outcome(run.record).collapsed for run in group.runs)
-    if (
-        group.kind == "extraction"
-        and all(_rate(runs) == 1 for runs in arms.values())
-        and len(arms) > 1
-    ):
-        parts.append(
-            f"All {len(arms)} methods succeed on every unit; they are ordered by what they keep."
-        )
-    if broken:
+    if broken := sum(run.collapsed for run in group.runs):
         parts.append(f"{broken} of {len(group.runs)} runs collapsed.")
     if len(order) < 2:
         parts.append("No other method here is sound: nothing is compared.")
     else:
-        parts.append(_certainty(group, order))
+        parts.append(_certainty(found, order[0], order[1]))
     return " ".join(parts)
 
 
-def summary(group: Group) -> Table:
-    """Return the arms from the best to the worst, with what must stand beside forget quality."""
-    arms = group.by_arm()
-    points = front_points(group)
-    front = front_of(group)
-    gap = label(group.forgetting) if group.forgetting else "gap"
-    kept = f"{label(group.utility)} kept" if group.utility else "utility kept"
-    table = Table(
-        "summary",
-        "Methods, best first",
-        ["method", "success", gap, kept, "n", "on the front", ""],
-        [],
-    )
-    order = ranked(group, arms) if points else list(arms)
-    for arm in order:
-        runs = arms[arm]
-        collapsed = sum(outcome(run.record).collapsed for run in runs)
-        rate = _success(runs)
-        table.rows.append(
-            [
-                group.label(arm),
-                f"{round(rate.value * rate.n)} of {rate.n}" if rate else "",
-                number(group.forgetting, points[arm][0])
-                if arm in points and group.forgetting
-                else "",
-                _percent(_share(group, runs)),
-                str(len({unit_of(run) for run in runs})),
-                "●" if arm in front else "",
-                f"COLLAPSED {collapsed} of {len(runs)}" if collapsed else "",
-            ]
-        )
-        table.data.append(
-            identity_of(group, arm)
-            | {"success": rate.value if rate else None, "gap": group.forgetting}
-            | {"gap_mean": points[arm][0] if arm in points else None, "utility": group.utility}
-            | {"utility_kept": _share(group, runs), "n": len({unit_of(run) for run in runs})}
-            | {"on_front": arm in front, "collapsed": collapsed, "runs": len(runs)}
-        )
-    if len(order) > MOST_ROWS:
-        table.rows = table.rows[:MOST_ROWS]
-        table.notes.append(
-            f"The first {MOST_ROWS} of {len(order)}; all are in the tables of means."
-        )
-    return table
+def ordered(found: Findings) -> Table:
+    """Return the arms from the best to the worst, with what must stand beside a test's p-value."""
+    group, arms, front = found.group, found.group.by_arm(), front_of(found)
+    rows: list[dict[str, Any]] = []
+    data: list[dict[str, Any]] = []
+    for arm in ranked(found):
+        runs, rate = arms[arm], rate_of(arms[arm])
+        collapsed, n = sum(run.collapsed for run in runs), len({unit_of(run) for run in runs})
+        row = {"method": group.label(arm), "success": _rate_text(rate), "n": str(n)}
+        plain: dict[str, Any] = {"group": group.headline, "arm": row["method"]} | arm._asdict()
+        for metric, name in ((found.gap, "gap"), (found.kept, "kept")):
+            if metric:
+                mean = found.mean(metric, arm)
+                row[metric.label] = metric.written(mean.value if mean else None)
+                plain |= {name: metric.name, f"{name}_mean": mean.value if mean else None}
+        row["on the front"] = "yes" if arm in front else ""
+        row["collapsed"] = f"{collapsed} of {len(runs)}" if collapsed else ""
+        rows.append(row)
+        plain |= {
+            "success": rate.value if rate else None,
+            "success_low": rate.low if rate else None,
+        }
+        plain |= {"success_high": rate.high if rate else None, "on_front": arm in front}
+        data.append(plain | {"n": n, "runs": len(runs), "collapsed": collapsed})
+    notes = [ORDER, "On the front: no other method is better in forgetting and in what is kept."]
+    if len(rows) > MOST_ROWS:
+        notes.append(f"The first {MOST_ROWS} of {len(rows)}; all are in the tables of means.")
+    cells = pd.DataFrame(rows[:MOST_ROWS])
+    cells = cells[[name for name in cells.columns if (cells[name] != "").any()]]
+    judged = [metric.label for metric in (found.gap, found.kept) if metric]
+    paper = ["method", "success", *judged, "collapsed", "on the front"]
+    return Table("summary", "Methods, best first", cells, pd.DataFrame(data), paper, notes)
 
 
-def ranked(group: Group, arms: dict[Arm, list[Run]]) -> list[Arm]:
-    """Return arms from the closest to the goal to the farthest; those that all collapsed come last.
+def ranked(found: Findings) -> list[Arm]:
+    """Return arms by success, nearness to the goal, what is kept; those that all collapsed come last."""
+    arms = found.group.by_arm()
 
-    Extraction: by success rate, then utility kept (below the thresholds less is not better). Questions:
-    by the gap to the reference, then utility kept.
-    """
-
-    def place(arm: Arm) -> tuple[float, float, float]:
-        runs = arms[arm]
-        rate, share = _success(runs), _share(group, runs) or 0.0
-        gap = mean_of(runs, group.forgetting) if group.forgetting else None
+    def place(arm: Arm) -> tuple[float, ...]:
+        rate = rate_of(arms[arm])
+        gap = found.mean(found.gap, arm)
         distance = gap.value if gap else float("inf")
-        if group.kind == "extraction" and rate:
-            return (_all_collapsed(runs), -rate.value, -share)
-        return (_all_collapsed(runs), distance, -share)
+        kept = _value(found, found.kept, arm)
+        return (_broken(arms[arm]), -rate.value if rate else 0.0, distance, -kept)
 
     return sorted(arms, key=place)
 
 
-def _how(group: Group, runs: list[Run]) -> str:
-    """Return how near a method comes to the goal, in words."""
-    gap = mean_of(runs, group.forgetting) if group.forgetting else None
-    rate = _success(runs)
-    if group.kind == "extraction" and rate:
-        text = f"succeeds on {round(rate.value * rate.n)} of {rate.n} unit{'s' * (rate.n > 1)}"
-        epochs = mean_of(runs, "epochs_to_forget")
-        return text + (f" after {epochs.value:.0f} epochs" if epochs else "")
-    value = number(group.forgetting, gap.value) if gap and group.forgetting else "?"
-    if group.forgetting == "forget_ks":
-        rows = runs[0].record.protocol.get("rows", {}).get("forget")
-        quality = mean_of(runs, "log10_forget_quality")
-        p = f", p {10**quality.value:.2g}" if quality else ""
-        shift = mean_of(runs, "forget_shift")
-        side = "" if not shift else ", under-forgotten" if shift.value > 0 else ", over-forgotten"
-        return f"ends at KS distance {value} from the reference ({rows} rows{p}{side})"
-    return f"ends at {label(str(group.forgetting))} {value}"
+def front_of(found: Findings) -> list[Arm]:
+    """Return the arms that no other one beats in forgetting and utility; never one that collapsed."""
+    points = {}
+    for arm, runs in found.group.by_arm().items():
+        gap, kept = found.mean(found.gap, arm), found.mean(found.kept, arm)
+        if gap and kept and not _broken(runs):
+            points[arm] = (gap.value, kept.value)
+    return [list(points)[index] for index in pareto_front(list(points.values()))]
 
 
-def _kept(group: Group, runs: list[Run]) -> str:
-    share = _percent(_share(group, runs)) or "an unknown share"
-    return f"{share} of the target's {label(str(group.utility))}"
+def rate_of(runs: list[Run]) -> Estimate | None:
+    """Return the share of units that succeed, or None where success cannot be said of any."""
+    return success_rate([(unit_of(run), run.success) for run in runs if run.success is not None])
 
 
-def _certainty(group: Group, order: list[Arm]) -> str:
-    """Return whether the best two differ, in pairs over the units that both ran on."""
-    first, second = (group.by_arm()[arm] for arm in order[:2])
-    by_success = group.kind == "extraction" and _rate(first) != _rate(second)
-    difference = _paired(group, first, second, by_success=by_success)
-    what = "success" if by_success else _judged_by(group)
-    if difference is None:
+def _how(found: Findings, arm: Arm) -> str:
+    """Return how near a method comes to the goal, in words, with the test's p where there is one."""
+    gap, parts = found.gap, []
+    near, rate = found.mean(gap, arm), rate_of(found.group.by_arm()[arm])
+    if rate:
+        parts.append(
+            f"succeeds on {round(rate.value * rate.n)} of {rate.n} unit{'s' * (rate.n > 1)}"
+        )
+    if gap and near:
+        said = [m for m in found.summary if m.part == "test" or m.form in ("signed", "count")]
+        means = {m: found.mean(m, arm) for m in said if m != gap}
+        beside = [f"{m.label} {_text(m, mean)}" for m, mean in means.items() if mean]
+        rows = found.group.runs[0].record.protocol.get("rows", {}).get("forget")
+        beside += [f"{rows} rows"] if rows else []
+        more = f" ({', '.join(beside)})" if beside else ""
+        parts.append(f"ends with {gap.label} {gap.written(near.value)}{more}")
+    return " and ".join(parts)
+
+
+def _text(metric: Metric, estimate: Estimate) -> str:
+    value = round(estimate.value, 1) if metric.form == "count" else estimate.value
+    return metric.written(original(metric, value))
+
+
+def _kept(found: Findings, arm: Arm) -> str:
+    what = found.utility.label if found.utility else "utility"
+    return f"{100 * _value(found, found.kept, arm):.0f} % of the target's {what}"
+
+
+def _certainty(found: Findings, first: Arm, second: Arm) -> str:
+    """Return whether the best two differ in what orders them, in pairs over the units both ran on."""
+    runs = found.frame[found.frame.subject == "unlearned"]
+    wanted = {"success": runs.drop_duplicates("folder").assign(value=runs.success)}
+    wanted |= {m.label: runs[runs.metric == m.name] for m in (found.gap, found.kept) if m}
+    labels = [found.group.label(arm) for arm in (first, second)]
+    known = [(what, pair) for what, part in wanted.items() if (pair := _paired(part, *labels))]
+    if not known:
         return "The first two ran on no common unit: their order is not established."
+    what, difference = next((pair for pair in known if pair[1].value), known[-1])
     if difference.low is None or difference.high is None:
         return "They share one unit only (n = 1): the order is not established."
     apart = difference.low > 0 or difference.high < 0
+    said = "excludes 0." if apart else "holds 0: not established."
     return (
         f"The first two differ in {what} by {abs(difference.value):.2g}, paired over {difference.n} units; "
-        + (
-            "the 95 % interval excludes 0."
-            if apart
-            else "the 95 % interval holds 0: not established."
-        )
+        f"the 95 % interval {said}"
     )
 
 
-def _judged_by(group: Group) -> str:
-    """Return the measure that orders methods which success does not."""
-    return "share of utility kept" if group.kind == "extraction" else label(str(group.forgetting))
+def _paired(runs: pd.DataFrame, first: str, second: str) -> Estimate | None:
+    """Return the mean difference of a value of two arms over the units that both have."""
+    values = runs.assign(value=runs.value.astype(float))
+    means = values.pivot_table("value", "unit", "arm").reindex(columns=[first, second]).dropna()
+    return mean_over_units(list((means[first] - means[second]).items()))
 
 
-def _paired(
-    group: Group, first: list[Run], second: list[Run], *, by_success: bool
-) -> Estimate | None:
-    """Return the mean difference over the units that both have."""
-
-    def read(run: Run) -> float | None:
-        if by_success:
-            return float(bool(outcome(run.record).success))
-        if group.kind == "extraction":
-            return share_kept(run, group.utility)
-        return final(run.record).get(str(group.forgetting))
-
-    means = []
-    for runs in (first, second):
-        by_unit: dict[Unit, list[float]] = {}
-        for run in runs:
-            if (value := read(run)) is not None:
-                by_unit.setdefault(unit_of(run), []).append(value)
-        means.append({unit: fmean(found) for unit, found in by_unit.items()})
-    shared = means[0].keys() & means[1].keys()
-    return mean_over_units([(unit, means[0][unit] - means[1][unit]) for unit in shared])
+def _value(found: Findings, metric: Metric | None, arm: Arm) -> float:
+    estimate = found.mean(metric, arm)
+    return estimate.value if estimate else 0.0
 
 
-def _rate(runs: list[Run]) -> float | None:
-    rate = _success(runs)
-    return rate.value if rate else None
+def _rate_text(rate: Estimate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{round(rate.value * rate.n)} of {rate.n} [{rate.low:.2f}, {rate.high:.2f}]"
 
 
-def _success(runs: list[Run]) -> Estimate | None:
-    known = [(unit_of(run), outcome(run.record).success) for run in runs]
-    return success_rate([(unit, success) for unit, success in known if success is not None])
+def _broken(runs: list[Run]) -> bool:
+    return all(run.collapsed for run in runs)
 
 
-def _share(group: Group, runs: list[Run]) -> float | None:
-    estimate = over_units(runs, lambda run: share_kept(run, group.utility))
-    return estimate.value if estimate else None
-
-
-def _all_collapsed(runs: list[Run]) -> bool:
-    return all(outcome(run.record).collapsed for run in runs)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f} %"
-
-
-def _strong(group: Group, arm: Arm) -> str:
-    return f"**{group.label(arm)}**"
+def _strong(found: Findings, arm: Arm) -> str:
+    return f"**{found.group.label(arm)}**"

@@ -1,8 +1,6 @@
 """The runs under a folder: finished, unfinished, damaged; and which of them are wanted."""
 
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,7 @@ from yaml import YAMLError
 
 from loku_exp.errors import UserError, nearest
 from loku_exp.results import files as results
-from loku_exp.results.folder import DONE
+from loku_exp.results.folder import DONE, run_folders
 from loku_exp.results.schema import Record
 
 CONFIG_FILE, LOG_FILE = "config.yaml", "run.log"
@@ -44,9 +42,14 @@ class Run:
         return record.run.choices | {"seed": record.run.seed, "forget_split": split}
 
     @property
-    def unlearned(self) -> bool:
-        """Whether it unlearned, rather than only evaluated."""
-        return "unlearned" in self.record.models
+    def success(self) -> bool | None:
+        """Whether it forgot and kept, as its suite judges; None where that cannot be said."""
+        return self.record.judgement.success if self.record.judgement else None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its model is broken."""
+        return bool(self.record.judgement and self.record.judgement.collapsed)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def collect(root: Path) -> Collection:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder that holds run folders")
     found = Collection([], [], [])
-    for folder in _run_folders(root):
+    for folder in run_folders(root):
         if not (folder / DONE).is_file():
             found.unfinished.append((folder, _state(folder)))
             continue
@@ -127,15 +130,6 @@ def select(runs: list[Run], filters: list[str]) -> list[Run]:
 def _spelled(value: str) -> str:
     """Return a value as the record's choices spell it; yaml's null is None there."""
     return "None" if value in ("null", "none", "None") else value
-
-
-def _run_folders(root: Path) -> Iterator[Path]:
-    """Yield run folders, in order; what lies inside one is not looked at."""
-    for place, folders, files in os.walk(root):
-        if {results.METRICS_FILE, DONE, CONFIG_FILE} & set(files):
-            folders.clear()
-            yield Path(place)
-        folders.sort()
 
 
 def _config(folder: Path) -> dict[str, Any]:

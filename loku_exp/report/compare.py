@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from loku_exp.errors import UserError
+from loku_exp.evaluation.catalogue import Metric, by_name
 from loku_exp.report.estimates import FEW_BLOCKS, block_bootstrap
-from loku_exp.report.groups import method_name
-from loku_exp.report.pairing import Pairs, finished, paired_rows
-from loku_exp.report.samples import Row
+from loku_exp.report.groups import method_of
+from loku_exp.report.pairing import Pairs, finished_record, paired_rows
+from loku_exp.results.examples import Row
 from loku_exp.results.schema import Record
-from loku_exp.results.table import SETS, labels
-from loku_exp.runtime.cache import write_text
+from loku_exp.results.terminal import console
+from loku_exp.runtime.whole_files import write_text
 
 IDENTITY = ("model", "set", "row", "group", "tokens")
 UNIT = (
@@ -27,33 +27,6 @@ UNIT = (
     "the difference holds on another base model, forget set or seed: that takes several runs of each, and "
     "the report over all of them."
 )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """B minus A of one quantity on one set.
-
-    Attributes:
-        set: of rows.
-        metric: of `examples.jsonl`; ``per_token`` is exp(-loss).
-        a: mean of run A.
-        b: mean of run B.
-        difference: mean of B - A over rows.
-        low: lower end of its 95 % interval; None with one block.
-        high: upper end.
-        rows: pairs.
-        blocks: authors or documents that were resampled.
-    """
-
-    set: str
-    metric: str
-    a: float
-    b: float
-    difference: float
-    low: float | None
-    high: float | None
-    rows: int
-    blocks: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +39,9 @@ class Comparison:
         model: which model of them.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        differences: per set and quantity.
+        differences: B - A per ``set`` and ``metric`` of `examples.jsonl` (``per_token`` is exp(-loss)):
+            ``label``, means ``a`` and ``b``, ``difference``, its 95 % interval ``low`` to ``high`` (None
+            with one block), pairs of ``rows``, and ``blocks`` (authors, documents) that were resampled.
         notes: what a reader must know.
     """
 
@@ -75,7 +50,7 @@ class Comparison:
     model: str
     resamples: int
     seed: int
-    differences: list[Difference]
+    differences: list[dict[str, Any]]
     notes: list[str]
 
 
@@ -94,8 +69,8 @@ def compare(
         first: folder of run A.
         second: folder of run B.
         model: which model of both.
-        block: ``group`` (author), ``row`` (each text a document of its own), or ``auto``: group for
-            questions, row for texts to extract, whose group is a domain, not a document.
+        block: ``group`` (author), ``row`` (each text a document of its own), or ``auto``: what the
+            suite's catalogue says varies independently.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -104,50 +79,48 @@ def compare(
             such model.
     """
     by_set = paired_rows((first, second), model)
-    records = [finished(folder) for folder in (first, second)]
+    records = [finished_record(folder) for folder in (first, second)]
     notes = [UNIT, *_notes(*records)]
-    differences = []
+    words = by_name(records[0].catalogue)
+    differences: list[dict[str, Any]] = []
     for name, pairs in by_set.items():
-        blocks, note = _blocks(pairs, block, name)
+        of_groups = any(words[m].unit == "group" for m in words if m.startswith(f"{name}_"))
+        unit = ("group" if of_groups else "row") if block == "auto" else block
+        blocks, note = _blocks(pairs, unit, name)
         notes += [note] if note else []
-        metrics, broken = _metrics(pairs)
-        notes += [f"{name}: {metric} left out, it is not finite in some row" for metric in broken]
-        for metric in metrics:
-            differences.append(_difference(pairs, blocks, name, metric, resamples, seed))
+        for metric in _quantities(pairs):
+            a, b = (np.array([_value(pair[side], metric) for pair in pairs]) for side in (0, 1))
+            found = block_bootstrap(b - a, blocks, resamples=resamples, seed=seed)
+            differences.append(
+                {"set": name, "metric": metric, "label": _label(name, metric, words)}
+                | {"a": float(a.mean()), "b": float(b.mean()), "difference": found.value}
+                | {"low": found.low, "high": found.high, "rows": len(pairs), "blocks": found.n}
+            )
     if not differences:
         raise UserError(f"{first} and {second} share no quantity per row of {model}")
-    a, b = (_identity(r, f) for r, f in zip(records, (first, second), strict=True))
-    return Comparison(a, b, model, resamples, seed, differences, list(dict.fromkeys(notes)))
+    one, two = (_identity(r, f) for r, f in zip(records, (first, second), strict=True))
+    return Comparison(one, two, model, resamples, seed, differences, list(dict.fromkeys(notes)))
 
 
-def show(comparison: Comparison) -> None:
+def show_comparison(comparison: Comparison) -> None:
     """Print a comparison as a table."""
-    console = Console()
-    table = Table(
-        title=f"{comparison.model}: B - A",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    place = console()
+    table = Table(title=f"{comparison.model}: B - A", title_justify="left", box=box.SIMPLE_HEAD,
+                  pad_edge=False, collapse_padding=True)  # fmt: skip
     for name in ("", "A", "B", "B - A", "95 %", "rows/blocks"):
         table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
     for row in comparison.differences:
-        values = [f"{value:.3f}" for value in (row.a, row.b)]
-        table.add_row(
-            _label(row), *values, f"{row.difference:+.3f}", _interval(row),
-            f"{row.rows}/{row.blocks}",
-        )  # fmt: skip
+        values = [f"{row['a']:.3f}", f"{row['b']:.3f}", f"{row['difference']:+.3f}"]
+        ends = "none" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        table.add_row(row["label"], *values, ends, f"{row['rows']}/{row['blocks']}")
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
-        console.print(
-            f"{letter}: {run['label']} ({run['id']})", highlight=False, markup=False, soft_wrap=True
-        )
-    console.print(table)
+        place.print(f"{letter}: {run['label']} ({run['id']})", soft_wrap=True)
+    place.print(table)
     for note in comparison.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        place.print(f"note: {note}", soft_wrap=True)
 
 
-def write(comparison: Comparison, folder: Path) -> list[Path]:
+def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """Write a comparison as JSON and CSV; return the files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,56 +129,32 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     stem = f"compare-{comparison.a['id']}-{comparison.b['id']}-{comparison.model}"
     files = [folder / f"{stem}.json", folder / f"{stem}.csv"]
     write_text(files[0], json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
-    write_text(files[1], pd.DataFrame(map(asdict, comparison.differences)).to_csv(index=False))
+    write_text(files[1], pd.DataFrame(comparison.differences).to_csv(index=False))
     return files
 
 
 def _blocks(pairs: Pairs, block: str, name: str) -> tuple[list[Any], str | None]:
     """Return the block of each pair, and what to say of them."""
-    rows = [a["row"] for a, _ in pairs]
     groups = [a.get("group") for a, _ in pairs]
-    if block == "group" and any(group is None for group in groups):
+    if block == "row":
+        return [a["row"] for a, _ in pairs], "blocks are single rows where each is a document"
+    if None in groups:
         raise UserError(f"--block group: the rows of {name} have no group; use --block row")
-    texts = "ma" in pairs[0][0]
-    by_row = block == "row" or (block == "auto" and (texts or None in groups))
-    if by_row:
-        why = " (each text is a document; its group is the domain it is from)" if texts else ""
-        return rows, f"blocks are single rows{why}"
     count = len(set(groups))
     if count == 1:
-        return (
-            groups,
-            f"{name}: all rows are of one group, so there is no interval; try --block row",
-        )
+        alone = f"{name}: all rows are of one group, so there is no interval; try --block row"
+        return groups, alone
     few = f"{name}: only {count} blocks; intervals over so few tend to be too narrow"
     return groups, few if count < FEW_BLOCKS else None
 
 
-def _difference(
-    pairs: Pairs,
-    blocks: list[Any],
-    name: str,
-    metric: str,
-    resamples: int,
-    seed: int,
-) -> Difference:
-    a, b = (np.array([_value(pair[side], metric) for pair in pairs]) for side in (0, 1))
-    found = block_bootstrap(b - a, blocks, resamples=resamples, seed=seed)
-    means = float(a.mean()), float(b.mean())
-    return Difference(
-        name, metric, *means, found.value, found.low, found.high, rows=len(pairs), blocks=found.n
-    )
-
-
-def _metrics(pairs: Pairs) -> tuple[list[str], list[str]]:
-    """Return the quantities that every row of both runs has, exp(-loss) too, and those not finite."""
+def _quantities(pairs: Pairs) -> list[str]:
+    """Return the quantities that every row of both runs has, and exp(-loss) where no row says it."""
     rows = [row for pair in pairs for row in pair]
     names = [name for name in rows[0] if name not in IDENTITY]
     names = [name for name in names if all(_is_number(row.get(name)) for row in rows)]
-    broken = [name for name in names if not all(math.isfinite(row[name]) for row in rows)]
-    names = [name for name in names if name not in broken]
     by_loss = "loss" in names and not all(_says_probability(row) for row in rows)
-    return [*names, *(["per_token"] if by_loss else [])], broken
+    return [*names, *(["per_token"] if by_loss else [])]
 
 
 def _says_probability(row: Row) -> bool:
@@ -218,14 +167,14 @@ def _value(row: Row, metric: str) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _identity(record: Record, folder: Path) -> dict[str, Any]:
     choices = record.run.choices
     parts = [f"{choices['model']} on {choices['dataset']}"]
-    if "loss" in choices:
-        parts.append(method_name(choices["loss"], choices["init"]))
+    if record.unlearned:
+        parts.append(method_of(choices))
         parts += [f"rank {choices['lora.rank']}"] if choices.get("lora.rank") else []
     parts += [f"seed {record.run.seed}", *([record.run.label] if record.run.label else [])]
     seeds = record.protocol.get("seeds")
@@ -247,14 +196,12 @@ def _notes(a: Record, b: Record) -> list[str]:
     return notes
 
 
-def _label(row: Difference) -> str:
-    name = {"log_ratio": "log ratio", "per_token": "probability per token"}.get(row.metric)
-    if name is None:
-        return labels({f"{row.set}_{row.metric}"})[f"{row.set}_{row.metric}"]
-    return f"{SETS.get(row.set, row.set)}, {name}"
-
-
-def _interval(row: Difference) -> str:
-    if row.low is None or row.high is None:
-        return "none"
-    return f"[{row.low:+.3f}, {row.high:+.3f}]"
+def _label(name: str, quantity: str, words: dict[str, Metric]) -> str:
+    """Return the suite's label of a quantity of a set, else one made of their names."""
+    if metric := words.get(f"{name}_{quantity}"):
+        return metric.label
+    of_set = next(
+        (w.label.partition(",")[0] for m, w in words.items() if m.startswith(f"{name}_")), name
+    )
+    spelled = {"per_token": "probability per token"}.get(quantity, quantity.replace("_", " "))
+    return f"{of_set}, {spelled}"

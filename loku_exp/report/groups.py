@@ -6,16 +6,19 @@ base model, forget set and reference. Unlearning seeds repeat a unit, they do no
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from loku_exp.report.collect import Run
-from loku_exp.report.measures import Kind, forgetting_of, kind_of, utility_of
-from loku_exp.report.sharing import by_data, headlines, shared, text_of
+from loku_exp.report.sharing import headlines, parted, text_of
 from loku_exp.report.units import notes_of
 
-CHOSEN = ("loss", "init", "lora.rank", "lora.targets", "training.recipe")
-SECTIONS = ("loss.", "init.", "lora.", "training.", "model.", "dataset.", "target.", "reference.")
+CHOSEN = ("method", "loss", "init", "lora.rank", "lora.targets", "training.recipe")
+SECTIONS = (
+    "method.", "loss.", "init.", "lora.", "training.", "model.", "dataset.", "target.", "reference.",
+)  # fmt: skip
 NO_SETTING = {  # keys of a configuration that say where things lie, how fast, or which unit
     "model.path",
     "model.tokenizer",
@@ -37,10 +40,10 @@ class Arm(NamedTuple):
     """A method under a setting.
 
     Attributes:
-        method: loss and init.
-        rank: of the adapter; None where all weights are trained.
+        method: loss and init, or the name of a method that has none.
+        rank: of the adapter; None where there is none.
         targets: layers with an adapter.
-        recipe: of the training.
+        recipe: of the training; empty where there is none.
         extras: further settings, only those in which runs of the same choices differ.
     """
 
@@ -58,7 +61,6 @@ class Group:
     Attributes:
         headline: what they share, with what sets them apart from other groups.
         toy: whether data or model are toys.
-        kind: family of the records.
         runs: those that count.
         repeats: of the same computation, shown but not counted.
         arms: of each run, by folder.
@@ -67,16 +69,10 @@ class Group:
 
     headline: str
     toy: bool
-    kind: Kind
     runs: list[Run]
     repeats: list[Run]
-    arms: dict[Any, Arm]
+    arms: dict[Path, Arm]
     notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        records = [run.record for run in self.runs]
-        self.forgetting = forgetting_of(records)
-        self.utility = utility_of(records)
 
     def by_arm(self) -> dict[Arm, list[Run]]:
         """Return the runs of each arm, arms in order."""
@@ -92,17 +88,15 @@ class Group:
             arm: of this group.
             place: False to leave out rank and layers, where an axis or a panel says them.
         """
-        arms = set(self.arms.values())
         parts = [arm.method, *(self.place(arm) if place else [])]
-        if len({other.recipe for other in arms}) > 1:
+        if arm.recipe and len({other.recipe for other in self.arms.values() if other.recipe}) > 1:
             parts.append(arm.recipe)
         return ", ".join([*parts, *([arm.extras] if arm.extras else [])])
 
     def place(self, arm: Arm) -> list[str]:
         """Return rank and layers of an arm, as far as they differ within the group."""
-        arms = set(self.arms.values())
-        parts = []
-        if arm.rank is not None and len({other.rank for other in arms}) > 1:
+        arms, parts = set(self.arms.values()), []
+        if arm.rank is not None and len({other.rank for other in arms if other.rank}) > 1:
             parts.append(f"rank {arm.rank}")
         if arm.targets and len({other.targets for other in arms if other.targets}) > 1:
             parts.append(arm.targets)
@@ -126,14 +120,23 @@ class Group:
 
 def group_runs(runs: list[Run]) -> list[Group]:
     """Sort runs that unlearned into groups; real ones before toys."""
-    keyed: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.unlearned:
-            keyed.setdefault(text_of(shared(run)), []).append(run)
-    parts = [part for members in keyed.values() for part in by_data(members)]
-    titles = headlines(parts)
-    groups = [_group(part, text) for part, text in zip(parts, titles, strict=True)]
+    parts = parted([run for run in runs if run.record.unlearned])
+    groups = [_group(part, text) for part, text in zip(parts, headlines(parts), strict=True)]
     return sorted(groups, key=lambda group: (group.toy, group.headline))
+
+
+def method_of(choices: Mapping[str, Any]) -> str:
+    """Return what the method of a run is called: by loss and init where it has them.
+
+    Args:
+        choices: of its record.
+    """
+    if "loss" not in choices:
+        return str(choices.get("method", "none")).replace("_", " ")
+    loss, init = str(choices["loss"]), choices.get("init")
+    name = loss.upper() if len(loss) <= 4 else loss
+    name = f"{name} + {INITS.get(init, init)}" if init else f"{name}, all weights"
+    return name if choices.get("method") in (None, "gradient") else f"{choices['method']}: {name}"
 
 
 def _group(members: list[Run], headline: str) -> Group:
@@ -142,21 +145,17 @@ def _group(members: list[Run], headline: str) -> Group:
         newest[run.record.run.id] = run
     counted = sorted(newest.values(), key=lambda run: str(run.folder))
     repeats = [run for run in members if run not in counted]
-    first = counted[0].record
-    group = Group(
-        headline, first.run.toy, kind_of(first), counted, repeats, _arms([*counted, *repeats])
-    )
-    group.notes = notes_of(counted, repeats)
-    return group
+    notes = notes_of(counted, repeats)
+    toy = counted[0].record.run.toy
+    return Group(headline, toy, counted, repeats, _arms([*counted, *repeats]), notes)
 
 
-def _arms(runs: list[Run]) -> dict[Any, Arm]:
+def _arms(runs: list[Run]) -> dict[Path, Arm]:
     """Return the arm of each run; runs of equal choices with different settings are told apart."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(text_of([run.record.run.choices.get(key) for key in CHOSEN]), []).append(
-            run
-        )
+        chosen = text_of([run.record.run.choices.get(key) for key in CHOSEN])
+        alike.setdefault(chosen, []).append(run)
     arms = {}
     for members in alike.values():
         keys = sorted({key for run in members for key in run.config if _is_setting(key)})
@@ -165,19 +164,13 @@ def _arms(runs: list[Run]) -> dict[Any, Arm]:
             choices = run.record.run.choices
             extras = ", ".join(f"{_short(k, varied)} {run.config.get(k)}" for k in varied)
             arms[run.folder] = Arm(
-                method=method_name(choices.get("loss"), choices.get("init")),
+                method=method_of(choices),
                 rank=choices.get("lora.rank"),
                 targets=choices.get("lora.targets") if choices.get("lora.rank") else None,
-                recipe=str(choices.get("training.recipe")),
+                recipe=str(choices.get("training.recipe") or ""),
                 extras=extras,
             )
     return arms
-
-
-def method_name(loss: Any, init: Any) -> str:
-    """Return what a loss and an init are called together."""
-    name = str(loss).upper() if len(str(loss)) <= 4 else str(loss)
-    return f"{name} + {INITS.get(init, init)}" if init else f"{name}, all weights"
 
 
 def _is_setting(key: str) -> bool:

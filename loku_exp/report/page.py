@@ -1,28 +1,36 @@
 """One page over many runs: tables, plots and texts, with nothing fetched from anywhere."""
 
 import base64
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from loku_exp import __version__
 from loku_exp.errors import UserError
-from loku_exp.report import answer, ends, matched, means, paths, tables
+from loku_exp.report import ends, paths, tables
+from loku_exp.report.answer import answer, ordered, ranked
 from loku_exp.report.collect import Collection, Run
 from loku_exp.report.drawing import STYLE, Looks, Plot, mpl
-from loku_exp.report.formats import write_tables
-from loku_exp.report.groups import Arm, Group, group_runs
-from loku_exp.report.samples import Sample, samples
+from loku_exp.report.formats import INTERVAL, write_tables
+from loku_exp.report.frame import Findings, findings
+from loku_exp.report.groups import Group, group_runs
+from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table
-from loku_exp.runtime.cache import write_text
+from loku_exp.results.examples import Sample, read_examples, shown_texts
+from loku_exp.runtime.whole_files import write_text
 
 PAGE = "report.html"
+WIDTH = 280  # characters of a text that are shown
+SAMPLED = {"forget": 3, "retain": 2}
 PLOTS = {
     "front": ends.front,
-    "quality_and_utility": paths.quality_and_utility,
+    "path": paths.path,
     "ranks": ends.over_ranks,
     "layers": ends.over_layers,
     "compute": paths.compute,
@@ -37,12 +45,11 @@ class Section:
     anchor: str
     group: Group
     answer: str
-    summary: Table
     tables: list[Table]
     plots: list[Plot]
     absent: list[str]
     sampled: str
-    samples: list[Sample]
+    samples: list[tuple[str, Sample]]
 
 
 def write_report(found: Collection, runs: list[Run], root: Path, folder: Path) -> list[Path]:
@@ -69,75 +76,61 @@ def write_report(found: Collection, runs: list[Run], root: Path, folder: Path) -
     looks = Looks(tuple(sorted(methods)))
     with mpl.rc_context(STYLE):
         sections = [_section(group, looks, folder, n) for n, group in enumerate(groups, 1)]
-    written = write_tables(
-        folder, [(s.group.headline, table) for s in sections for table in [s.summary, *s.tables]]
+    files = write_tables(
+        folder, [(s.group.headline, table) for s in sections for table in s.tables]
     )
-    only = [run for run in runs if not run.unlearned]
-    text = _environment().get_template("page.html.j2").render(
-        sections=sections, found=found, runs=runs, only=only, root=root, version=__version__,
-        evaluated=_evaluated(only), toys=sum(run.record.run.toy for run in runs),
+    text = _environment(folder).get_template("page.html.j2").render(
+        sections=sections, found=found, runs=runs, root=root, version=__version__,
+        only=[run for run in runs if not run.record.unlearned],
+        toys=sum(run.record.run.toy for run in runs),
+        script=Markup(SCRIPT), script_hash=_hash(SCRIPT),
     )  # fmt: skip
-    write_text(folder / PAGE, text)
-    plots = [
-        folder / f"{plot.name}.{end}"
-        for s in sections
-        for plot in s.plots
-        for end in ("png", "svg")
-    ]
-    return [folder / PAGE, *written, *plots]
+    write_text(folder / PAGE, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    drawn = [plot.name for s in sections for plot in s.plots]
+    plots = [folder / f"{name}.{end}" for name in drawn for end in ("png", "svg")]
+    return [folder / PAGE, *files, *plots]
 
 
 def _section(group: Group, looks: Looks, folder: Path, number: int) -> Section:
+    found = findings(group)
     plots: list[Plot] = []
     absent: list[str] = []
     for name, draw in PLOTS.items():
-        plot = draw(group, looks, folder, f"{number}-{_slug(group)}-{name}")
+        plot = draw(found, looks, folder, f"{number}-{_slug(group)}-{name}")
         (absent if isinstance(plot, str) else plots).append(plot)  # type: ignore[arg-type]
-    success = tables.success(group)
-    if success is None:
-        absent.append("success rates: no stop rule, and no reference to be told apart from")
-    level = matched.matched(group)
-    averaged = means.means(group)
-    shown = [table for table in [success, averaged[0], *averaged[1:2]] if table]
+    level, averaged = matched(found), tables.means(found)
+    shown = [ordered(found), *averaged[:2]]
     if isinstance(level, str):
         absent.append(level)
     else:
         shown.append(level)
     # The paper's way comes last of the means: it compares methods on different sets.
-    shown += [*averaged[2:], tables.all_runs(group)]
-    run, texts, problem = _samples(group)
-    if problem:
-        absent.append(problem)
-    return Section(
-        f"g{number}", group, answer.answer(group), answer.summary(group), shown, plots, absent,
-        group.label(group.arms[run.folder]), texts,
-    )  # fmt: skip
+    further = tables.further_models(found)
+    shown += [*averaged[2:], *([further] if further else []), tables.all_runs(found)]
+    run, texts, problem = _samples(found)
+    absent += [problem] if problem else []
+    label = group.label(group.arms[run.folder])
+    return Section(f"g{number}", group, answer(found), shown, plots, absent, label, texts)
 
 
-def _samples(group: Group) -> tuple[Run, list[Sample], str | None]:
+def _samples(found: Findings) -> tuple[Run, list[tuple[str, Sample]], str | None]:
     """Return the run of the best arm with its texts, or why there are none."""
-    arms: dict[Arm, list[Run]] = group.by_arm()
-    run = arms[answer.ranked(group, arms)[0]][0]
+    run = found.group.by_arm()[ranked(found)[0]][0]
     try:
-        texts = samples(run)
+        rows = read_examples(run.folder)
     except UserError as error:
         return run, [], f"texts before and after: {error}"
+    texts = [
+        (name, text) for name, count in SAMPLED.items() for text in shown_texts(rows, name, count)
+    ]
     return run, texts, None if texts else "texts before and after: no generations in examples.jsonl"
-
-
-def _evaluated(only: list[Run]) -> list[list[str]]:
-    return [
-        [run.record.run.id, run.record.run.choices["model"], run.record.run.choices["dataset"],
-         str(run.record.protocol.get("forget_split", "")), run.record.run.label, run.folder.name]
-        for run in only
-    ]  # fmt: skip
 
 
 def _slug(group: Group) -> str:
     return re.sub(r"[^a-z0-9]+", "-", group.headline.lower()).strip("-")[:48].strip("-")
 
 
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -147,6 +140,9 @@ def _environment() -> Environment:
     )
     environment.filters["strong"] = _strong
     environment.filters["data_uri"] = _data_uri
+    environment.filters["cut"] = _cut
+    environment.filters["folded"] = _folded
+    environment.filters["link"] = lambda run: _link(run, folder)
     return environment
 
 
@@ -155,5 +151,28 @@ def _strong(text: str) -> Markup:
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text))))
 
 
+def _folded(cell: str) -> Markup:
+    """Return a cell, escaped, with its interval on a line of its own."""
+    return Markup(INTERVAL.sub(r"\1\2 <small>[\3, \4]</small>", str(escape(cell))))
+
+
 def _data_uri(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _cut(text: str) -> str:
+    shown = " ".join(text.split())
+    return shown if len(shown) <= WIDTH else shown[:WIDTH] + "…"
+
+
+def _link(run: str, folder: Path) -> str:
+    """Return the way from the page to the folder of a run."""
+    return quote(os.path.relpath(run, folder), errors="surrogateescape") + "/"
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+SCRIPT = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+"""Sorting and filtering of tables; the page runs this script alone, whatever a text in it holds."""

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.errors import UserError, nearest
-from loku_exp.report.samples import Row, read_examples
 from loku_exp.results import files as results
+from loku_exp.results.examples import Row, read_examples
 from loku_exp.results.folder import DONE
 from loku_exp.results.schema import Record
 
@@ -13,7 +13,7 @@ SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
 Pairs = list[tuple[Row, Row]]
 
 
-def finished(folder: Path) -> Record:
+def finished_record(folder: Path) -> Record:
     """Return the record of a finished run.
 
     Raises:
@@ -35,7 +35,7 @@ def paired_rows(folders: tuple[Path, Path], model: str) -> dict[str, Pairs]:
         UserError: the runs are of other data or scoring, a row is of another text, or there is no such
             model.
     """
-    _check_comparable(*map(finished, folders))
+    _check_comparable(*map(finished_record, folders))
     first, second = (_rows_of(folder, model) for folder in folders)
     if first.keys() != second.keys():
         apart = sorted(first.keys() ^ second.keys())[:3]

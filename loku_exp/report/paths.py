@@ -1,216 +1,218 @@
-"""Plots over the course of unlearning: curves, utility against forget quality, against compute."""
+"""Plots over the course of unlearning: curves, utility against forgetting, both against compute."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
+from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
 from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels
-from loku_exp.report.groups import Arm, Group
-from loku_exp.report.matched import KNOWLEDGE, goal, path
-from loku_exp.report.measures import UTILITIES, final, label
+from loku_exp.report.frame import Findings
+from loku_exp.report.groups import Arm
+from loku_exp.report.matched import LEAST_POINTS, curve_of, goal, goal_name, kept_along, knowledge
 
 Points = list[tuple[float, float]]
-GREY: dict[str, Any] = {"color": "0.45", "linewidth": 1.0}
+GREY: dict[str, Any] = {"color": "0.45", "linewidth": 1.0, "linestyle": (0, (2, 2))}
+SIGNIFICANT = 0.05
 MOST_COLUMNS = 5
+NO_CURVE = "no curve was evaluated (evaluation.curve=none)"
 
 
-def curves(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
-    """Draw what is known of forget set and kept texts over epochs, a column of panels per rank."""
-    kept = _curve_utility(group)
-    if kept is None:
-        return "unlearning curves: no curve was evaluated (evaluation.curve=none)"
+def curves(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
+    """Draw what is known of the forget set and what is kept over epochs, a column of panels per rank."""
+    pair = _pair(found)
+    if pair is None:
+        return f"unlearning curves: {NO_CURVE}"
 
-    def draw(axis: Axes, runs: list[Run], measure: str, look: dict[str, Any]) -> None:
+    def draw(axis: Axes, runs: list[Run], metric: Metric, look: dict[str, Any]) -> None:
         for run in runs:
             thin = {**look, "marker": "", "linewidth": 0.6, "alpha": 0.35}
-            axis.plot(*_xy(mean_path([run], measure, by_epoch=True)), **thin)
-        axis.plot(*_xy(mean_path(runs, measure, by_epoch=True)), **look, markersize=3)
+            axis.plot(*_xy(mean_path([run], metric, by_epoch=True)), **thin)
+        axis.plot(*_xy(mean_path(runs, metric, by_epoch=True)), **look, markersize=3)
 
     what = (
-        f"over epochs of unlearning; thick: mean over runs, to the last epoch that all of them have; thin: "
-        f"each run; grey: the {_goal_name(group)}, which is to be met."
+        "over epochs of unlearning; thick: mean over runs, to the last epoch that all of them have; thin: "
+        "each run; grey: what is to be met."
     )
-    figure, caption = _two_rows(group, looks, kept, draw, "epoch", what)
-    title = "Unlearning curves"
-    return finished(figure, folder, name, title, caption, _alt(group, title, caption))
+    figure, caption = _two_rows(found, looks, pair, draw, "epoch", what)
+    return _plot(found, figure, folder, name, "Unlearning curves", caption)
 
 
-def quality_and_utility(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
-    """Draw utility against forget quality, epochs as growing markers (Fig. 5 of LoKU)."""
-    if group.kind != "questions":
-        return "utility against forget quality: a plot for TOFU's shape of data"
-    kept = _curve_utility(group, "log10_forget_quality")
-    if kept is None or not any(path(run.record, "log10_forget_quality") for run in group.runs):
-        return "utility against forget quality: no reference, or no curve (evaluation.curve=none)"
-    columns = ranks(group)
+def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
+    """Draw what is kept against forgetting, epochs as growing markers (Fig. 5 of LoKU)."""
+    tests = [m for m in found.words.values() if m.part == "test"]
+    along = [m for m in tests if _pair(found, m)]
+    known = along[0] if along else knowledge(found)
+    pair = _pair(found, known)
+    if pair is None:
+        return f"path of forgetting and utility: {NO_CURVE}"
+    across, kept = pair
+    columns = _ranks(found)
     figure, axes = panels(1, len(columns), 3.2, sharex=True, sharey=True)
     used = []
     for axis, (rank, arms) in zip(axes[0], columns.items(), strict=True):
         for arm, runs in arms.items():
-            look = looks.of(arm.method) | variant(arms, arm)
-            across = mean_path(runs, "log10_forget_quality")
-            up = mean_path(runs, kept)
-            points = [(x, y) for (_, x), (_, y) in zip(across, up, strict=False)]
+            look = looks.of(arm.method) | _variant(arms, arm)
+            along_x, along_y = (mean_path(runs, metric) for metric in (across, kept))
+            points = [(x, y) for (_, x), (_, y) in zip(along_x, along_y, strict=False)]
             axis.plot(*_xy(points), **{**look, "marker": ""})
             sizes = [12 + 60 * i / max(1, len(points) - 1) for i in range(len(points))]
             axis.scatter(*_xy(points), s=sizes, color=look["color"], marker=look["marker"])
-            used.append(handle(group.label(arm, place=False), **look))
-        axis.axvline(-1.30103, **GREY, linestyle=(0, (2, 2)))
-        references = [final(run.record, "reference").get(kept) for run in group.runs]
-        known = [value for value in references if value is not None]
-        if known:
-            axis.scatter([0], [fmean(known)], marker="*", s=110, color="0.45", zorder=3)
-        axis.set(title=rank, xlabel="log10 forget quality")
-    axes[0, 0].set_ylabel(label(kept))
-    star = handle("reference", color="0.45", marker="*", linestyle="", markersize=10)
-    legend(figure, [*used, star, handle("p = .05", **GREY, linestyle=(0, (2, 2)))])
+            used.append(handle(found.group.label(arm, place=False), **look))
+        limit = math.log10(SIGNIFICANT) if across.form == "p" else _goal(found, across)
+        if limit is not None:
+            axis.axvline(limit, **GREY)
+        axis.set(title=rank, xlabel=_axis(across))
+    axes[0, 0].set_ylabel(_axis(kept))
+    line = "p = .05" if across.form == "p" else goal_name(found, across.name)
+    legend(figure, [*used, handle(line, **GREY)])
     caption = (
-        f"{label(kept)} against log10 of forget quality (p of the KS test), markers growing with the "
-        "epochs, starting at the target; right of the dashed line a model is not distinguishable from the "
-        "reference (star). Mean over runs. Forget quality is high for a collapsed model too."
-        + _left_out(group)
+        f"{kept.label} against {_axis(across)}, markers growing with the epochs, starting at the target; "
+        f"grey: {line}. Mean over runs."
+        + (" A p-value is high for a collapsed model too." if across.form == "p" else "")
+        + _left_out(found)
     )
-    if kept != "model_utility":
-        caption += " Model utility needs generations at every snapshot: evaluation.curve=full."
-    title = "Utility against forget quality"
-    return finished(figure, folder, name, title, caption, _alt(group, title, caption))
+    return _plot(found, figure, folder, name, "Path of forgetting and utility", caption)
 
 
-def compute(group: Group, looks: Looks, folder: Path, name: str) -> Plot | str:
+def compute(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     """Draw what is forgotten and kept against training FLOPs (Fig. 2 of LoKU)."""
-    kept = _curve_utility(group)
-    known = [cost for run in group.runs if (cost := flops(run)) is not None]
-    if kept is None or len(known) < len(group.runs):
+    pair = _pair(found)
+    known = [cost for run in found.group.runs if (cost := _flops(run)) is not None]
+    if pair is None or len(known) < len(found.group.runs):
         return "quality against compute: no curve, or no cost.flops in some record"
-    unit, power = _unit(max(map(sum, known)))
 
-    def draw(axis: Axes, runs: list[Run], measure: str, look: dict[str, Any]) -> None:
+    def draw(axis: Axes, runs: list[Run], metric: Metric, look: dict[str, Any]) -> None:
         for run in runs:
-            points = _by_flops(run, measure, unit)
+            points = _by_flops(run, metric)
             axis.plot(*_xy(points), **{**look, "marker": "", "linewidth": 1.0})
             axis.plot(*_xy(points[-1:]), **{**look, "linestyle": ""}, markersize=5)
+        axis.xaxis.set_major_formatter(EngFormatter())
 
     what = (
         "against training FLOPs, spread evenly over the updates of a run; each run a line, a marker at its "
-        f"end; grey: the {_goal_name(group)}. A curve begins after Fisher pass and low-rank step of "
-        "its init, counted in full, though runs on one model and forget set share the Fisher pass."
+        "end; grey: what is to be met. A curve begins after Fisher pass and low-rank step of its init, "
+        "counted in full, though runs on one model and forget set share the Fisher pass."
     )
-    figure, caption = _two_rows(group, looks, kept, draw, f"{power}FLOPs", what)
-    title = "Quality against training compute"
-    return finished(figure, folder, name, title, caption, _alt(group, title, caption))
+    figure, caption = _two_rows(found, looks, pair, draw, "FLOPs", what)
+    return _plot(found, figure, folder, name, "Quality against training compute", caption)
 
 
-def _two_rows(
-    group: Group, looks: Looks, kept: str, draw: Any, axis_label: str, what: str
-) -> tuple[Figure, str]:
-    """Draw knowledge of the forget set (upper row) and what is kept (lower), a column per rank."""
-    columns, knowledge = ranks(group), KNOWLEDGE[group.kind]
-    figure, axes = panels(2, len(columns), 1.9, sharex=True, sharey="row")
-    used = []
-    for column, (rank, arms) in enumerate(columns.items()):
-        for row, measure in enumerate((knowledge, kept)):
-            for arm, runs in arms.items():
-                look = looks.of(arm.method) | variant(arms, arm)
-                draw(axes[row, column], runs, measure, look)
-                used.append(handle(group.label(arm, place=False), **look))
-            _goal_line(axes[row, column], group.runs, measure)
-        axes[0, column].set_title(rank)
-        axes[1, column].set_xlabel(axis_label)
-    axes[0, 0].set_ylabel(label(knowledge))
-    axes[1, 0].set_ylabel(label(kept))
-    legend(figure, [*used, handle(_goal_name(group), **GREY, linestyle=(0, (2, 2)))])
-    return (
-        figure,
-        f"{label(knowledge)} (upper row) and {label(kept)} (lower row) {what}{_left_out(group)}",
-    )
-
-
-def ranks(group: Group) -> dict[str, dict[Arm, list[Run]]]:
-    """Return the arms of one set of layers by rank, for columns of panels."""
-    columns: dict[str, dict[Arm, list[Run]]] = {}
-    for arm, runs in group.by_rank().items():
-        columns.setdefault(f"rank {arm.rank}" if arm.rank else "all weights", {})[arm] = runs
-    return dict(list(columns.items())[:MOST_COLUMNS])
-
-
-def _left_out(group: Group) -> str:
-    """Return what of a group such panels leave out, as the end of a caption."""
-    drawn = {arm for arms in ranks(group).values() for arm in arms}
-    left = [group.label(arm) for arm in group.by_arm() if arm not in drawn]
-    return f" Not drawn, see the tables: {'; '.join(left)}." if left else ""
-
-
-def variant(arms: Any, arm: Arm) -> dict[str, Any]:
-    """Return dashes and filling that tell arms of one method in one panel apart."""
-    same = [other for other in arms if other.method == arm.method]
-    place = same.index(arm)
-    styles = ("-", "--", "-.", ":")
-    look: dict[str, Any] = {"linestyle": styles[place % 4]} if len(same) > 1 else {}
-    return look | ({"markerfacecolor": "white"} if place % 2 else {})
-
-
-def mean_path(runs: list[Run], measure: str, *, by_epoch: bool = False) -> Points:
-    """Return the mean over runs at every update (or epoch) that all of them have."""
+def mean_path(runs: list[Run], metric: Metric, *, by_epoch: bool = False) -> Points:
+    """Return the mean over runs at every update (or epoch) that all of them have, as it is averaged."""
     tables = []
     for run in runs:
         epochs = {point.step: point.epoch for point in run.record.curve}
-        known = path(run.record, measure)
-        tables.append({(epochs[step] if by_epoch else step): v[measure] for step, v in known})
+        known = curve_of(run.record, metric.name)
+        tables.append(
+            {(epochs[s] if by_epoch else s): metric.scaled(v[metric.name]) for s, v in known}
+        )
     shared = set.intersection(*(set(table) for table in tables)) if tables else set()
     return [(x, fmean(table[x] for table in tables)) for x in sorted(shared)]
 
 
-def flops(run: Run) -> tuple[float, float] | None:
+def _two_rows(
+    found: Findings, looks: Looks, pair: tuple[Metric, Metric],
+    draw: Callable[[Axes, list[Run], Metric, dict[str, Any]], None], across: str, what: str,
+) -> tuple[Figure, str]:  # fmt: skip
+    """Draw knowledge of the forget set (upper row) and what is kept (lower), a column per rank."""
+    columns = _ranks(found)
+    figure, axes = panels(2, len(columns), 1.9, sharex=True, sharey="row")
+    used = [handle("to be met", **GREY)]
+    for column, (rank, arms) in enumerate(columns.items()):
+        for axis, metric in zip(axes[:, column], pair, strict=True):
+            for arm, runs in arms.items():
+                look = looks.of(arm.method) | _variant(arms, arm)
+                draw(axis, runs, metric, look)
+                used.insert(-1, handle(found.group.label(arm, place=False), **look))
+            met = _goal(found, metric)
+            if met is not None:
+                axis.axhline(met, **GREY)
+        axes[0, column].set_title(rank)
+        axes[1, column].set_xlabel(across)
+    for axis, metric in zip(axes[:, 0], pair, strict=True):
+        axis.set_ylabel(_axis(metric))
+    legend(figure, used)
+    rows = f"{pair[0].label} (upper row) and {pair[1].label} (lower row)"
+    return figure, f"{rows} {what}{_left_out(found)}"
+
+
+def _pair(found: Findings, known: Metric | None = None) -> tuple[Metric, Metric] | None:
+    """Return what is known and what is kept that the curves of these runs have at three points or more."""
+    known = known or knowledge(found)
+    runs = [run for run in found.group.runs if known and curve_of(run.record, known.name)]
+    if (
+        known is None
+        or max((len(curve_of(r.record, known.name)) for r in runs), default=0) < LEAST_POINTS
+    ):
+        return None
+    kept = kept_along(found, runs, known)
+    return (known, kept[0]) if kept else None
+
+
+def _ranks(found: Findings) -> dict[str, dict[Arm, list[Run]]]:
+    """Return the arms of one set of layers that have a curve, by rank, for columns of panels."""
+    columns: dict[str, dict[Arm, list[Run]]] = {}
+    for arm, runs in found.group.by_rank().items():
+        if all(run.record.curve for run in runs):
+            title = f"rank {arm.rank}" if arm.rank else "no adapter"
+            columns.setdefault(title, {})[arm] = runs
+    return dict(list(columns.items())[:MOST_COLUMNS])
+
+
+def _left_out(found: Findings) -> str:
+    """Return what of a group such panels leave out, as the end of a caption."""
+    drawn = {arm for arms in _ranks(found).values() for arm in arms}
+    left = [found.group.label(arm) for arm in found.group.by_arm() if arm not in drawn]
+    return f" Not drawn, see the tables: {'; '.join(left)}." if left else ""
+
+
+def _variant(arms: Any, arm: Arm) -> dict[str, Any]:
+    """Return dashes and filling that tell arms of one method in one panel apart."""
+    same = [other for other in arms if other.method == arm.method]
+    place = same.index(arm)
+    look: dict[str, Any] = {"linestyle": ("-", "--", "-.", ":")[place % 4]} if len(same) > 1 else {}
+    return look | ({"markerfacecolor": "white"} if place % 2 else {})
+
+
+def _flops(run: Run) -> tuple[float, float] | None:
     """Return FLOPs before and during training, or None where the record has none."""
     cost = run.record.cost.get("flops")
-    if isinstance(cost, dict):
-        return cost["fisher"] + cost["low_rank"], cost["training"]
-    return (0.0, float(cost)) if cost else None
-
-
-def _by_flops(run: Run, measure: str, unit: float) -> Points:
-    before, training = flops(run) or (0.0, 0.0)
-    known = path(run.record, measure)
-    last = max(step for step, _ in known) or 1 if known else 1
-    return [((before + training * step / last) / unit, v[measure]) for step, v in known]
-
-
-def _unit(most: float) -> tuple[float, str]:
-    for power, prefix in ((18, "exa"), (15, "peta"), (12, "tera"), (9, "giga")):
-        if most >= 10**power:
-            return 10.0**power, prefix
-    return 1.0, ""
-
-
-def _curve_utility(group: Group, beside: str | None = None) -> str | None:
-    """Return the utility that the curves of all runs of a group hold at three points or more."""
-    if group.kind not in KNOWLEDGE:
+    if not isinstance(cost, dict) or "training" not in cost:
         return None
-    for name in UTILITIES[group.kind]:
-        lengths = [len(path(run.record, name)) for run in group.runs]
-        whole = [len(path(run.record, beside or KNOWLEDGE[group.kind])) for run in group.runs]
-        if lengths == whole and max(lengths, default=0) >= 3:
-            return name
-    return None
+    return cost.get("fisher", 0.0) + cost.get("low_rank", 0.0), cost["training"]
 
 
-def _goal_line(axis: Axes, runs: list[Run], measure: str) -> None:
-    known = [value for run in runs if (value := goal(run.record, measure)) is not None]
-    if known:
-        axis.axhline(fmean(known), **GREY, linestyle=(0, (2, 2)))
+def _by_flops(run: Run, metric: Metric) -> Points:
+    before, training = _flops(run) or (0.0, 0.0)
+    known = curve_of(run.record, metric.name)
+    last = max((step for step, _ in known), default=1) or 1
+    return [(before + training * step / last, metric.scaled(v[metric.name])) for step, v in known]
 
 
-def _goal_name(group: Group) -> str:
-    return "threshold" if group.kind == "extraction" else "reference"
+def _goal(found: Findings, metric: Metric) -> float | None:
+    """Return the mean of what the runs are to meet, as it is drawn."""
+    goals = [goal(run.record, metric.name) for run in found.group.runs]
+    known = [metric.scaled(value) for value in goals if value is not None]
+    return fmean(known) if known and metric.better != "none" else None
 
 
-def _alt(group: Group, title: str, caption: str) -> str:
-    arms = "; ".join(group.label(arm) for arm in group.by_arm())
-    return f"{title} of {group.headline}. {caption} Methods: {arms}. The tables hold the numbers."
+def _axis(metric: Metric) -> str:
+    return f"log10 of {metric.label}" if metric.form == "p" else metric.label
+
+
+def _plot(
+    found: Findings, figure: Figure, folder: Path, name: str, title: str, caption: str
+) -> Plot:
+    arms = "; ".join(found.group.label(arm) for arm in found.group.by_arm())
+    alt = f"{title} of {found.group.headline}. {caption} Methods: {arms}. The tables hold the numbers."
+    return finished(figure, folder, name, title, caption, alt)
 
 
 def _xy(points: Points) -> tuple[list[float], list[float]]:

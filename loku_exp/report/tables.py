@@ -1,19 +1,31 @@
-"""The tables of a report, each for people and as plain rows for programs."""
+"""The tables of a report: text for people, and tidy rows for programs; every word is the catalogue's."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from loku_exp.report.collect import Run
-from loku_exp.report.estimates import Estimate, success_rate
-from loku_exp.report.groups import Arm, Group
-from loku_exp.report.measures import final, label, number, outcome, shown
-from loku_exp.report.units import Unit, unit_of
+import pandas as pd
 
-SUCCESS_MEANS = {
-    "extraction": "EL and MA of the forget set came below the thresholds within the allowed epochs",
-    "questions": "not distinguishable from the reference (p ≥ .05) and not collapsed",
-    "other": "not defined for these data",
+from loku_exp.evaluation.catalogue import Metric
+from loku_exp.report.estimates import Estimate
+from loku_exp.report.frame import BASES, Findings, means_of, original
+from loku_exp.report.groups import Arm
+from loku_exp.report.units import common_units, unit_of, unit_text
+
+SAME = 0.005  # smaller distances to the reference get no arrow, as in a run's own table
+PAPER = 5  # metrics of a table for a paper; all are in the CSV
+PRIORITY = ("gap", "test", "knowledge", "utility", "ability", "detail")
+MEANS = {  # in the order of the page
+    "means_all_runs": "Means over all runs",
+    "means_common_successes": "Means over the units on which all compared methods succeed",
+    "means_own_successes": "Means of each method over its own successful runs (the paper's way)",
 }
+OUTCOMES = {"collapsed": "COLLAPSED", True: "succeeded", False: "no success", None: "not judged"}
+OWN = (
+    "Each row is over other runs: a method that succeeds on easy sets alone looks better here than it is. "
+    "Compare methods in the tables above."
+)
 
 
 @dataclass
@@ -23,104 +35,206 @@ class Table:
     Attributes:
         name: of the files it goes to, together with other groups' tables of that name.
         title: for people.
-        columns: header.
-        rows: cells as text.
+        cells: as text; the first column names the row.
+        data: plain values, e.g. one row per arm and metric.
+        paper: which columns a paper gets; None for all.
         notes: under the table.
-        data: plain rows, e.g. one per arm and measure.
+        details: per row, a longer text behind its column ``outcome``.
+        links: per row, the folder its last column stands for.
     """
 
     name: str
     title: str
-    columns: list[str]
-    rows: list[list[str]]
+    cells: pd.DataFrame
+    data: pd.DataFrame
+    paper: list[str] | None = None
     notes: list[str] = field(default_factory=list)
-    data: list[dict[str, Any]] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
 
-def all_runs(group: Group) -> Table:
-    """Return one row per run, repeats included, with its verdict."""
-    runs = sorted([*group.runs, *group.repeats], key=lambda run: group.label(_arm(group, run)))
-    names = measures_of(group, runs)
-    table = Table(
-        "runs", "All runs", ["method", "unit", "seed", *map(label, names), "verdict", "run"], []
+def all_runs(found: Findings) -> Table:
+    """Return one row per run, repeats included, with its outcome."""
+    group, units = found.group, [unit_of(run) for run in found.group.runs]
+    runs = sorted(
+        [*group.runs, *group.repeats], key=lambda run: group.label(group.arms[run.folder])
     )
+    rows, data, details = [], [], []
     for run in runs:
-        record, found = run.record, final(run.record)
-        repeated = " (repeat, not counted)" if run in group.repeats else ""
-        verdict = (record.verdict or "") + repeated
-        cells = [number(name, found.get(name)) for name in names]
-        arm = _arm(group, run)
-        identity = [group.label(arm), unit_text(unit_of(run), group), str(record.run.seed)]
-        table.rows.append([*identity, *cells, verdict, record.run.id])
-        table.data.append(
-            identity_of(group, arm)
+        values, judged = run.record.models["unlearned"].metrics, run.record.judgement
+        repeat = run in group.repeats
+        said = OUTCOMES["collapsed" if run.collapsed else run.success]
+        said += " (repeat, not counted)" if repeat else ""
+        row = {"method": group.label(group.arms[run.folder]), "outcome": said}
+        where = unit_text(unit_of(run), units)
+        row |= ({"unit": where} if where else {}) | {"seed": str(run.record.run.seed)}
+        row |= {m.label: m.written(values.get(m.name)) for m in found.summary}
+        rows.append(row | {"run": run.record.run.id})
+        details.append(judged.sentence if judged else "")
+        of_run: dict[str, Any] = {"group": group.headline, "arm": row["method"]}
+        of_run |= (
+            group.arms[run.folder]._asdict()
             | unit_of(run)._asdict()
-            | {"seed": record.run.seed, "repeat": run in group.repeats}
-            | {"success": outcome(record).success, "collapsed": outcome(record).collapsed}
-            | {"learning_rate": run.config.get("training.learning_rate")}
-            | found
-            | {"verdict": record.verdict, "run": record.run.id, "folder": str(run.folder)}
+            | {"seed": run.record.run.seed, "repeat": repeat}
         )
-    return table
-
-
-def success(group: Group) -> Table | None:
-    """Return success rates with Wilson intervals, or None where success is not defined."""
-    columns = ["method", "succeeded", "rate", "95 % (Wilson)", "collapsed runs"]
-    table = Table("success", "Success rates", columns, [])
-    for arm, runs in group.by_arm().items():
-        outcomes = [(unit_of(run), outcome(run.record)) for run in runs]
-        rate = success_rate([(unit, o.success) for unit, o in outcomes if o.success is not None])
-        if rate is None or rate.low is None or rate.high is None:
-            continue
-        collapsed = sum(o.collapsed for _, o in outcomes)
-        table.rows.append(
-            [
-                group.label(arm),
-                f"{round(rate.value * rate.n)} of {rate.n}",
-                f"{rate.value:.2f}",
-                f"{rate.low:.2f} to {rate.high:.2f}",
-                f"{collapsed} of {len(runs)}",
-            ]
-        )
-        table.data.append(
-            identity_of(group, arm) | columns_of(rate) | {"runs": len(runs), "collapsed": collapsed}
-        )
-    table.notes.append(
-        f"Success: {SUCCESS_MEANS[group.kind]}. Counted in units; a unit with several unlearning seeds "
-        "counts where all of them succeed."
-    )
-    return table if table.rows else None
-
-
-def unit_text(unit: Unit, group: Group) -> str:
-    """Return a unit in words: what of it differs within the group."""
-    units = [unit_of(run) for run in group.runs]
-    names = {"base": "base seed", "reference": "reference seed", "forget_set": "forget set"}
-    parts = [
-        f"{names[name]} {value}"
-        for name, value in unit._asdict().items()
-        if len({getattr(other, name) for other in units}) > 1
+        of_run |= {"success": run.success, "collapsed": run.collapsed}
+        of_run |= {"learning_rate": run.config.get("training.learning_rate")}
+        tail = {"verdict": details[-1], "run": run.record.run.id, "folder": str(run.folder)}
+        data.append(of_run | values | tail)
+    cells = _filled(pd.DataFrame(rows))
+    paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
+    notes = [
+        "Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."
     ]
-    return ", ".join(parts) or "only one"
+    links = [str(run.folder) for run in runs]
+    return Table("runs", "All runs", cells, pd.DataFrame(data), paper, notes, details, links)
 
 
-def measures_of(group: Group, runs: list[Run]) -> list[str]:
-    """Return the measures that a table of these runs shows, in order."""
-    return shown({name for run in runs for name in final(run.record)}, group.kind)
+def means(found: Findings) -> list[Table]:
+    """Return the tables of means: all runs, common successes, own successes."""
+    group, arms = found.group, found.group.by_arm()
+    tables = [_means(found, "means_all_runs", arms)]
+    if any(run.success is None for run in group.runs):
+        return tables
+    common, notes = _common(arms)
+    tables.append(_means(found, "means_common_successes", common, notes))
+    own = {arm: [run for run in runs if run.success] for arm, runs in arms.items()}
+    tables.append(_means(found, "means_own_successes", own, [OWN]))
+    return tables
 
 
-def _arm(group: Group, run: Run) -> Arm:
-    return group.arms[run.folder]
+def further_models(found: Findings) -> Table | None:
+    """Return the means of models beside target, unlearned and reference, e.g. attacked ones."""
+    frame = found.frame[~found.frame.subject.isin(["unlearned", *BASES])]
+    subjects = dict(frame.groupby("subject", sort=False).collapsed.count())  # judged ones are > 0
+    arms = [found.group.label(arm) for arm in found.group.by_arm()]
+    rows: list[dict[str, Any]] = []
+    data: list[dict[str, Any]] = []
+    for subject, arm in product(subjects, ["", *arms]):
+        own = subjects[subject] > 0  # it was to forget: one of each method, not one for all
+        known = {m: found.means.get((arm, subject, m)) for m in found.words}
+        if own != bool(arm) or not any(known.values()):
+            continue
+        rows.append({"model": subject, "method": arm} | _texts(found.summary, known))
+        of_model = {"group": found.group.headline, "model": subject, "arm": arm}
+        data += [of_model | _columns(e, found.words[m]) for m, e in known.items() if e]
+    if not rows:
+        return None
+    cells = _filled(pd.DataFrame(rows))
+    title = "Further models: after attacks, and other references"
+    paper = ["model", "method", *_few(found, cells.columns)]
+    return Table("further_models", title, cells, pd.DataFrame(data), paper)
 
 
-def identity_of(group: Group, arm: Arm) -> dict[str, Any]:
-    """Return the columns of plain rows that say which arm of which group."""
-    return {"group": group.headline, "arm": group.label(arm)} | arm._asdict()
-
-
-def columns_of(estimate: Estimate | None) -> dict[str, Any]:
-    """Return the columns of plain rows that an estimate makes."""
+def estimate_text(metric: Metric, estimate: Estimate | None, arrow: str = "") -> str:
+    """Return a mean with an arrow and its interval, where it has one."""
     if estimate is None:
-        return {}
-    return {"mean": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        return ""
+    ends = [end for end in (estimate.value, estimate.low, estimate.high) if end is not None]
+    digits = 1 if metric.form == "count" else None
+    text, *interval = [
+        metric.written(original(metric, end if digits is None else round(end, digits)))
+        for end in ends
+    ]
+    return f"{text}{arrow}" + (f" [{', '.join(interval)}]" if interval else "")
+
+
+def _means(
+    found: Findings, name: str, arms: dict[Arm, list[Any]], notes: Iterable[str] = ()
+) -> Table:
+    group, rows, data, said = found.group, [], [], list(notes)
+    folders = {str(run.folder) for runs in arms.values() for run in runs}
+    frame = found.frame[found.frame.folder.isin(folders)]
+    estimates = means_of(frame, found.words)
+    shown = [m for m in [*found.summary, found.kept] if m]
+    references = {m: estimates.get(("", "reference", m)) for m in found.words}
+    for arm in [None, *arms]:
+        runs = arms[arm] if arm else []
+        if arm and not runs:
+            said.append(f"{group.label(arm)}: no run to average.")
+            continue
+        for subject in ["unlearned"] if arm else BASES:
+            label = group.label(arm) if arm else ""
+            known = {m: estimates.get((label, subject, m)) for m in found.words}
+            if not any(known.values()):
+                continue
+            n = max(estimate.n for estimate in known.values() if estimate)
+            row = {"method": label or f"({subject})", "n": str(n), "runs": str(len(runs) or "")}
+            row |= _texts(shown, known, references if arm else None)
+            if arm and any(run.collapsed for run in group.runs):
+                row["collapsed"] = f"{sum(run.collapsed for run in runs)} of {len(runs)}"
+            rows.append(row)
+            of_arm = {"group": group.headline, "arm": label or subject}
+            of_arm |= arm._asdict() if arm else {}
+            data += [
+                of_arm | _columns(e, found.words[m]) | {"runs": len(runs)}
+                for m, e in known.items()
+                if e
+            ]
+    cells = _filled(pd.DataFrame(rows if folders else []))
+    if any(references.values()):
+        said.append("Arrows point from a method's value to the reference's.")
+    if any(metric.form == "p" for metric in shown):
+        said.append("Means of p-values are geometric.")
+    said.append("Order: by rank, layers, method.")
+    paper = ["method", "n", "collapsed", *_few(found, cells.columns)]
+    return Table(name, MEANS[name], cells, pd.DataFrame(data), paper, said)
+
+
+def _common(arms: dict[Arm, list[Any]]) -> tuple[dict[Arm, list[Any]], list[str]]:
+    """Keep the units on which all methods compared at one rank and set of layers succeed."""
+    blocks: dict[tuple[Any, Any], list[Arm]] = {}
+    for arm in arms:
+        blocks.setdefault((arm.rank, arm.targets), []).append(arm)
+    kept: dict[Arm, list[Any]] = {}
+    notes = ["Methods are compared at equal rank and layers."]
+    for (rank, targets), members in blocks.items():
+        where = f"rank {rank}, {targets}" if rank else "without an adapter"
+        units = common_units([arms[arm] for arm in members], lambda run: bool(run.success))
+        ran = {unit_of(run) for arm in members for run in arms[arm]}
+        notes.append(f"{where}: {len(units)} of {len(ran)} units, {len(members)} methods.")
+        if units:
+            for arm in members:
+                kept[arm] = [run for run in arms[arm] if unit_of(run) in units]
+    return kept, notes
+
+
+def _texts(
+    metrics: list[Metric],
+    known: dict[str, Estimate | None],
+    references: dict[str, Estimate | None] | None = None,
+) -> dict[str, str]:
+    """Return cells by label, with arrows where there are references to meet."""
+    cells = {}
+    for metric in metrics:
+        mine, other = known.get(metric.name), (references or {}).get(metric.name)
+        arrow = ""
+        if mine and other and metric.better == "reference":
+            gap = other.value - mine.value
+            arrow = " =" if abs(gap) < SAME else " ↑" if gap > 0 else " ↓"
+        cells[metric.label] = estimate_text(metric, mine, arrow)
+    return cells
+
+
+def _few(found: Findings, columns: Iterable[str]) -> list[str]:
+    """Return the labels of the metrics that papers want: what it judges by, then the first of each part."""
+    wanted = [m for m in (found.gap, found.kept) if m]
+    for part in PRIORITY:
+        wanted += [m for m in found.summary if m.part == part][:1]
+    labels = list(dict.fromkeys(metric.label for metric in wanted if metric.label in set(columns)))
+    return labels[:PAPER]
+
+
+def _columns(estimate: Estimate, metric: Metric) -> dict[str, Any]:
+    """Return the columns of plain rows that an estimate makes, on the metric's own scale."""
+    ends = (estimate.value, estimate.low, estimate.high)
+    values = [None if end is None else original(metric, end) for end in ends]
+    return {"metric": metric.name, **dict(zip(("mean", "low", "high"), values, strict=True))} | {
+        "n": estimate.n
+    }
+
+
+def _filled(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return cells without columns in which nothing stands, and without holes."""
+    cells = cells.fillna("")
+    return cells[[name for name in cells.columns if (cells[name] != "").any()]]

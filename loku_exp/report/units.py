@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from loku_exp.report.collect import Run
-from loku_exp.report.sharing import ROWS_OF_UNIT
-from loku_exp.results.table import SETS
 
+UNIT_NAMES = ("base seed", "reference seed", "forget set")
 SAME = 0.005  # metrics of one model may differ by this between machines
 
 
@@ -24,6 +23,17 @@ def unit_of(run: Run) -> Unit:
     protocol = run.record.protocol
     seeds = protocol.get("seeds", {})
     return Unit(seeds.get("target"), seeds.get("reference"), protocol.get("forget_split"))
+
+
+def unit_text(unit: Unit, units: Iterable[Unit]) -> str:
+    """Return a unit in words: what of it differs among these; nothing where there is only one."""
+    known = list(units)
+    parts = [
+        f"{name} {value}"
+        for name, value, values in zip(UNIT_NAMES, unit, zip(*known, strict=True), strict=True)
+        if len(set(values)) > 1
+    ]
+    return ", ".join(parts)
 
 
 def common_units(arms: Iterable[list[Run]], succeeded: Callable[[Run], bool]) -> set[Unit]:
@@ -49,9 +59,7 @@ def _units_note(runs: list[Run]) -> list[str]:
     """Return what intervals are over, and say so where they are over nothing but one unit."""
     units = {unit_of(run) for run in runs}
     parts = []
-    for name, values in zip(
-        ("base seed", "reference seed", "forget set"), zip(*units, strict=True), strict=True
-    ):
+    for name, values in zip(UNIT_NAMES, zip(*units, strict=True), strict=True):
         known = sorted({str(value) for value in values})
         if len(known) > 1:
             parts.append(f"{len(known)} {name}s ({', '.join(known)})")
@@ -84,15 +92,21 @@ def _other_notes(runs: list[Run], repeats: list[Run]) -> list[str]:
         )
     commits = Counter(str(run.record.run.commit) for run in runs)
     if len(commits) > 1:
-        notes.append(f"Runs of {len(commits)} commits of the code: {', '.join(sorted(commits))}.")
+        first = ", ".join([*sorted(commits)[:3], *(["…"] if len(commits) > 3 else [])])
+        notes.append(f"Runs of {len(commits)} commits of the code: {first}.")
     if _targets_differ(runs):
         notes.append(
             "Runs of one unit began from targets (or are measured against references) with other numbers: "
             "other weights, or another machine. Their methods are compared over unlike models."
         )
-    rows = {name: sorted({_rows(run, name) for run in runs}) for name in ROWS_OF_UNIT & SETS.keys()}
-    differ = {name: counts for name, counts in rows.items() if len(counts) > 1}
-    notes += [f"Rows of {SETS[name]} differ: {counts}." for name, counts in sorted(differ.items())]
+    machines = Counter(run.record.machine.device for run in runs)
+    if len(machines) > 1:
+        notes.append(f"Runs of different machines: {', '.join(sorted(machines))}.")
+    sets = {name for run in runs for name in run.record.protocol.get("rows", {})}
+    for name in sorted(sets):
+        counts = sorted({int(run.record.protocol.get("rows", {}).get(name, 0)) for run in runs})
+        if len(counts) > 1:
+            notes.append(f"Rows of the set {name} differ with the forget set: {counts}.")
     return notes
 
 
@@ -107,7 +121,3 @@ def _targets_differ(runs: list[Run]) -> bool:
         for name, value in run.record.models[role].metrics.items()
         if name in other
     )
-
-
-def _rows(run: Run, name: str) -> int:
-    return int(run.record.protocol.get("rows", {}).get(name, 0))

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from loku_exp.evaluation.catalogue import LEAST_P, Metric
 from loku_exp.results.schema import CurvePoint, Record
 from loku_exp.results.table import title
-from loku_exp.runtime.cache import write_file
+from loku_exp.runtime.whole_files import write_file
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loku_exp.errors import UserError
 
@@ -80,22 +80,52 @@ def texts_by_model(rows: Iterable[Row], name: str) -> dict[Any, dict[str, Row]]:
     return found
 
 
+class Sample(NamedTuple):
+    """One evaluated text under several models.
+
+    Attributes:
+        row: of its set.
+        group: author or document; empty where there is none.
+        asked: what it was generated from: a question, or the end of a prompt.
+        truth: what the data say; empty where they say nothing.
+        said: generation by model.
+    """
+
+    row: Any
+    group: str
+    asked: str
+    truth: str
+    said: dict[str, str]
+
+
+def shown_texts(rows: Iterable[Row], name: str = "forget", count: int = SHOWN) -> list[Sample]:
+    """Return the first texts of a set that both target and unlearned model continued.
+
+    Args:
+        rows: of a run.
+        name: of the set.
+        count: how many at most.
+    """
+    found = []
+    for number, models in texts_by_model(rows, name).items():
+        if {"target", "unlearned"} <= models.keys():
+            target = models["target"]
+            said = {model: str(row["generation"]) for model, row in models.items()}
+            group, truth = str(target.get("group") or ""), str(target.get("answer", ""))
+            found.append(Sample(number, group, _asked(target), truth, said))
+    return found[:count]
+
+
 def before_and_after(rows: Iterable[Row], count: int = SHOWN) -> list[str]:
     """Return the first texts of the forget set with what target and unlearned model make of them."""
     lines = []
-    pairs = [
-        (number, models)
-        for number, models in texts_by_model(rows, "forget").items()
-        if {"target", "unlearned"} <= models.keys()
-    ]
-    for number, models in pairs[:count]:
-        target = models["target"]
-        group = f" ({_one_line(str(target['group']))})" if target.get("group") else ""
+    for sample in shown_texts(rows, count=count):
+        group = f" ({_one_line(sample.group)})" if sample.group else ""
         lines += [
-            f"forget text {number}{group}: {_start(_asked(target))}",
-            f"  true:   {_start(target.get('answer', ''))}",
-            f"  before: {_start(target['generation'])}",
-            f"  after:  {_start(models['unlearned']['generation'])}",
+            f"forget text {sample.row}{group}: {_start(sample.asked)}",
+            f"  true:   {_start(sample.truth)}",
+            f"  before: {_start(sample.said['target'])}",
+            f"  after:  {_start(sample.said['unlearned'])}",
         ]
     return lines
 

@@ -12,7 +12,7 @@ from loku_exp.results.examples import EXAMPLES_FILE, before_and_after, lines_of,
 from loku_exp.results.folder import is_done
 from loku_exp.results.schema import SCHEMA, Record
 from loku_exp.results.table import header_and_rows, notes, title
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 
 if TYPE_CHECKING:  # a record is read without torch
     from loku_exp.evaluation.suite import Evaluation

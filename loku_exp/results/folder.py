@@ -1,5 +1,6 @@
 """The folder of a run: claimed by one process, finished or not."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,12 @@ from filelock import FileLock, Timeout
 
 from loku_exp.errors import HeldError
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import write_text
 from loku_exp.runtime.events import Finished, tell
+from loku_exp.runtime.whole_files import write_text
 
 LOCK = ".lock"
 DONE = "done.json"  # written last
+OF_RUN = {DONE, "metrics.json", "config.yaml"}  # any of them makes a folder one of a run
 
 
 def is_done(folder: Path) -> bool:
@@ -24,6 +26,15 @@ def mark_done(folder: Path, run: str) -> None:
     """Mark a run as finished."""
     write_text(folder / DONE, f'{{"id": "{run}"}}\n')
     tell(Finished(folder))
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders of runs at any depth, in order; what lies inside one is not looked at."""
+    for place, folders, files in os.walk(root):
+        if OF_RUN & set(files):
+            folders.clear()
+            yield Path(place)
+        folders.sort()
 
 
 @contextmanager

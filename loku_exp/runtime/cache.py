@@ -7,7 +7,6 @@ entry is used, once a process as long as size and time of a file stay: 1.4 s a g
 EPYC, where loading such weights takes longer.
 """
 
-import errno
 import fnmatch
 import functools
 import hashlib
@@ -17,20 +16,16 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from loku_exp.errors import StorageError
+from loku_exp.runtime.whole_files import on_disk, writing
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Libraries that write from C++ or Rust raise their own types and keep no number.
-NO_ROOM_TEXTS = (*map(os.strerror, NO_ROOM), "iostream error", "inline_container.cc")
 
 
 def digest(content: Any, length: int = 16) -> str:
@@ -139,60 +134,9 @@ def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, An
             build(aside)
             seal(aside, recipe)
             os.replace(aside, path)
-            _sync(path.parent)
+            on_disk(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        StorageError: there is no room for it.
-    """
-    write_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have a file written aside and rename it: whole or not at all.
-
-    Args:
-        path: of the file.
-        write: writes its content to the path it is given, which has the same suffix.
-
-    Raises:
-        StorageError: there is no room for it.
-    """
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with writing(path):
-            write(aside)
-            _sync(aside)
-            os.replace(aside, path)
-            _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Name the file or folder that was being written where there was no room for it.
-
-    Raises:
-        StorageError: the disk is full, or a quota or a limit of file sizes is reached.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:  # whatever a library makes of it
-        number = getattr(error, "errno", None)
-        if number not in NO_ROOM and not any(text in str(error) for text in NO_ROOM_TEXTS):
-            raise
-        raise StorageError(
-            f"{path} cannot be written ({str(error).splitlines()[0]}); make room, or name another "
-            "folder (output_dir, cache_dir). Nothing half-written is left; the same command goes on"
-        ) from error
 
 
 def seal(folder: Path, recipe: dict[str, Any], may_go: tuple[str, ...] = ()) -> None:
@@ -206,13 +150,13 @@ def seal(folder: Path, recipe: dict[str, Any], may_go: tuple[str, ...] = ()) -> 
     files: dict[str, dict[str, Any]] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))
-        _sync(file)
+        on_disk(file)
         files[name] = {"size": file.stat().st_size, "sha256": file_digest(file)}
         if any(fnmatch.fnmatch(name, pattern) for pattern in may_go):
             files[name]["may_go"] = True
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"recipe": recipe, "files": files}, indent=1), encoding="utf-8")
-    _sync(manifest)
+    on_disk(manifest)
 
 
 def is_whole(path: Path) -> bool:
@@ -249,15 +193,3 @@ def damage(path: Path) -> str | None:
 def _files_of(path: Path) -> dict[str, Any]:
     files: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
     return dict(files.items())
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or a folder's entries, on the disk before anything says that they are."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
-            raise
-    finally:
-        os.close(handle)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 
 log = logging.getLogger(__name__)
 

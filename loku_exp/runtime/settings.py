@@ -47,7 +47,7 @@ class Optimization(Setting):
     betas: tuple[Decay, Decay]
     warmup_epochs: NonNegative
     schedule: Literal["linear", "constant"]
-    max_grad_norm: Positive
+    max_grad_norm: Positive | None  # gradients above are scaled down to it; null: none is
     bucket: Count | None  # updates whose examples are sorted by length to pad less; null: none
     autocast: Literal["auto", "none", "bfloat16"]  # auto: bfloat16 where the hardware has it
 

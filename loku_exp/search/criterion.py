@@ -6,7 +6,7 @@ from typing import Any
 
 from loku_exp.errors import ConfigError, nearest
 from loku_exp.evaluation.suite import Facts, Suite
-from loku_exp.search.halves import evaluations_of, split
+from loku_exp.search.halves import evaluations_of, split_examples
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def judged(
     Raises:
         ConfigError: a metric of the criterion is not among those of the half.
     """
-    selection, _ = split(examples, criterion.split_seed)
+    selection, _ = split_examples(examples, criterion.split_seed)
     found = evaluations_of(selection, suite)
     unlearned, reference = found["unlearned"], found.get("reference")
     value = unlearned.metrics[_known(criterion.maximise, unlearned.metrics)]

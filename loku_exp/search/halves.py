@@ -14,7 +14,7 @@ from loku_exp.evaluation.suite import Evaluation, Suite
 Example = dict[str, Any]
 
 
-def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def split_examples(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
     """Return the examples of the selection half and of the reported half, of all models alike.
 
     Args:

@@ -13,9 +13,9 @@ from loku_exp.evaluation.catalogue import by_name
 from loku_exp.evaluation.suite import Suite
 from loku_exp.results.examples import read_examples
 from loku_exp.results.terminal import console
-from loku_exp.runtime.cache import write_text
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.search.criterion import Criterion
-from loku_exp.search.halves import metrics_of, split
+from loku_exp.search.halves import metrics_of, split_examples
 from loku_exp.search.space import overrides_of
 
 BOUND = "distance above the limit"  # of a trial; at most 0 where its run forgets enough
@@ -39,7 +39,7 @@ def report(study: optuna.Study, criterion: Criterion, suite: Suite, file: Path) 
         )
     best = max(feasible, key=lambda trial: trial.value or 0.0)
     folder = best.user_attrs["folder"]
-    halves = split(read_examples(Path(folder)), criterion.split_seed)
+    halves = split_examples(read_examples(Path(folder)), criterion.split_seed)
     selection, reported = (metrics_of(half, suite) for half in halves)
     place = console()
     place.print(_table(best, criterion, suite, selection, reported))

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from loku_exp.config.saved import CONFIG_FILE
 from loku_exp.config.schema import Config
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import write_text
 from loku_exp.runtime.events import Begun, tell
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.provenance import commit
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ def begin_run(folder: Path, config: Config) -> None:
     write_text(file, f"{now}\n")
     content.pop("tracking")
     toy = config.dataset.toy or config.model.kind == "toy"
-    tell(Begun(folder, {"method": method_name(config)} | content, toy))
+    settings = content.pop("method")
+    named = {"method": method_name(config), "method_settings": settings}
+    tell(Begun(folder, content | named, toy))
 
 
 def _absolute(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,46 +1,36 @@
 """Set up a workspace of Weights & Biases for tracked runs, or print what would be set up.
 
 Usage:
-    python -m loku_exp.tracking.dashboard --entity TEAM [--project loku_exp]
-    python -m loku_exp.tracking.dashboard --print
+    python -m loku_exp.tracking.dashboard [outputs] --entity TEAM [--project loku_exp]
+    python -m loku_exp.tracking.dashboard [outputs] --print
+
+Its panels are made of the catalogues of the finished runs under a folder: their metrics, in their words.
 """
 
 import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from loku_exp.errors import UserError
+from loku_exp.evaluation.catalogue import Metric
+from loku_exp.results.files import read
+from loku_exp.results.folder import is_done, run_folders
+from loku_exp.results.schema import Record
 
 NAME = "Unlearning"
-# Okabe and Ito: safe for the colour-blind. Blue and green: LoKU's loss; warm colours: its baselines.
-COLORS = {
-    "ihl fila": "#0072B2",
-    "ihl fila_official": "#56B4E9",
-    "ihl vanilla": "#009E73",
-    "gd fila": "#D55E00",
-    "gd fila_official": "#CC79A7",
-    "gd vanilla": "#E69F00",
-    "ga vanilla": "#000000",
+# Okabe and Ito: safe for the colour-blind, without the yellow that white paper swallows.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+FORGETTING = ("test", "gap", "knowledge")
+PER_UPDATE = {
+    "forget loss": "forget_loss",
+    "retain loss": "retain_loss",
+    "gradient norm": "grad_norm",
 }
-RANKS = (4, 8, 16, 32)
-BY_RANK = {
-    "model utility": "unlearned/model_utility",
-    "forget quality": "unlearned/forget_quality",
-    "forget set, probability": "unlearned/forget_prob",
-    "retain set, probability": "unlearned/retain_prob",
-    "reasoning": "unlearned/reasoning",
-    "epochs to forget": "epochs_to_forget",
-}
-CURVES = {
-    "forget loss": ("update", "unlearning/forget_loss"),
-    "retain loss": ("update", "unlearning/retain_loss"),
-    "gradient norm": ("update", "unlearning/grad_norm"),
-    "forget set, probability": ("epoch", "snapshot/forget_prob"),
-    "retain set, probability": ("epoch", "snapshot/retain_prob"),
-    "memorisation accuracy": ("epoch", "snapshot/forget_ma"),
-}
+Panels = dict[str, list[Any]]
 
 
 def main() -> None:
@@ -48,22 +38,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m loku_exp.tracking.dashboard", description=__doc__
     )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("outputs"),
+        help="holds finished runs (outputs)",
+    )
     parser.add_argument("--entity", help="user or team; default: the key's own")
     parser.add_argument("--project", default="loku_exp", help="tracking.project of the runs")
     parser.add_argument("--print", action="store_true", help="print the specification; no login")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     try:
-        if arguments.print:
-            entity = arguments.entity or "entity"
-            print(json.dumps(specification(workspace(entity, arguments.project)), indent=2))
+        records, problems = records_of(given.folder)
+        for text in problems:
+            print(f"skipped: {text}", file=sys.stderr)
+        if not records:
+            print(f"{given.folder}: no finished run yet, so no panels of metrics", file=sys.stderr)
+        if given.print:
+            made = workspace(records, given.entity or "entity", given.project)
+            print(json.dumps(specification(made), indent=2))
         else:
-            print(save(arguments.entity, arguments.project))
+            print(save(records, given.entity, given.project))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
 
 
-def workspace(entity: str, project: str) -> Any:
+def records_of(folder: Path) -> tuple[list[Record], list[str]]:
+    """Return the records of the finished runs under a folder that unlearned, and what others have wrong."""
+    records, problems = [], []
+    for place in run_folders(folder):
+        try:
+            records += [read(place)] if is_done(place) else []
+        except UserError as error:
+            problems.append(" ".join(str(error).split()))
+    return [record for record in records if record.unlearned], problems
+
+
+def workspace(records: list[Record], entity: str, project: str) -> Any:
     """Return the workspace: runs grouped by method and rank, one colour a method.
 
     A point or line is the mean over the runs of a group, for example over seeds.
@@ -78,48 +91,14 @@ def workspace(entity: str, project: str) -> Any:
         raise UserError(
             "the dashboard needs the package wandb-workspaces: pip install 'loku_exp[dashboard]'"
         ) from error
-    summary, rank, method = (
-        panels.SummaryMetric,
-        panels.Config("lora.rank"),
-        panels.Config("method"),
-    )
-    trade_off = [
-        panels.ScatterPlot(
-            title="forget quality against model utility",
-            x=summary("unlearned/model_utility"),
-            y=summary("unlearned/forget_quality"),
-            log_y=True,
-        ),
-        panels.ScatterPlot(
-            title="extraction likelihood against reasoning",
-            x=summary("unlearned/reasoning"),
-            y=summary("unlearned/forget_el10"),
-        ),
-    ]
-    against_rank = [
-        panels.ScatterPlot(title=f"{title} against rank", x=rank, y=summary(metric), log_x=True)
-        for title, metric in BY_RANK.items()
-    ]
-    curves = [
-        panels.LinePlot(title=title, x=x, y=[y], groupby=method, groupby_rangefunc="minmax")
-        for title, (x, y) in CURVES.items()
-    ]
-    success = [
-        panels.BarPlot(
-            title=title, metrics=[summary(metric)], groupby=method, groupby_aggfunc="mean"
-        )
-        for title, metric in (
-            ("share of runs that forgot", "success"),
-            ("epochs to forget, where it succeeded", "epochs_to_forget"),
-        )
-    ]
-    sections: dict[str, list[Any]] = {
-        "Forgetting against utility": trade_off,
-        "Against rank": against_rank,
-        "Unlearning curves": curves,
-        "TDEC success": success,
-    }
-    group = workspaces.GroupPath
+    methods = sorted({_method(record) for record in records})
+    ranks = sorted({r for record in records if (r := record.run.choices.get("lora.rank"))})
+    colors: dict[object, object] = {}
+    for place, method in enumerate(methods):
+        color = COLORS[place % len(COLORS)]
+        colors |= {method: color}
+        colors |= {workspaces.GroupPath(method, str(rank)): color for rank in ranks}
+    sections = _sections(records, panels)
     return workspaces.Workspace(
         entity=entity,
         project=project,
@@ -127,11 +106,11 @@ def workspace(entity: str, project: str) -> Any:
         sections=[
             workspaces.Section(name=name, panels=content, is_open=True)
             for name, content in sections.items()
+            if content
         ],
         runset_settings=workspaces.RunsetSettings(
             groupby=[workspaces.Config("method"), workspaces.Config("lora.rank")],
-            group_colors=COLORS
-            | {group(name, str(r)): color for name, color in COLORS.items() for r in RANKS},
+            group_colors=colors,
         ),
     )
 
@@ -142,7 +121,7 @@ def specification(made: Any) -> dict[str, Any]:
     return content
 
 
-def save(entity: str | None, project: str) -> str:
+def save(records: list[Record], entity: str | None, project: str) -> str:
     """Save the workspace as a new view of a project; return its address.
 
     Raises:
@@ -157,12 +136,76 @@ def save(entity: str | None, project: str) -> str:
             raise UserError(
                 f"no key of Weights & Biases: wandb login, or set WANDB_API_KEY; {hint}"
             )
-        made = workspace(entity or str(wandb.Api(timeout=10).default_entity), project)
+        made = workspace(records, entity or str(wandb.Api(timeout=10).default_entity), project)
         made.save()
     except (wandb.Error, OSError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"the workspace cannot be saved ({line}); {hint}") from error
     return str(made.url)
+
+
+def _sections(records: list[Record], panels: Any) -> Panels:
+    """Return the panels of each section, of what the runs measured."""
+    rank, method = panels.Config("lora.rank"), panels.Config("method")
+    measured = _metrics(records, lambda record: record.models["unlearned"].metrics)
+    along = _metrics(records, lambda r: {name for point in r.curve for name in point.metrics})
+
+    def value(metric: Metric) -> Any:
+        return panels.SummaryMetric(f"unlearned/{metric.name}")
+
+    def line(title: str, across: str, key: str) -> Any:
+        groups = {"groupby": method, "groupby_rangefunc": "minmax"}
+        return panels.LinePlot(title=title, x=across, y=[key], **groups)
+
+    def bar(title: str, key: str) -> Any:
+        shown = [panels.SummaryMetric(key)]
+        return panels.BarPlot(title=title, metrics=shown, groupby=method, groupby_aggfunc="mean")
+
+    def against(up: Metric, across: str, x: Any, **options: Any) -> Any:
+        title, log_y = f"{up.label} against {across}", up.form == "p" or None
+        return panels.ScatterPlot(title=title, x=x, y=value(up), log_y=log_y, **options)
+
+    forgetting = [m for part in FORGETTING for m in measured if m.part == part]
+    kept = [m for m in measured if m.part == "utility"] or [
+        m for m in measured if m.part == "ability"
+    ]
+    ranked = any(record.run.choices.get("lora.rank") for record in records)
+    trained = [record.training for record in records]
+    updates = {t: k for t, k in PER_UPDATE.items() if not trained or any(k in r for r in trained)}
+    stopped = any("epochs_to_forget" in record.training for record in records)
+    success = [bar("share of runs that succeeded, as their suite judges", "success")]
+    success += [bar("epochs to forget, where it succeeded", "epochs_to_forget")] if stopped else []
+    return {
+        "Forgetting against utility": [
+            against(m, other.label, value(other)) for m in forgetting for other in kept[:1]
+        ],
+        "Against rank": [against(m, "rank", rank, log_x=True) for m in measured if ranked],
+        "Unlearning curves": [
+            *(line(title, "update", f"unlearning/{key}") for title, key in updates.items()),
+            *(line(m.label, "epoch", f"snapshot/{m.name}") for m in along),
+        ],
+        "Success": success,
+        "By method": [bar(m.label, f"unlearned/{m.name}") for m in measured if m.form != "p"],
+    }
+
+
+def _metrics(records: list[Record], names: Callable[[Record], Any]) -> list[Metric]:
+    """Return the metrics of the catalogues that tables over many runs show and some run has, in order."""
+    found: dict[str, Metric] = {}
+    for record in records:
+        present = names(record)
+        for metric in record.catalogue:
+            if metric.summary and metric.name in present:
+                found.setdefault(metric.name, metric)
+    return list(found.values())
+
+
+def _method(record: Record) -> str:
+    """Return the method of a run as its tracker's configuration names it."""
+    choices = record.run.choices
+    if "loss" not in choices:
+        return str(choices.get("method"))
+    return f"{choices['loss']} {choices.get('init') or 'all weights'}"
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.results import files as results
+from loku_exp.results.schema import Record
 from loku_exp.runtime.events import Begun
-from loku_exp.stages.record import Record
-from loku_exp.tracking.tracker import Tracker, samples
+from loku_exp.tracking.tracker import Tracker, texts_shown
 
 
 class TensorBoard(Tracker):
@@ -33,7 +33,7 @@ class TensorBoard(Tracker):
         from PIL import Image
 
         self.writer.add_text("table", (folder / results.TABLE_FILE).read_text(encoding="utf-8"))
-        for number, text in enumerate(samples(folder, self.tracking.samples)):
+        for number, text in enumerate(texts_shown(folder, self.tracking.samples)):
             lines = "\n".join(f"{name}: {value}" for name, value in text.items())
             self.writer.add_text("samples", _preformatted(lines), number)
         for file in folder.glob("*.png"):

@@ -1,6 +1,5 @@
 """What every tracker does with the events of a run, and what it shows of a finished one."""
 
-import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.results import files as results
+from loku_exp.results.examples import read_examples, shown_texts
+from loku_exp.results.schema import Record
 from loku_exp.runtime.events import Begun, Event, Finished, Measured, Updated
 from loku_exp.runtime.settings import Tracking
-from loku_exp.stages.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -74,25 +74,13 @@ class Tracker(ABC):
         """Close it, if it was opened."""
 
 
-def samples(folder: Path, count: int) -> list[dict[str, Any]]:
+def texts_shown(folder: Path, count: int) -> list[dict[str, Any]]:
     """Return the first texts of the forget set: what target and unlearned model make of them."""
-    by_row: dict[Any, dict[str, dict[str, Any]]] = {}
-    lines = (folder / results.EXAMPLES_FILE).read_text(encoding="utf-8").splitlines()
-    for line in lines:
-        row = json.loads(line)
-        if row["set"] == "forget" and "generation" in row:
-            by_row.setdefault(row["row"], {})[row["model"]] = row
-    texts = []
-    for number, of_model in by_row.items():
-        if "target" in of_model and "unlearned" in of_model:
-            before, after = of_model["target"], of_model["unlearned"]
-            given = ("group", "question", "prompt", "reference")
-            texts.append(
-                {"row": number}
-                | {name: before[name] for name in given if name in before}
-                | {"before": before["generation"], "after": after["generation"]}
-            )
-    return texts[:count]
+    return [
+        {"row": text.row, "group": text.group, "prompt": text.asked, "text": text.truth}
+        | {"before": text.said["target"], "after": text.said["unlearned"]}
+        for text in shown_texts(read_examples(folder), count=count)
+    ]
 
 
 def one_line(error: Exception) -> str:

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from loku_exp.results.schema import Record
 from loku_exp.results.table import header_and_rows
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.events import Begun
 from loku_exp.runtime.settings import Tracking
-from loku_exp.stages.record import Record
-from loku_exp.tracking.tracker import Tracker, one_line, samples
+from loku_exp.tracking.tracker import Tracker, one_line, texts_shown
 
 log = logging.getLogger(__name__)
 SWEEP = "LOKU_SWEEP"  # names the sweep a job belongs to, in the environment of all its jobs
@@ -41,7 +41,7 @@ class Wandb(Tracker):
                 "project": self.tracking.project,
                 "entity": self.tracking.entity,
                 "group": _group(self.tracking),
-                "id": run_id(begun.folder),
+                "id": id_of(begun.folder),
                 "name": begun.folder.name,
                 "dir": os.environ.get("WANDB_DIR", str(begun.folder)),
                 "config": begun.config,
@@ -91,13 +91,13 @@ class Wandb(Tracker):
         header, rows = header_and_rows(record)
         columns: list[str | int] = ["metric", *header[1:]]
         shown: dict[str, Any] = {"table": wandb.Table(columns=columns, data=rows)}
-        texts = samples(folder, self.tracking.samples)
+        texts = texts_shown(folder, self.tracking.samples)
         if texts:
             data = [list(text.values()) for text in texts]
             shown["samples"] = wandb.Table(columns=list(texts[0]), data=data)
         shown |= {f"plots/{file.stem}": wandb.Image(str(file)) for file in folder.glob("*.png")}
         self.run.log(shown)
-        self.run.summary.update(summary(record))
+        self.run.summary.update(final_values(record))
         shipped = next((p for p in (folder / "adapter", folder / "model") if p.is_dir()), None)
         if self.tracking.artifact and shipped:
             artifact = wandb.Artifact(f"{shipped.name}-{folder.name}"[:LONGEST], type=shipped.name)
@@ -119,7 +119,7 @@ class Wandb(Tracker):
                 os.environ.pop(name, None)
 
 
-def run_id(folder: Path) -> str:
+def id_of(folder: Path) -> str:
     """Return the id a run folder's name ends with: its hash, with ``-r2`` where it was run again.
 
     Raises:
@@ -131,23 +131,23 @@ def run_id(folder: Path) -> str:
     return found.group()
 
 
-def summary(record: Record) -> dict[str, Any]:
-    """Return the final values of a run, by role and metric, with its verdict and cost."""
+def final_values(record: Record) -> dict[str, Any]:
+    """Return the final values of a run, by model and metric, with its judgement and cost."""
     values: dict[str, Any] = {
-        f"{role}/{name}": value
-        for role, model in record.models.items()
-        for name, value in model.metrics.items()
+        f"{model}/{name}": value
+        for model, part in record.models.items()
+        for name, value in part.metrics.items()
     }
-    values["verdict"] = record.judgement.sentence if record.judgement else None
-    values |= {f"seconds/{name}": value for name, value in record.cost["seconds"].items()}
-    values |= {f"flops/{name}": value for name, value in record.cost.get("flops", {}).items()}
-    values |= {
-        name: record.training[name]
-        for name in ("epochs", "epochs_to_forget")
-        if record.training.get(name) is not None
-    }
-    if "success" in record.training:
-        values["success"] = int(record.training["success"])  # a mean over runs is the success rate
+    for kind in ("seconds", "flops"):
+        values |= {f"{kind}/{name}": value for name, value in record.cost.get(kind, {}).items()}
+    for name in ("epochs", "epochs_to_forget"):
+        if record.training.get(name) is not None:
+            values[name] = record.training[name]
+    if record.judgement is not None:
+        values["verdict"] = record.judgement.sentence
+        values["collapsed"] = int(record.judgement.collapsed)
+        if record.judgement.success is not None:
+            values["success"] = int(record.judgement.success)  # its mean over runs is the rate
     return values
 
 

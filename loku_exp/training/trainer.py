@@ -23,8 +23,8 @@ from loku_exp.data.batches import Batch, Stream, collate
 from loku_exp.losses.scores import Context, LossTerms, Scores
 from loku_exp.models.flops import StepFlops
 from loku_exp.runtime import distributed as parallel
-from loku_exp.runtime.cache import writing
 from loku_exp.runtime.settings import Optimization
+from loku_exp.runtime.whole_files import writing
 from loku_exp.training.guards import (
     EveryMatrixLearns,
     FiniteUpdates,
@@ -210,7 +210,8 @@ def _arguments(
         weight_decay=optimization.weight_decay,
         adam_beta1=optimization.betas[0],
         adam_beta2=optimization.betas[1],
-        max_grad_norm=optimization.max_grad_norm,
+        max_grad_norm=optimization.max_grad_norm
+        or math.inf,  # inf scales by 1, and the norm is logged
         lr_scheduler_type=optimization.schedule,
         warmup_steps=math.ceil(optimization.warmup_epochs * plan.updates_per_epoch),
         bf16=optimization.autocast == "bfloat16",

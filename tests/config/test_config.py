@@ -7,7 +7,8 @@ import pytest
 
 from loku_exp.config import components
 from loku_exp.config.command_line import read_command_line
-from loku_exp.config.compose import compose_config, conf_dir, rehearse
+from loku_exp.config.compose import compose_config, rehearse
+from loku_exp.config.groups import conf_dir
 from loku_exp.config.rules import parse
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
@@ -335,4 +336,4 @@ def test_equal_numbers_written_differently_have_one_identity():
 def test_config_is_frozen():
     config: Config = compose_config([])
     with pytest.raises(ValueError, match="frozen"):
-        config.seed = 3  # type: ignore[misc]
+        config.seed = 3

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loku_exp.config.compose import conf_dir
+from loku_exp.config.groups import conf_dir
 from loku_exp.results import schema
 from tests.docs.pages import (
     CHANGELOG,

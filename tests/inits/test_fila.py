@@ -119,13 +119,16 @@ def test_fila_official_is_the_released_procedure():
     torch.testing.assert_close(factors.b, b, rtol=1e-4, atol=1e-5)
     knobs = {"group_size": 4, "epsilon": 1e-5, "relative": False, "num_retain": None, "seed": 0}
     assert calls == [knobs | {"fisher_pass": "auto"}]
+    list(fila_official([matrix], importance_of(d, calls), fisher_micro_batch=2))
+    assert calls[1]["group_size"] == 2
 
 
-@pytest.mark.parametrize(("estimator", "group_size"), [("per_example", 1), ("batch_mean", 4)])
+@pytest.mark.parametrize(("estimator", "group_size"), [("per_example", 1), ("batch_mean", 3)])
 def test_knobs_reach_the_measurement(estimator, group_size):
     calls = []
     fisher = importance_of(torch.ones(24), calls)
     knobs = {"epsilon": 0.5, "epsilon_mode": "relative", "num_retain": 7, "fisher_seed": 3}
+    knobs |= {"fisher_micro_batch": 3}
     list(fila([layer()], fisher, estimator=estimator, fisher_pass="sweep", **knobs))
     measured = {"group_size": group_size, "epsilon": 0.5, "relative": True, "num_retain": 7}
     assert calls == [measured | {"seed": 3, "fisher_pass": "sweep"}]

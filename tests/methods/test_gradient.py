@@ -13,7 +13,7 @@ from loku_exp.errors import TrainingError
 from loku_exp.losses import builtin
 from loku_exp.losses.scores import LossTerms
 from loku_exp.methods import shipping
-from loku_exp.methods.gradient import _stream, plan_of, problems
+from loku_exp.methods.planning import plan_of, problems, stream_of
 from loku_exp.runtime.cache import damage
 from loku_exp.runtime.chosen import Chosen
 from loku_exp.training import trainer
@@ -260,7 +260,7 @@ def test_alternatives_stand_beside_their_forget_row(bucket):
     )  # fmt: skip
     given = rephrased(8)
     plan = plan_of(recipe, 8)
-    stream = _stream(given, ("retain", "paraphrase", "forget"), recipe, plan, 0)
+    stream = stream_of(given, ("retain", "paraphrase", "forget"), recipe, plan, 0)
     assert list(stream.sequences) == [
         "forget",
         "paraphrase",

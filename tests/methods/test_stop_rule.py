@@ -5,7 +5,7 @@ import torch
 
 from loku_exp.errors import TrainingError
 from loku_exp.evaluation.tdec.stop_check import Check
-from loku_exp.methods.gradient import plan_of
+from loku_exp.methods.planning import plan_of
 from loku_exp.runtime.events import Updated, followed_by
 from loku_exp.training.snapshots import snapshots_in, step_of
 from tests.damage import flip

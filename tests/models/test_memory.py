@@ -11,7 +11,7 @@ from transformers import GPTNeoForCausalLM
 from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import pad
 from loku_exp.data.records import Sequence
-from loku_exp.methods.gradient import _is_checkpointed, _stream, plan_of
+from loku_exp.methods.planning import is_checkpointed, plan_of, stream_of
 from loku_exp.models import memory
 from loku_exp.models.head import hidden_before_head
 from tests.helpers import tiny_model, tiny_records
@@ -86,9 +86,9 @@ def test_checkpointing_is_on_where_activations_would_not_fit(wanted, free, on, m
     )
     records = tiny_records()
     plan = plan_of(recipe, len(records.forget))
-    stream = _stream(records, ("forget", "retain"), recipe, plan, 0)
+    stream = stream_of(records, ("forget", "retain"), recipe, plan, 0)
     with caplog.at_level(logging.INFO):
-        assert _is_checkpointed(tiny_model(), stream, recipe, plan) is on
+        assert is_checkpointed(tiny_model(), stream, recipe, plan) is on
     assert ("checkpointing is on" in caplog.text) is (wanted == "auto" and on)
 
 
@@ -100,7 +100,7 @@ def test_checkpointing_counts_every_retain_example_of_a_micro_batch(monkeypatch)
     )
     records = dataclasses.replace(tiny_records())
     plan = plan_of(recipe, len(records.forget))
-    stream = _stream(records, ("forget", "retain"), recipe, plan, 0)
-    _is_checkpointed(tiny_model(), stream, recipe, plan)
+    stream = stream_of(records, ("forget", "retain"), recipe, plan, 0)
+    is_checkpointed(tiny_model(), stream, recipe, plan)
     longest = max(len(r.answer.ids) for r in records.forget + records.retain)
     assert asked == [(2 * (1 + 2), longest)]

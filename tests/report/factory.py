@@ -7,8 +7,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from loku_exp.evaluation.catalogue import Judgement, Metric, completed
+from loku_exp.evaluation.tdec.judge import catalogue
+from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import files as results
-from loku_exp.results.schema import CurvePoint, ModelPart, Record, RunPart
+from loku_exp.results.examples import EXAMPLES_FILE
+from loku_exp.results.folder import DONE
+from loku_exp.results.schema import CurvePoint, MachinePart, ModelPart, Record, RunPart
 
 ROWS = {"forget01": 40, "forget05": 200, "forget10": 300}
 STRENGTH = {"ga": 1.6, "gd": 1.0, "ihl": 0.9}
@@ -28,7 +33,6 @@ def tofu(
     points: int = 5,
     quality: float | None = None,
     metrics: dict[str, float] | None = None,
-    verdict: str | None = None,
     **changes: Any,
 ) -> Path:
     """A finished run in TOFU's shape; `changes` go into the protocol."""
@@ -50,8 +54,13 @@ def tofu(
         curve.append(CurvePoint(model="unlearned", epoch=epoch, step=12 * epoch, metrics=found))
     last = curve[-1].metrics | (metrics or {})
     curve[-1] = curve[-1].model_copy(update={"metrics": last})
-    collapsed = last["retain_prob"] < 0.46
-    said = verdict or ("COLLAPSED (retain probability low)" if collapsed else "as the numbers say")
+    broken = last["retain_prob"] < 0.46
+    judged = Judgement(
+        success=last["forget_quality"] >= 0.05 and not broken,
+        collapsed=broken,
+        sentence="COLLAPSED (retain probability low)" if broken else "as the numbers say",
+        utility="model_utility",
+    )
     protocol = {
         "forget_split": split,
         "rows": {"forget": ROWS[split], "retain": 300, "authors": 100, "facts": 117},
@@ -63,7 +72,7 @@ def tofu(
     }
     return _write(
         root, model, "tofu", loss, init, rank, seed, base, protocol | changes, target, last, reference,
-        curve, said, {}, _examples(noise, pull),
+        curve, judged, {}, _examples(noise, pull), CATALOGUE,
     )  # fmt: skip
 
 
@@ -108,19 +117,26 @@ def tdec(
         "epochs_to_forget": (done or epochs) if succeeded else None,
         "max_epochs": float(epochs),
     }
+    judged = Judgement(
+        success=succeeded,
+        collapsed=False,
+        sentence="forgotten" if succeeded else "NOT forgotten",
+        utility="reasoning" if abilities else "sibling_ma",
+        goals={"forget_ma": limits["ma"], "forget_el10": limits["el"]},
+    )
     protocol = {
         "forget_split": f"32_{forget_set}",
         "rows": {"forget": 32, "sibling": 32, "retain": 32, "unseen": 64},
         "scoring": "all tokens labelled",
         "el_n": [10],
-        "ability": "predecessor" if abilities else "none",
+        "abilities": ["reasoning"] if abilities else [],
         "data_digest": f"tdec-{forget_set}",
         "updates": len(curve) - 1,
         "examples_per_update": [32, 32],
     }
     return _write(
         root, model, "tdec", loss, init, rank, seed, base, protocol | changes, target, last, None,
-        curve, "forgotten" if succeeded else "NOT forgotten", training, [], targets,
+        curve, judged, training, [], catalogue([10], 200, 50), targets,
     )  # fmt: skip
 
 
@@ -184,27 +200,34 @@ def _examples(noise: float, pull: float) -> list[dict[str, Any]]:
 def _write(
     root: Path, model: str, dataset: str, loss: str, init: str | None, rank: int | None, seed: int,
     base: int, protocol: dict[str, Any], target: dict[str, float], last: dict[str, float],
-    reference: dict[str, float] | None, curve: list[CurvePoint], verdict: str,
-    training: dict[str, Any], examples: list[dict[str, Any]], targets: str = "all",
+    reference: dict[str, float] | None, curve: list[CurvePoint], judged: Judgement,
+    training: dict[str, Any], examples: list[dict[str, Any]], words: Any, targets: str = "all",
 ) -> Path:  # fmt: skip
     name = f"{model}-{dataset}-{loss}-{init}-r{rank}-{targets}-{protocol['data_digest']}-s{seed}-b{base}"
     folder = root / name
     folder.mkdir(parents=True)
     models = {"target": target, "unlearned": last} | ({"reference": reference} if reference else {})
     record = Record(
-        schema_version=1,
+        schema_version=2,
         run=RunPart(
             id=name, seed=seed, toy=False, label="", commit="0123456789ab", version="0.1.0", format=2,
             packages={}, hardware={}, started=f"2026-01-01T00:00:{seed:02d}+00:00", state="finished",
             choices={
-                "model": model, "dataset": dataset, "loss": loss, "init": init, "lora.rank": rank,
+                "model": model, "dataset": dataset, "method": "gradient", "loss": loss,
+                "init": init, "lora.rank": rank,
                 "lora.targets": targets, "training.recipe": dataset,
             },
         ),
         protocol={"seeds": {"unlearning": seed, "target": base, "reference": base}, "limit": None}
         | protocol,
+        machine=MachinePart(device="cpu", precision={}, attention="", threads=1, processes=1),
+        catalogue=completed(words, {name for metrics in models.values() for name in metrics}),
         models={
-            role: ModelPart(role=role, weights="pretrained", derived_from=None, metrics=metrics)
+            role: ModelPart(
+                role=role, weights="pretrained", derived_from=None, metrics=metrics,
+                reference="reference" if reference and role != "reference" else None,
+                judgement=judged if role == "unlearned" else None,
+            )
             for role, metrics in models.items()
         },
         curve=curve,
@@ -212,22 +235,65 @@ def _write(
         init=None,
         cost={"flops": {
             "training": 1e14 * len(curve), "fisher": 3e13 if init == "fila" else 0,
-            "low_rank": 1e12 if init == "fila" else 0, "total": 0, "total_with_shared_fisher": 0}},
-        verdict=verdict,
+            "low_rank": 1e12 if init == "fila" else 0, "total": 0, "total_with_shared_fisher": 0},
+            "seconds": {"training": 1.0}},
+        judgement=judged,
+        notes=[],
     )  # fmt: skip
     config = {"training": {"learning_rate": 2e-4}, "loss": {"_target_": f"x.{loss}"}, "seed": seed}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    content = record.model_dump(mode="json")
-    content = {"schema": content.pop("schema_version"), **content}
-    (folder / results.METRICS_FILE).write_text(json.dumps(content, allow_nan=False))
-    (folder / results.EXAMPLES_FILE).write_text("".join(json.dumps(row) + "\n" for row in examples))
-    (folder / results.DONE).write_text("{}")
+    write_record(folder, record, examples)
     return folder
 
 
-def edit(folder: Path, change: Any) -> None:
-    """Apply a change to the record of a run folder."""
+def write_record(
+    folder: Path, record: Record, examples: list[dict[str, Any]] | None = None
+) -> None:
+    """Write a record as a run does, and mark the run as finished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = record.model_dump(mode="json")
+    content = {"schema": content.pop("schema_version"), **content}
+    (folder / results.METRICS_FILE).write_text(json.dumps(content, allow_nan=False))
+    lines = [json.dumps(row) + "\n" for row in examples or []]
+    (folder / EXAMPLES_FILE).write_text("".join(lines))
+    (folder / DONE).write_text("{}")
+
+
+def own_suite(root: Path, **values: float) -> list[Path]:
+    """Runs of a suite of a user's own: one metric, said to be known of the forget set, and no reference.
+
+    Args:
+        root: of the runs.
+        values: of the metric, by the name of a user's method.
+    """
+    folders = []
+    words = [
+        Metric(name="spells", label="spells known", form="count", part="knowledge", summary=True)
+    ]
+    for method, value in values.items():
+        folders.append(tofu(root, seed=len(folders)))
+        record = results.read(folders[-1])
+        choices = {"model": "owl", "dataset": "spells", "method": method}
+        judged = Judgement(success=value < 3, collapsed=False, sentence=f"knows {value:g} spells")
+        models = {
+            role: record.models[role].model_copy(
+                update={"metrics": {"spells": v}, "reference": None, "judgement": said}
+            )
+            for role, v, said in (("target", 9.0, None), ("unlearned", value, judged))
+        }
+        changed = {"catalogue": words, "models": models, "judgement": judged, "curve": []}
+        changed |= {"run": record.run.model_copy(update={"choices": choices}), "training": {}}
+        cost = {"seconds": {"training": 1.0}}
+        write_record(
+            folders[-1], record.model_copy(update=changed | {"cost": cost, "protocol": {}})
+        )
+    return folders
+
+
+def edit(folder: Path, change: Any) -> Path:
+    """Apply a change to the record of a run folder, and return it."""
     file = folder / results.METRICS_FILE
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
+    return folder

@@ -1,6 +1,7 @@
 """Two runs in pairs."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,8 +30,8 @@ def pair(tmp_path):
 
 
 def of(comparison, name, metric):
-    (row,) = [d for d in comparison.differences if (d.set, d.metric) == (name, metric)]
-    return row
+    (row,) = [d for d in comparison.differences if (d["set"], d["metric"]) == (name, metric)]
+    return SimpleNamespace(**row)
 
 
 def test_differences_by_hand(pair):
@@ -84,7 +85,7 @@ def test_files_and_table(pair, tmp_path, capsys):
     content = json.loads(file.read_text())
     assert content["differences"][0]["rows"] == 12
     assert content["seed"] == 0
-    assert file.with_suffix(".csv").read_text().startswith("set,metric,a,b,difference,low,high")
+    assert file.with_suffix(".csv").read_text().startswith("set,metric,label,a,b,difference,low")
 
 
 @pytest.mark.parametrize(
@@ -117,11 +118,24 @@ def test_unknown_model_and_broken_lines(pair):
         compare(*pair)
 
 
-def test_what_is_not_finite_is_left_out_and_said(pair):
-    rewrite(pair[1], lambda row: row | {"log_ratio": float("inf")})
-    comparison = compare(*pair, resamples=100)
-    assert "log_ratio" not in {d.metric for d in comparison.differences}
-    assert "forget: log_ratio left out, it is not finite in some row" in comparison.notes
+def test_what_is_not_a_finite_number_in_every_row_is_left_out(pair):
+    file = pair[1] / results.EXAMPLES_FILE
+    rewrite(pair[1], lambda row: row | {"log_ratio": 123.0, "mine": 1})
+    file.write_text(file.read_text().replace("123.0", "1e999"))
+    assert {d["metric"] for d in compare(*pair, resamples=100).differences} == {"loss", "per_token"}
+
+
+def test_quantities_have_the_suites_words(pair):
+    labels = {
+        d["metric"]: d["label"]
+        for d in compare(*pair, resamples=10).differences
+        if d["set"] == "retain"
+    }
+    assert labels == {
+        "loss": "retain set, loss",
+        "log_ratio": "retain set, log ratio",
+        "per_token": "retain set, probability per token",
+    }
 
 
 def test_other_seeds_of_the_bases_are_said(pair):

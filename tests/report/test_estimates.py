@@ -6,6 +6,8 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from loku_exp.report.estimates import (
     at_level,
@@ -124,3 +126,34 @@ def test_blocks_that_agree_within_widen_the_interval():
     by_row = block_bootstrap(values, list(range(100)), resamples=2000, seed=0)
     ratio = (by_block.high - by_block.low) / (by_row.high - by_row.low)
     assert ratio == pytest.approx(math.sqrt(10), rel=0.15)
+
+
+VALUES = some.lists(
+    some.tuples(some.integers(0, 4), some.floats(-1, 1, allow_nan=False)), min_size=1, max_size=20
+)
+
+
+@given(VALUES)
+def test_an_interval_is_around_its_mean_and_needs_two_units(values):
+    estimate = mean_over_units(values)
+    assert estimate.n == len({unit for unit, _ in values})
+    assert min(v for _, v in values) - 1e-9 <= estimate.value <= max(v for _, v in values) + 1e-9
+    if estimate.n == 1:
+        assert (estimate.low, estimate.high) == (None, None)
+    else:
+        middle = (estimate.low + estimate.high) / 2
+        assert middle == pytest.approx(estimate.value, abs=1e-9)
+
+
+@given(VALUES, some.randoms())
+def test_the_order_of_runs_changes_no_mean(values, random):
+    mixed = list(values)
+    random.shuffle(mixed)
+    assert mean_over_units(mixed).value == pytest.approx(mean_over_units(values).value, abs=1e-9)
+
+
+def test_of_nothing_there_is_no_estimate():
+    assert mean_over_units([]) is None
+    assert success_rate([]) is None
+    assert pareto_front([]) == []
+    assert at_level([], 0.5) is None

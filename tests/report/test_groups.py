@@ -4,7 +4,7 @@ import pytest
 
 from loku_exp.report.collect import collect
 from loku_exp.report.groups import group_runs
-from loku_exp.report.units import unit_of
+from loku_exp.report.units import Unit, unit_of, unit_text
 from tests.report.factory import edit, tdec, tofu
 
 
@@ -63,7 +63,7 @@ def test_splits_of_tofu_are_groups_and_sets_of_tdec_are_units(tmp_path):
         tdec(tmp_path, forget_set=number)
     sizes = {group.headline: len(group.runs) for group in groups_of(tmp_path)}
     assert sorted(sizes.values()) == [1, 1, 3]
-    (extraction,) = [g for g in groups_of(tmp_path) if g.kind == "extraction"]
+    (extraction,) = [g for g in groups_of(tmp_path) if len(g.runs) == 3]
     assert {unit_of(run).forget_set for run in extraction.runs} == {"32_0", "32_1", "32_2"}
     assert "3 forget sets (32_0, 32_1, 32_2)" in extraction.notes[0]
 
@@ -129,3 +129,41 @@ def test_a_missing_configuration_is_said(tmp_path):
     (tofu(tmp_path) / "config.yaml").unlink()
     (group,) = groups_of(tmp_path)
     assert any("1 runs have no readable config.yaml" in note for note in group.notes)
+
+
+def test_what_a_method_alone_says_of_its_protocol_sets_no_runs_apart(tmp_path):
+    tofu(tmp_path)
+    tofu(tmp_path, loss="gd")
+
+    def wrapped(record):
+        record["run"]["choices"] = {"model": "phi", "dataset": "tofu", "method": "cover_up"}
+        record["protocol"]["its own"] = {"strength": 3}
+        del record["protocol"]["updates"]
+
+    edit(tofu(tmp_path, seed=1), wrapped)
+    (group,) = groups_of(tmp_path)
+    assert [group.label(arm) for arm in group.by_arm()] == ["GD + FILA", "IHL + FILA", "cover up"]
+
+
+def test_an_attack_on_some_runs_sets_no_runs_apart(tmp_path):
+    tofu(tmp_path)
+    edit(tofu(tmp_path, loss="gd"), attacked)
+    assert len(groups_of(tmp_path)) == 1
+
+
+def attacked(record):
+    for name in ("target", "unlearned", "reference"):
+        part = record["models"][name] | {"role": "attacked", "derived_from": name}
+        record["models"][f"{name}+relearn"] = part
+
+
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        ([Unit(0, 0, "a")], ""),
+        ([Unit(0, 0, "a"), Unit(0, 0, "b")], "forget set a"),
+        ([Unit(0, 0, "a"), Unit(1, 1, "a")], "base seed 0, reference seed 0"),
+    ],
+)
+def test_a_unit_is_what_differs(units, said):
+    assert unit_text(units[0], units) == said

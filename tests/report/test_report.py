@@ -1,10 +1,13 @@
 """The command: what it writes, what it says of bad input, and that nothing of a text becomes markup."""
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -14,7 +17,8 @@ from loku_exp.report.__main__ import main
 from loku_exp.report.collect import collect, select
 from loku_exp.report.drawing import STYLE, WIDTH
 from loku_exp.results import files as results
-from tests.report.factory import edit, tdec, tofu
+from tests.report.factory import edit, own_suite, tdec, tofu
+from tests.report.test_groups import attacked
 
 EVIL = "<script>alert('x')</script> & <b>bold</b>"
 
@@ -49,7 +53,7 @@ def many(tmp_path_factory):
     damaged = root / "damaged"
     damaged.mkdir()
     (damaged / "done.json").write_text("{}")
-    (damaged / "metrics.json").write_text('{"schema": 1, "run":')
+    (damaged / "metrics.json").write_text('{"schema": 2, "run":')
     out = root.parent / "report"
     main([str(root), "--to", str(out)])
     return root, out
@@ -57,7 +61,9 @@ def many(tmp_path_factory):
 
 def test_one_page_that_fetches_nothing(many):
     page = (many[1] / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:image/svg\+xml;base64,|#)""", page)
+    assert not re.search(r"""src=["'](?!data:image/svg\+xml;base64,)""", page)
+    links = re.findall(r"""href=["']([^"']*)""", page)
+    assert all(link.startswith(("#", f"../{many[0].name}/")) for link in links)
     assert "url(" not in page
     assert "@import" not in page
     images = re.findall(r"<img [^>]*>", page)
@@ -65,24 +71,47 @@ def test_one_page_that_fetches_nothing(many):
     assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
 
 
+def test_each_run_links_to_its_folder(many):
+    page = (many[1] / "report.html").read_text()
+    links = set(re.findall(r"""href=["'](\.\.[^"']*)""", page))
+    assert len(links) == 16  # finished ones and the unfinished
+    assert all((many[1] / unquote(link)).is_dir() for link in links)
+
+
 def test_texts_of_models_stay_texts(many):
     page = (many[1] / "report.html").read_text()
-    assert "<script" not in page
+    assert page.count("<script") == 1
+    assert page.index("<script") > page.index("</main>")
     assert "<b>bold" not in page
     assert page.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") > 5
+
+
+def test_the_browser_runs_the_pages_own_script_alone(many):
+    page = (many[1] / "report.html").read_text()
+    (script,) = re.findall(r"<script>(.*)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
+
+
+def test_tables_scroll_and_pictures_scale(many):
+    page = (many[1] / "report.html").read_text()
+    assert page.count("<table") == page.count('<div class="scroll')
+    assert ".scroll { overflow-x: auto;" in page
+    assert re.search(r"figure img \{[^}]*max-width: 100%", page)
+    assert "@media (prefers-color-scheme: dark)" in page
 
 
 def test_the_first_screen_answers(many):
     page = (many[1] / "report.html").read_text()
     body = page[page.index("<body>") :]
     assert "Which method forgets best, and at what cost of utility?" in body[:300]
-    assert body.index('class="answer') < body.index("<table>") < body.index("<figure>")
-    assert "TOY" in body[: body.index("<table>")]
+    assert body.index('class="answer') < body.index("<table ") < body.index("<figure>")
+    assert "TOY" in body[: body.index("<table ")]
 
 
 def test_every_plot_that_the_runs_have_data_for(many):
     names = {path.stem.rpartition("-")[2] for path in many[1].glob("*.png")}
-    assert names == {"front", "quality_and_utility", "ranks", "layers", "compute", "curves"}
+    assert names == {"front", "path", "ranks", "layers", "compute", "curves"}
     assert {p.stem for p in many[1].glob("*.png")} == {p.stem for p in many[1].glob("*.svg")}
     page = (many[1] / "report.html").read_text()
     assert "quality against layers: all runs adapt the same set of layers" in page
@@ -98,7 +127,6 @@ def test_tables_in_three_formats(many):
     names = {path.stem for path in many[1].glob("*.csv")}
     assert names == {
         "summary",
-        "success",
         "means_all_runs",
         "means_common_successes",
         "matched_forgetting",
@@ -107,16 +135,19 @@ def test_tables_in_three_formats(many):
     }
     for name in names:
         assert (many[1] / f"{name}.md").read_text().startswith("### ")
-        assert r"\toprule" in (many[1] / f"{name}.tex").read_text()
+        text = (many[1] / f"{name}.tex").read_text()
+        assert r"\toprule" in text
+        assert text.isascii()
         assert len(pd.read_csv(many[1] / f"{name}.csv"))
     runs = pd.read_csv(many[1] / "runs.csv")
     assert len(runs) == 15
-    assert set(runs["loss"] if "loss" in runs else runs["method"]) >= {"IHL + FILA", "GD + FILA"}
+    assert set(runs["method"]) >= {"IHL + FILA", "GD + FILA"}
+    assert set(runs["forget_ma"].dropna())  # every metric, not those of tables alone
 
 
 def test_the_papers_way_comes_after_the_honest_ones(many):
     page = (many[1] / "report.html").read_text()
-    order = [page.index(f"<caption>{title}") for title in (
+    order = [page.index(f"<h3>{title}") for title in (
         "Means over all runs", "Means over the units on which all", "Utility at matched",
         "Means of each method over its own")]  # fmt: skip
     assert order == sorted(order)
@@ -125,7 +156,7 @@ def test_the_papers_way_comes_after_the_honest_ones(many):
 def test_unfinished_and_damaged_are_named(many, capsys):
     page = (many[1] / "report.html").read_text()
     assert "failed (loku_exp.errors.TrainingError: loss is nan), newest snapshot step-00012" in page
-    assert "damaged/metrics.json is not a record" in page
+    assert "damaged/metrics.json is damaged" in page
     main([str(many[0]), "dataset=tdec", "lora.targets=qv", "--to", str(many[1].parent / "few")])
     said = capsys.readouterr()
     assert "2 of 15 finished runs, 1 unfinished, 1 damaged" in said.out
@@ -180,8 +211,8 @@ def test_bad_input_in_one_line(tmp_path, monkeypatch, capsys, arguments, code, s
 def test_only_damaged_runs_are_an_error(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/done.json").write_text("{}")
-    (tmp_path / "run/metrics.json").write_text('{"schema": 2}')
-    with pytest.raises(UserError, match="1 damaged"):
+    (tmp_path / "run/metrics.json").write_text('{"schema": 1}')
+    with pytest.raises(UserError, match=r"1 damaged.*schema 1, written by an earlier version"):
         collect(tmp_path)
 
 
@@ -194,6 +225,7 @@ def test_damaged_examples_leave_the_report_whole(tmp_path):
 def test_evaluation_only_runs_are_listed(tmp_path):
     def evaluated(record):
         del record["models"]["unlearned"]
+        record["judgement"] = None
         record["run"]["choices"] = {"model": "phi", "dataset": "tofu"}
 
     edit(tofu(tmp_path / "runs"), evaluated)
@@ -213,3 +245,29 @@ def test_nothing_heavy_is_imported_for_a_report():
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert result.stdout.strip() == "[]"
+
+
+def test_a_users_own_suite_has_its_own_words(tmp_path):
+    own_suite(tmp_path / "runs", hush=1.0, silence=5.0)
+    main([str(tmp_path / "runs"), "--to", str(tmp_path / "out")])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "owl on spells" in page
+    assert "spells known" in page
+    assert "knows 1 spells" in page
+    assert "matched forgetting: no curves" in page
+    assert r"spells\\known" in (tmp_path / "out/summary.tex").read_text()
+
+
+def test_attacked_models_have_a_table(tmp_path):
+    edit(tofu(tmp_path / "runs"), attacked)
+    main([str(tmp_path / "runs"), "--to", str(tmp_path / "out")])
+    assert "unlearned+relearn" in (tmp_path / "out/report.html").read_text()
+    assert "unlearned+relearn" in (tmp_path / "out/further_models.csv").read_text()
+
+
+def test_names_of_folders_are_links_whatever_they_hold(tmp_path):
+    folder = tofu(tmp_path / "runs")
+    folder.rename(folder.with_name('a "quoted" & <b> name'))
+    main([str(tmp_path / "runs"), "--to", str(tmp_path / "out")])
+    page = (tmp_path / "out/report.html").read_text()
+    assert 'href="../runs/a%20%22quoted%22%20%26%20%3Cb%3E%20name/"' in page

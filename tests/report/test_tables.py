@@ -1,60 +1,77 @@
 """Means, success rates, matched forgetting and the answer, by hand."""
 
 import math
+import shutil
+import subprocess
 from statistics import fmean
 
+import pandas as pd
 import pytest
 
-from loku_exp.report import answer, formats, means, tables
+from loku_exp.report import formats, tables
+from loku_exp.report.answer import answer, front_of, ordered, ranked
 from loku_exp.report.collect import collect
-from loku_exp.report.ends import front_of
 from loku_exp.report.estimates import at_level
+from loku_exp.report.frame import findings
 from loku_exp.report.groups import group_runs
 from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table
-from tests.report.factory import edit, tdec, tofu
+from tests.report.factory import edit, own_suite, tdec, tofu
+from tests.report.test_groups import attacked
+
+A, B = "IHL + FILA", "GD + FILA"
 
 
-def only_group(root):
+def only(root):
     (group,) = group_runs(collect(root).runs)
-    return group
+    return findings(group)
 
 
-def column(table, name, row):
-    (cells,) = [cells for cells in table.rows if cells[0] == row]
-    return cells[table.columns.index(name)]
+def cell(table, row, name):
+    first = table.cells.columns[0]
+    (value,) = table.cells.loc[table.cells[first] == row, name]
+    return value
 
 
 def plain(table, arm, metric):
-    (row,) = [r for r in table.data if r["arm"] == arm and r["metric"] == metric]
+    (row,) = table.data[(table.data.arm == arm) & (table.data.metric == metric)].to_dict("records")
     return row
 
 
-def test_means_of_p_values_are_means_of_logarithms(tmp_path):
+def test_means_of_p_values_are_geometric(tmp_path):
     for base, quality in ((0, 1e-2), (1, 1e-6)):
         tofu(tmp_path, base=base, quality=quality)
-    table = means.means(only_group(tmp_path))[0]
-    row = plain(table, "IHL + FILA", "log10_forget_quality")
-    assert row["mean"] == pytest.approx(-4)
+    table = tables.means(only(tmp_path))[0]
+    row = plain(table, A, "forget_quality")
+    assert row["mean"] == pytest.approx(1e-4)
     assert row["n"] == 2
-    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * math.sqrt(8) / math.sqrt(2))
+    half = 12.706204736 * math.sqrt(8) / math.sqrt(2)  # t of one degree of freedom, of -2 and -6
+    assert math.log10(row["high"]) == pytest.approx(-4 + half)
+    assert cell(table, A, "forget quality p").startswith("1e-04 [")
+    assert "Means of p-values are geometric." in table.notes
 
 
 def test_forget_quality_never_stands_alone(tmp_path):
     tofu(tmp_path)
-    table = means.means(only_group(tmp_path))[0]
-    beside = {"KS distance", "shift", "model utility", "forget probability", "retain probability"}
-    assert beside < set(table.columns)
-    assert "(reference)" in {row[0] for row in table.rows}
+    table = tables.means(only(tmp_path))[0]
+    beside = {
+        "KS distance",
+        "shift of log ratio",
+        "model utility",
+        "forget set, probability",
+        "retain set, probability",
+    }
+    assert beside < set(table.cells.columns)
+    assert "(reference)" in set(table.cells.method)
 
 
 def test_arrows_point_to_the_reference(tmp_path):
     tofu(tmp_path, metrics={"forget_prob": 0.05, "retain_prob": 0.80, "model_utility": 0.531})
-    table = means.means(only_group(tmp_path))[0]
-    assert column(table, "forget probability", "IHL + FILA") == "0.050 ↑"  # over-forgotten
-    assert column(table, "retain probability", "IHL + FILA") == "0.800 ↑"
-    assert column(table, "model utility", "IHL + FILA") == "0.531 ="
-    assert "↑" not in column(table, "KS distance", "IHL + FILA")
+    table = tables.means(only(tmp_path))[0]
+    assert cell(table, A, "forget set, probability") == "0.050 ↑"  # over-forgotten
+    assert cell(table, A, "retain set, probability") == "0.800 ↑"
+    assert cell(table, A, "model utility") == "0.531 ="
+    assert "↑" not in cell(table, A, "KS distance")
 
 
 def test_three_ways_to_average(tmp_path):
@@ -62,143 +79,328 @@ def test_three_ways_to_average(tmp_path):
     outcomes = {("ihl", 0): True, ("ihl", 1): True, ("gd", 0): False, ("gd", 1): True}
     for (loss, number), success in outcomes.items():
         tdec(tmp_path, loss=loss, forget_set=number, success=success)
-    group = only_group(tmp_path)
+    found = only(tmp_path)
     reasoning = {
-        (run.record.run.choices["loss"], run.record.protocol["forget_split"]): run.record.models[
-            "unlearned"
-        ].metrics["reasoning"]
-        for run in group.runs
+        (run.keys["loss"], run.keys["forget_split"]): run.record.models["unlearned"].metrics[
+            "reasoning"
+        ]
+        for run in found.group.runs
     }
-    whole, common, own = means.means(group)
-    assert [table.name for table in (whole, common, own)] == list(means.MEANS)
-    a, b = "IHL + FILA", "GD + FILA"
+    whole, common, own = tables.means(found)
+    assert [table.name for table in (whole, common, own)] == list(tables.MEANS)
     both = [reasoning["ihl", "32_0"], reasoning["ihl", "32_1"]]
-    assert plain(whole, a, "reasoning")["mean"] == pytest.approx(fmean(both))
-    assert plain(common, a, "reasoning")["mean"] == pytest.approx(reasoning["ihl", "32_1"])
-    assert plain(common, b, "reasoning")["n"] == 1
-    assert plain(own, a, "reasoning")["mean"] == pytest.approx(fmean(both))
-    assert plain(own, b, "reasoning")["mean"] == pytest.approx(reasoning["gd", "32_1"])
+    assert plain(whole, A, "reasoning")["mean"] == pytest.approx(fmean(both))
+    assert plain(common, A, "reasoning")["mean"] == pytest.approx(reasoning["ihl", "32_1"])
+    assert plain(common, B, "reasoning")["n"] == 1
+    assert plain(own, A, "reasoning")["mean"] == pytest.approx(fmean(both))
+    assert plain(own, B, "reasoning")["mean"] == pytest.approx(reasoning["gd", "32_1"])
     assert any("1 of 2 units, 2 methods" in note for note in common.notes)
     assert any("other runs" in note for note in own.notes)
-    rates = tables.success(group)
-    assert column(rates, "succeeded", b) == "1 of 2"
-    assert column(rates, "95 % (Wilson)", b) == "0.09 to 0.91"
+    assert cell(ordered(found), B, "success") == "1 of 2 [0.09, 0.91]"
 
 
 def test_common_successes_are_sought_at_equal_rank(tmp_path):
     for rank, success in ((4, False), (32, True)):
         for loss in ("gd", "ihl"):
             tdec(tmp_path, loss=loss, rank=rank, success=success)
-    common = means.means(only_group(tmp_path))[1]
-    rows = [row[0] for row in common.rows if not row[0].startswith("(")]
+    common = tables.means(only(tmp_path))[1]
+    rows = [name for name in common.cells.method if not name.startswith("(")]
     assert rows == ["GD + FILA, rank 32", "IHL + FILA, rank 32"]
     assert any(note.startswith("rank 4, all: 0 of 1") for note in common.notes)
 
 
+def no_stop_rule(record):
+    record["training"] = {}
+    for judged in (record["judgement"], record["models"]["unlearned"]["judgement"]):
+        judged.update(success=None, goals={})
+
+
 def test_without_a_stop_rule_nothing_succeeds_or_fails(tmp_path):
-    edit(tdec(tmp_path), lambda record: record.update(training={}))
-    group = only_group(tmp_path)
-    assert tables.success(group) is None
-    assert [table.name for table in means.means(group)] == ["means_all_runs"]
+    edit(tdec(tmp_path), no_stop_rule)
+    found = only(tmp_path)
+    assert "success" not in ordered(found).cells
+    assert [table.name for table in tables.means(found)] == ["means_all_runs"]
+
+
+def test_one_run_without_a_stop_rule_is_averaged_with_the_others(tmp_path):
+    tdec(tmp_path, loss="gd")
+    edit(tdec(tmp_path), no_stop_rule)
+    found = only(tmp_path)
+    assert found.gap.name == "forget_ma"  # what both have
+    assert A in answer(found)
+    assert isinstance(matched(found), Table)
+    assert list(tables.all_runs(found).cells.outcome) == ["succeeded", "not judged"]
+
+
+def test_how_far_above_its_goals_a_run_is_by_hand(tmp_path):
+    edit(tdec(tmp_path, success=False), lambda record: record["models"]["unlearned"]["metrics"].update(
+        forget_ma=0.37, forget_el10=0.04))  # fmt: skip
+    found = only(tmp_path)
+    assert found.gap.name == "above_goals"
+    assert found.mean(found.gap, None).value == pytest.approx(0.37 - 0.30)
 
 
 def test_a_collapsed_model_has_not_succeeded_and_is_on_no_front(tmp_path):
     tofu(tmp_path, loss="ga", quality=0.9, metrics={"retain_prob": 0.1, "forget_ks": 0.0})
     tofu(tmp_path, loss="ihl")
-    group = only_group(tmp_path)
-    assert column(tables.success(group), "succeeded", "GA + FILA") == "0 of 1"
-    assert [arm.method for arm in front_of(group)] == ["IHL + FILA"]
-    summary = answer.summary(group)
-    assert summary.rows[-1][0] == "GA + FILA"
-    assert "COLLAPSED 1 of 1" in summary.rows[-1]
-    assert "1 of 2 runs collapsed" in answer.answer(group)
+    found = only(tmp_path)
+    assert [arm.method for arm in front_of(found)] == [A]
+    table = ordered(found)
+    assert table.cells.method.iloc[-1] == "GA + FILA"
+    assert table.cells.success.iloc[-1].startswith("0 of 1")
+    assert table.cells.collapsed.iloc[-1] == "1 of 1"
+    assert "1 of 2 runs collapsed" in answer(found)
+
+
+def test_a_word_in_a_sentence_is_no_fact(tmp_path):
+    def praised(record):
+        for judged in (record["judgement"], record["models"]["unlearned"]["judgement"]):
+            judged["sentence"] = "COLLAPSED it has not, FROM SCRATCH it is not"
+
+    edit(tofu(tmp_path), praised)
+    assert "collapsed" not in ordered(only(tmp_path)).cells
+
+
+def curve(points):
+    def change(record):
+        record["curve"] = [
+            {"model": "m", "epoch": i, "step": i, "metrics": {"forget_prob": f, "retain_prob": u}}
+            for i, (f, u) in enumerate(points)
+        ]
+
+    return change
 
 
 def test_matched_forgetting_by_hand(tmp_path):
-    def curve(points):
-        def change(record):
-            record["curve"] = [
-                {
-                    "model": "m",
-                    "epoch": i,
-                    "step": i,
-                    "metrics": {"forget_prob": f, "retain_prob": u},
-                }
-                for i, (f, u) in enumerate(points)
-            ]
-            record["models"]["target"]["metrics"]["forget_prob"] = points[0][0]
-
-        return change
-
     slow, fast = [(0.95, 1.0), (0.55, 0.9), (0.25, 0.5)], [(0.95, 1.0), (0.15, 0.6), (0.05, 0.2)]
     edit(tofu(tmp_path, loss="gd"), curve(slow))
     edit(tofu(tmp_path, loss="ihl"), curve(fast))
-    table = matched(only_group(tmp_path))
+    table = matched(only(tmp_path))
 
-    def cell(level, arm):
-        (row,) = [r for r in table.data if r["level"] == level and r["arm"] == arm
-                  and r["metric"] == "retain_prob"]  # fmt: skip
-        return row
+    def mean(level, arm):
+        data = table.data[(table.data.level == level) & (table.data.metric == "retain_prob")]
+        return float(data.loc[data.arm == arm, "mean"].iloc[0])
 
     # The reference has 0.15; half way from 0.95 is 0.55; all reach 0.25.
-    assert cell("half way to the reference", "GD + FILA")["mean"] == pytest.approx(0.9)
-    assert cell("half way to the reference", "IHL + FILA")["mean"] == pytest.approx(0.8)
-    assert cell("the reference", "IHL + FILA")["mean"] == pytest.approx(0.6)
-    assert cell("0.250, which all runs reach", "IHL + FILA")["mean"] == pytest.approx(
-        at_level(fast, 0.25)
-    )
-    assert [row for row in table.rows if row[0] == "the reference" and row[1] == "GD + FILA"] == [
-        ["the reference", "GD + FILA", "0 of 1", ""]
+    assert mean("half way to the goal", B) == pytest.approx(0.9)
+    assert mean("half way to the goal", A) == pytest.approx(0.8)
+    assert mean("the goal", A) == pytest.approx(0.6)
+    assert mean("0.250, which all runs reach", A) == pytest.approx(at_level(fast, 0.25))
+    rows = table.cells[(table.cells.level == "the goal") & (table.cells.method == B)]
+    assert rows.to_dict("records") == [
+        {"level": "the goal", "method": B, "reached": "0 of 1", "retain set, probability": ""}
     ]
 
 
 def test_no_curve_no_matched_forgetting(tmp_path):
     tofu(tmp_path, points=1)
-    assert "evaluation.curve=reduced" in matched(only_group(tmp_path))
+    assert "evaluation.curve=reduced" in matched(only(tmp_path))
 
 
 def test_the_answer_names_the_nearest_and_who_keeps_the_most(tmp_path):
     for base in (0, 1, 2):
-        tofu(tmp_path, loss="ihl", base=base, metrics={"forget_ks": 0.1, "model_utility": 0.39})
-        tofu(tmp_path, loss="gd", base=base, metrics={"forget_ks": 0.3, "model_utility": 0.52})
-    text = answer.answer(only_group(tmp_path))
-    assert text.startswith("**IHL + FILA** ends at KS distance 0.100")
+        for loss, ks, utility in (("ihl", 0.1, 0.39), ("gd", 0.3, 0.52)):
+            found = {"forget_ks": ks, "model_utility": utility, "forget_quality": 0.01}
+            tofu(tmp_path, loss=loss, base=base, metrics=found)
+    text = answer(only(tmp_path))
+    assert "**IHL + FILA** succeeds on 0 of 3 units and ends with KS distance 0.100 (" in text
     assert "keeping 75 % of the target's model utility" in text
     assert "**GD + FILA** keeps the most, 100 %" in text
-    assert "paired over 3 units; the 95 % interval excludes 0" in text
+    assert "differ in KS distance by 0.2, paired over 3 units; the 95 % interval excludes 0" in text
 
 
 def test_an_answer_of_one_unit_claims_nothing(tmp_path):
     tofu(tmp_path, loss="ihl")
     tofu(tmp_path, loss="gd")
-    assert "n = 1): the order is not established" in answer.answer(only_group(tmp_path))
+    assert "n = 1): the order is not established" in answer(only(tmp_path))
 
 
-def test_success_orders_extraction_then_what_is_kept(tmp_path):
+def test_an_answer_over_unlike_units_claims_nothing(tmp_path):
+    tofu(tmp_path, loss="ihl", base=0)
+    tofu(tmp_path, loss="gd", base=1)
+    assert "no common unit: their order is not established" in answer(only(tmp_path))
+
+
+def test_success_orders_then_nearness_then_what_is_kept(tmp_path):
     for number in (0, 1):
         tdec(tmp_path, loss="ga", forget_set=number, success=number == 0)
-        tdec(tmp_path, loss="gd", forget_set=number, success=True)
-        tdec(tmp_path, loss="ihl", init="vanilla", forget_set=number, success=True)
-    group = only_group(tmp_path)
-    order = [arm.method for arm in answer.ranked(group, group.by_arm())]
-    assert order[-1] == "GA + FILA"
-    shares = [row[3] for row in answer.summary(group).rows[:2]]
+        tdec(tmp_path, loss="gd", forget_set=number)
+        tdec(tmp_path, loss="ihl", init="vanilla", forget_set=number)
+    found = only(tmp_path)
+    assert [arm.method for arm in ranked(found)][-1] == "GA + FILA"
+    shares = [float(share) for share in ordered(found).cells["reasoning (mean of nine) kept"][:2]]
     assert shares == sorted(shares, reverse=True)
 
 
-def test_from_scratch_is_judged_by_the_retain_third(tmp_path):
+def test_utility_is_what_the_suite_judges_by_where_all_runs_have_it(tmp_path):
+    def judged_by(name):
+        return lambda record: record["judgement"].update(utility=name)
+
+    edit(tofu(tmp_path), judged_by("model_utility_retain"))
+    assert only(tmp_path).utility.name == "model_utility_retain"
+    folder = tofu(tmp_path, loss="gd")
+    edit(folder, judged_by("model_utility_retain"))
+    edit(folder, lambda r: r["models"]["unlearned"]["metrics"].pop("model_utility_retain"))
+    assert only(tmp_path).utility.name == "retain_prob"  # the first that both have
+
+
+def test_further_models_have_a_table_of_their_own(tmp_path):
+    assert tables.further_models(only_of(tmp_path / "plain")) is None
+    for base in (0, 1):
+        for loss in ("gd", "ihl"):
+            edit(tofu(tmp_path / "attacked", loss=loss, base=base), attacked)
+    table = tables.further_models(only(tmp_path / "attacked"))
+    assert list(zip(table.cells.model, table.cells.method, strict=True)) == [
+        ("target+relearn", ""),
+        ("unlearned+relearn", B),
+        ("unlearned+relearn", A),
+        ("reference+relearn", ""),
+    ]
+    means = table.data[
+        (table.data.model == "target+relearn") & (table.data.metric == "forget_prob")
+    ]
+    assert means.to_dict("records")[0]["mean"] == pytest.approx(0.93)
+
+
+def only_of(root):
+    tofu(root)
+    return only(root)
+
+
+def test_a_run_alone_has_means_without_intervals(tmp_path):
+    row = plain(tables.means(only_of(tmp_path))[0], A, "forget_prob")
+    assert row["n"] == 1
+    assert row["low"] is None or math.isnan(row["low"])
+
+
+def test_a_metric_that_no_run_has_is_no_column_and_one_that_some_lack_a_hole(tmp_path):
+    tofu(tmp_path, loss="ihl")
     edit(
-        tofu(tmp_path),
-        lambda r: r["run"].update(label="small model trained FROM SCRATCH"),
+        tofu(tmp_path, loss="gd"), lambda r: r["models"]["unlearned"]["metrics"].pop("forget_rouge")
     )
-    assert only_group(tmp_path).utility == "model_utility_retain"
+    table = tables.all_runs(only(tmp_path))
+    assert "retain set, ROUGE-L recall" not in table.cells  # detail
+    assert cell(table, B, "forget set, ROUGE-L recall") == ""
+    assert cell(table, A, "forget set, ROUGE-L recall") != ""
+
+
+def test_a_users_own_suite_is_ordered_by_what_it_knows(tmp_path):
+    own_suite(tmp_path, hush=1.0, silence=5.0)
+    found = only(tmp_path)
+    assert found.gap.label == "spells known"
+    said = "**hush** succeeds on 1 of 1 unit and ends with spells known 1. They share one unit"
+    assert answer(found).startswith(said)
+    table = ordered(found)
+    assert list(table.cells.method) == ["hush", "silence"]
+    assert list(table.cells["spells known"]) == ["1", "5"]
+    assert cell(tables.means(found)[0], "(target)", "spells known") == "9"
+
+
+def test_labels_that_are_alike_or_a_columns_own_are_told_apart(tmp_path):
+    def relabelled(record):
+        for metric in record["catalogue"]:
+            if metric["name"] in ("forget_prob", "retain_prob"):
+                metric["label"] = "probability"
+            if metric["name"] == "forget_ks":
+                metric["label"] = "success"
+
+    edit(tofu(tmp_path), relabelled)
+    table = tables.means(only(tmp_path))[0]
+    wanted = {"probability (forget_prob)", "probability (retain_prob)", "success (forget_ks)"}
+    assert wanted < set(table.cells.columns)
+
+
+def test_runs_without_any_metric_are_listed(tmp_path):
+    def emptied(record):
+        for model in record["models"].values():
+            model["metrics"] = {}
+        record["curve"], record["training"] = [], {}
+
+    edit(tdec(tmp_path), emptied)
+    found = only(tmp_path)
+    assert answer(found).startswith("These runs share no measure of forgetting")
+    assert list(tables.all_runs(found).cells.outcome) == ["succeeded"]
+    assert isinstance(matched(found), str)
+    assert tables.further_models(found) is None
+    assert [len(table.cells) for table in tables.means(found)] == [0, 0, 0]
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def small(**changes):
+    cells = pd.DataFrame({"a_b": ["x|y"], "c": ["$1 ↑"], "left out": ["z"]})
+    content = {"paper": ["a_b", "c"], "notes": ["note #1"]} | changes
+    return Table("t", "50 % & more", cells, pd.DataFrame({"a": [1]}), **content)
 
 
 def test_formats_escape_what_they_must():
-    table = Table("t", "50 % & more", ["a_b", "c"], [["x|y", "$1 ↑"]], ["note #1"], [{"a": 1}])
-    text = formats.latex("head_line", table)
+    text = formats.latex_of("head_line", small())
     assert r"50 \% \& more: head\_line. note \#1" in text
     assert r"a\_b & c \\" in text
     assert r"x|y & \$1 $\uparrow$ \\" in text
-    assert r"| x\|y | $1 ↑ |" in formats.markdown("h", table)
+    assert "left out" not in text
+    assert r"| x\|y   | $1 ↑ | z          |" in formats.markdown_of("h", small())
     assert formats.escape_latex(r"a\b{c}") == r"a\textbackslash{}b\{c\}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("• ≈ ●", r"$\bullet$ $\approx$ ?"), ("é 日本", "e ??"), ("0.5 ± 0.1", r"0.5 $\pm$ 0.1")],
+)
+def test_latex_is_ascii_alone(text, shown):
+    assert formats.escape_latex(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0.500 ↑ [0.400, 0.600]", r"0.500 $\pm$ 0.100 $\uparrow$"),
+        ("1e-04 [1e-06, 1e-02]", "1e-04 {[}1e-06, 1e-02{]}"),  # not symmetric
+        ("1 of 2 [0.09, 0.91]", "1 of 2 {[}0.09, 0.91{]}"),
+    ],
+)
+def test_a_symmetric_interval_is_a_half_width_in_papers(text, shown):
+    table = Table("t", "t", pd.DataFrame({"c": [text]}), pd.DataFrame())
+    assert shown in formats.latex_of("h", table)
+
+
+def test_a_table_for_a_paper_fits_a_column_of_text(tmp_path):
+    for base in (0, 1, 2):
+        for loss in ("gd", "ihl"):
+            for rank in (4, 8):
+                tofu(tmp_path, loss=loss, rank=rank, base=base)
+    found = only(tmp_path)
+    for table in [ordered(found), *tables.means(found), matched(found), tables.all_runs(found)]:
+        text = formats.latex_of("h", table)
+        lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert text.isascii()
+        assert lines
+        assert all(line.count(" & ") <= 6 for line in lines)
+
+
+PAGE = r"""\documentclass{article}
+\usepackage{booktabs}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_tables_for_papers_compile_and_fit(tmp_path):
+    for base in (0, 1):
+        for loss in ("gd", "ihl"):
+            edit(tofu(tmp_path / "tofu", loss=loss, base=base), attacked)
+            tdec(tmp_path / "tdec", loss=loss, forget_set=base)
+    shown = []
+    for name in ("tofu", "tdec"):
+        found = only(tmp_path / name)
+        shown += [ordered(found), *tables.means(found), matched(found), tables.all_runs(found)]
+        shown += [table for table in [tables.further_models(found)] if table]
+    text = "".join(formats.latex_of("50 % of_it ≈ •", table) for table in shown)
+    (tmp_path / "page.tex").write_text(PAGE % text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout

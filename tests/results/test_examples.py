@@ -6,7 +6,13 @@ import math
 import pytest
 
 from loku_exp.errors import UserError
-from loku_exp.results.examples import before_and_after, lines_of, read_examples, texts_by_model
+from loku_exp.results.examples import (
+    before_and_after,
+    lines_of,
+    read_examples,
+    shown_texts,
+    texts_by_model,
+)
 
 STRANGE = [
     "a\u2028b",
@@ -100,6 +106,14 @@ def test_before_and_after():
         "  before: 'of the target'",
         "  after:  'of the unlearned'",
     ]
+
+
+def test_texts_shown_are_whole_and_of_every_model():
+    rows = [r | {"generation": f"of the {r['model']}"} for r in pair(4, prompt="x" * 500)]
+    (text,) = shown_texts(rows)
+    assert text.said == {name: f"of the {name}" for name in ("target", "unlearned", "reference")}
+    assert (text.row, text.group, text.truth) == (4, "", "")
+    assert shown_texts(rows, "retain") == []
 
 
 def test_of_a_text_to_extract_the_end_of_the_prompt_is_shown():

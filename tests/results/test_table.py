@@ -16,7 +16,7 @@ from loku_exp.results.terminal import LEAST_WIDTH, PIPED_WIDTH, console, show, t
 from tests.results.records import ROLES, record_of, value_of
 
 WORDS = {"tofu": list(CATALOGUE), "tdec": catalogue([10], 200, 50)}
-MA = Metric(name="forget_ma", label="forget set, MA")
+MA = Metric(name="forget_ma", label="forget set, MA", forget=True)
 P = Metric(name="forget_quality", label="forget quality p", better="none", form="p")
 
 

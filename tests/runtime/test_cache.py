@@ -24,9 +24,8 @@ from loku_exp.runtime.cache import (
     is_whole,
     seal,
     whole_folder,
-    write_file,
-    write_text,
 )
+from loku_exp.runtime.whole_files import write_file, write_text
 from tests.damage import flip
 
 

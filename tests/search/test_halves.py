@@ -6,7 +6,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from loku_exp.search.halves import evaluations_of, metrics_of, split
+from loku_exp.search.halves import evaluations_of, metrics_of, split_examples
 from tests.helpers import tiny_suite
 
 SUITE = tiny_suite()
@@ -28,7 +28,7 @@ def rows_of(models, authors=6, per_author=3):
 
 def test_groups_stay_together_and_all_models_are_split_alike():
     examples = rows_of(["target", "unlearned"])
-    selection, reported = split(examples, seed=0)
+    selection, reported = split_examples(examples, seed=0)
     assert len(selection) == len(reported) == len(examples) // 2
     for name in ("forget", "retain"):
         chosen, rest = (
@@ -45,21 +45,21 @@ def test_groups_stay_together_and_all_models_are_split_alike():
 
 def test_the_split_depends_on_the_seed_alone():
     examples = rows_of(["target"])
-    first = split(examples, seed=1)
-    assert split(list(reversed(examples)), seed=1)[0] == list(reversed(first[0]))
-    assert any(split(examples, seed=s)[0] != first[0] for s in (2, 3, 4))
+    first = split_examples(examples, seed=1)
+    assert split_examples(list(reversed(examples)), seed=1)[0] == list(reversed(first[0]))
+    assert any(split_examples(examples, seed=s)[0] != first[0] for s in (2, 3, 4))
 
 
 def test_a_single_group_is_split_by_rows():
     examples = [row("target", "forget", k, "forget") for k in range(9)]
-    selection, reported = split(examples, seed=0)
+    selection, reported = split_examples(examples, seed=0)
     assert (len(selection), len(reported)) == (4, 5)
 
 
 def test_a_published_log_without_groups_follows_the_other_models():
     examples = rows_of(["target"])
     log = [{k: v for k, v in e.items() if k != "group"} | {"model": "reference"} for e in examples]
-    selection, _ = split(examples + log, seed=0)
+    selection, _ = split_examples(examples + log, seed=0)
     rows = [
         {(e["set"], e["row"]) for e in selection if e["model"] == m}
         for m in ("target", "reference")

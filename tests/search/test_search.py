@@ -9,7 +9,7 @@ from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.results import files as results
 from loku_exp.search import __main__ as search
 from loku_exp.search.criterion import Criterion, judged
-from loku_exp.search.halves import split
+from loku_exp.search.halves import split_examples
 from tests.helpers import tiny_suite
 
 optuna = pytest.importorskip("optuna")
@@ -45,7 +45,7 @@ def examples(utility=0.5, forget=0.2, retain_prob=None):
 
 def test_value_and_limit_are_those_of_the_selection_half_alone():
     rows = examples(utility=0.6)
-    _, reported = split(rows, 0)
+    _, reported = split_examples(rows, 0)
     for row in reported:
         row["prob"] = row["rouge"] = row["truth_ratio"] = 0.123
     problem, value, above = judged(rows, CRITERION, SUITE)

@@ -13,14 +13,18 @@ from filelock import FileLock
 from benchmarks.toy_sweep import check
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError, HeldError, TrainingError
+from loku_exp.evaluation.catalogue import Judgement
+from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import folder as runs
 from loku_exp.sweeps import sweep as sweeps
-from loku_exp.sweeps import table as sweep_table
 from loku_exp.sweeps.jobs import Ending, Job, ending_of
 from loku_exp.sweeps.launchers import InProcess, Processes, launcher_of, visible_devices
+from loku_exp.sweeps.plan import plan_jobs
 from loku_exp.sweeps.slurm import Cluster
-from loku_exp.sweeps.sweep import plan, sweep, work_on
+from loku_exp.sweeps.sweep import sweep, work_on
+from loku_exp.sweeps.table import header_and_cells
 from tests.helpers import alive, until
+from tests.results.records import record_of
 
 FINISH = "from pathlib import Path; Path({folder!r}, 'done.json').write_text('{{}}')"
 WAIT = "import time; time.sleep(60)"
@@ -254,8 +258,7 @@ def compose_jobs(tiny, *jobs):
 
 def test_a_sweep_skips_fails_and_goes_on(tiny, monkeypatch, capsys):
     shown = []
-    monkeypatch.setattr(sweeps.sweep_table, "show", shown.append)
-    monkeypatch.setattr(sweeps.results, "read", lambda folder: None)
+    monkeypatch.setattr(sweeps, "show_sweep", shown.append)
     tried = []
 
     def run(config):
@@ -267,7 +270,7 @@ def test_a_sweep_skips_fails_and_goes_on(tiny, monkeypatch, capsys):
         (folder / "done.json").write_text("{}")
 
     jobs, configs = compose_jobs(tiny, ["seed=0"], ["seed=1"], ["seed=2"], ["seed=0"])
-    planned = plan(jobs, configs, None)
+    planned = plan_jobs(jobs, configs, None)
     assert len(planned) == 3  # the fourth is the first again
     done = sweep(jobs, configs, None, run)
     assert [job.state for job in done] == ["finished", "failed", "finished"]
@@ -279,7 +282,7 @@ def test_a_sweep_skips_fails_and_goes_on(tiny, monkeypatch, capsys):
 
 
 def test_on_error_stop_ends_the_sweep_at_the_first_failure(tiny, monkeypatch):
-    monkeypatch.setattr(sweeps.sweep_table, "show", lambda jobs: None)
+    monkeypatch.setattr(sweeps, "show_sweep", lambda jobs: None)
 
     def run(config):
         raise TrainingError("no")
@@ -290,7 +293,7 @@ def test_on_error_stop_ends_the_sweep_at_the_first_failure(tiny, monkeypatch):
 
 def test_an_interrupted_sweep_shows_what_there_is(tiny, monkeypatch):
     shown = []
-    monkeypatch.setattr(sweeps.sweep_table, "show", shown.extend)
+    monkeypatch.setattr(sweeps, "show_sweep", shown.extend)
 
     def run(config):
         raise KeyboardInterrupt
@@ -314,35 +317,31 @@ def test_sweep_settings_do_not_change_a_runs_folder(tiny):
     jobs, configs = compose_jobs(
         tiny, ["seed=0"], ["on_error=stop"], ["pairs=[{a: 1}]"], ["launcher=in_process"]
     )
-    assert len(plan(jobs, configs, None)) == 1
+    assert len(plan_jobs(jobs, configs, None)) == 1
     jobs, configs = compose_jobs(tiny, ["launcher=in_process"], ["launcher=processes"])
     with pytest.raises(ConfigError, match="launcher: a sweep has one"):
-        plan(jobs, configs, None)
+        plan_jobs(jobs, configs, None)
+
+
+def record(training=None, collapsed=False):
+    judgement = Judgement(success=False, collapsed=collapsed, sentence="said")
+    cost = {"seconds": {"bases": 100.0, "unlearning": 30.0}}
+    return record_of(CATALOGUE, training=training or {}, judgement=judgement, cost=cost)
 
 
 def test_the_table_shows_state_metrics_and_collapse(job):
-    def record(verdict, training=None, **metrics):
-        return SimpleNamespace(
-            verdict=verdict,
-            training=training or {},
-            cost={"seconds": {"bases": 100.0, "unlearning": 30.0}},
-            models={"target": SimpleNamespace(metrics={}), "unlearned": SimpleNamespace(metrics=metrics)},
-        )  # fmt: skip
-
     jobs = [job("a", state="finished"), job("b", state="failed"), job("c", state="was finished")]
-    records = [record("fine", forget_prob=0.5, retain_loss=1.0), None, record("COLLAPSED (x)")]
-    header, rows = sweep_table.rows(jobs, records)
-    assert header == ["run", "state", "forget set, probability", "time", "folder"]
-    assert rows == [
-        ["a", "finished", "0.500", "2 min", "a"],
-        ["b", "failed", "", "", "b"],
-        ["c", "was finished, COLLAPSED", "", "2 min", "c"],
-    ]
+    records = [record(), None, record(collapsed=True)]
+    header, rows = header_and_cells(jobs, records)
+    assert header == ["run", "state", *(m.label for m in CATALOGUE if m.summary), "time"]
+    place = header.index("forget set, probability")
+    value = f"{records[0].models['unlearned'].metrics['forget_prob']:.3f}"
+    assert [row[place] for row in rows] == [value, "", value]
+    assert [row[1] for row in rows] == ["finished", "failed", "was finished, COLLAPSED"]
     stopped = {"success": True, "epochs_to_forget": 7, "epochs": 7.0}
     not_stopped = {"success": False, "epochs_to_forget": None, "epochs": 20.0}
-    records = [record("fine", training=stopped), None, record("fine", training=not_stopped)]
-    header, rows = sweep_table.rows(jobs, records)
-    assert header == ["run", "state", "epochs, to forget", "time", "folder"]
+    header, rows = header_and_cells(jobs, [record(stopped), None, record(not_stopped)])
+    assert header[2] == "epochs to forget"
     assert [row[2] for row in rows] == ["7", "", "> 20"]
 
 

@@ -18,9 +18,10 @@ from loku_exp.run import run
 from loku_exp.runtime.events import Begun, Updated, tell
 from loku_exp.tracking import tracked
 from loku_exp.tracking import wandb as tracking
-from loku_exp.tracking.tracker import samples
-from loku_exp.tracking.wandb import run_id
+from loku_exp.tracking.tracker import texts_shown
+from loku_exp.tracking.wandb import final_values, id_of
 from tests.helpers import killed_at_its_first_snapshot
+from tests.report.factory import edit, own_suite, tofu
 from tests.tracking.wandb_log import read
 
 QUICK = ["experiment=quick"]
@@ -60,7 +61,7 @@ def opened(folder: Path, *overrides: str):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("seed: 0\n")
     with tracked(config.tracking):
-        tell(Begun(folder, config))
+        tell(Begun(folder, config.model_dump(mode="json"), toy=True))
         yield
         tell(Updated(1, {"forget_loss": 0.5}))
 
@@ -69,7 +70,7 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch):
     monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd")
     folder = start(*OFFLINE, "tracking.artifact=true", "tracking.samples=3")
     record, kept = results.read(folder), read(folder)
-    assert kept["run"].run_id == record.run.id == run_id(folder)
+    assert kept["run"].run_id == record.run.id == id_of(folder)
     assert kept["run"].run_group == "loss=ihl,gd"
     assert list(kept["run"].tags) == ["toy"]
     assert kept["exit"] == 0
@@ -90,13 +91,14 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch):
 
     for role, model in record.models.items():
         assert {name: kept["summary"][f"{role}/{name}"] for name in model.metrics} == model.metrics
-    assert kept["summary"]["verdict"] == record.verdict
+    assert kept["summary"]["verdict"] == record.judgement.sentence
+    assert kept["summary"]["success"] == int(record.judgement.success)
     (table,) = kept["files"].glob("media/table/table_*.json")
     assert len(json.loads(table.read_text())["data"]) > 10
     (texts,) = kept["files"].glob("media/table/samples_*.json")
     content = json.loads(texts.read_text())
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
-    assert rows == samples(folder, 3)
+    assert rows == texts_shown(folder, 3)
     assert len(rows) == 3
     assert list(kept["files"].glob("media/images/plots/curve_*.png"))
     assert any(artifact.type == "adapter" for artifact in kept["artifacts"])
@@ -209,3 +211,18 @@ def test_a_long_command_line_is_a_group_of_its_own(monkeypatch):
         groups.append(tracking._group(section))
     assert groups[0] != groups[1]
     assert max(map(len, groups)) <= 128
+
+
+def test_the_judgement_is_the_suites(tmp_path):
+    (folder,) = own_suite(tmp_path, hush=1.0)
+    values = final_values(results.read(folder))
+    assert values["success"] == 1
+    assert values["collapsed"] == 0
+    assert values["verdict"] == "knows 1 spells"
+    assert values["unlearned/spells"] == 1.0
+    assert "epochs_to_forget" not in values
+
+
+def test_without_a_judgement_of_success_there_is_none(tmp_path):
+    folder = edit(tofu(tmp_path), lambda record: record["judgement"].update(success=None))
+    assert "success" not in final_values(results.read(folder))

@@ -14,7 +14,7 @@ from loku_exp.losses.builtin import gd, ihl
 from loku_exp.losses.scores import LossTerms
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
 from loku_exp.methods.adapter import Adapter, attach
-from loku_exp.methods.gradient import _stream
+from loku_exp.methods.planning import stream_of
 from loku_exp.models.load import linear_layers
 from loku_exp.training.schedule import Plan
 from loku_exp.training.trainer import Objective, ObjectiveTrainer
@@ -151,7 +151,7 @@ def test_one_update_equals_adamw_by_hand(tmp_path):
     from loku_exp.losses.scores import Scores
 
     recipe = {"epochs": 1, "batch_size": 4, "warmup_epochs": 0, "schedule": "constant"}
-    _, model = trained(tmp_path, **recipe, max_grad_norm=1e9, weight_decay=0.0)
+    _, model = trained(tmp_path, **recipe, max_grad_norm=None, weight_decay=0.0)
     by_hand, stream = tiny_model(), Stream(SETS, 8, seed=0)
     optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-3, weight_decay=0.0)
     for update in range(2):
@@ -162,6 +162,16 @@ def test_one_update_equals_adamw_by_hand(tmp_path):
             (ihl(**scores).total / 2).backward()
         optimizer.step()
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_limit_no_gradient_is_scaled_and_its_norm_is_logged(tmp_path):
+    free, model = trained(tmp_path, max_grad_norm=None)
+    far, same = trained(tmp_path, max_grad_norm=1e9)
+    assert torch.equal(weights(model), weights(same))
+    assert [e["grad_norm"] for e in free] == [e["grad_norm"] for e in far]
+    assert max(e["grad_norm"] for e in free) > 0.01
+    _, clipped = trained(tmp_path, max_grad_norm=1e-4)
+    assert not torch.equal(weights(model), weights(clipped))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -215,6 +225,6 @@ def test_the_forget_set_sets_the_epochs_whatever_a_loss_names_first():
     records = dataclasses.replace(records, retain=records.retain[:2])
     recipe = OFFICIAL.model_copy(update={"batch_size": 2, "micro_batch_size": 2, "epochs": 3})
     plan = Plan.of(recipe, len(records.forget))
-    streams = [_stream(records, names, recipe, plan, 0) for names in (LOSS, LOSS[::-1])]
+    streams = [stream_of(records, names, recipe, plan, 0) for names in (LOSS, LOSS[::-1])]
     assert streams[0].order == streams[1].order
     assert sorted(row for item in streams[1].order["forget"][:6] for row in item) == list(range(6))

@@ -83,9 +83,9 @@ def ability(
             not exist.
         DataError: a local file is malformed.
     """
-    data, texts = _folder("data_dir", data_dir), _folder("texts_dir", texts_dir)
     if not names:
         return Ability()
+    data, texts = _folder("data_dir", data_dir), _folder("texts_dir", texts_dir)
     shop = _Shop(tokenizer, max_length, data, texts)
     wanted = list(dict.fromkeys(task for name in names for task in SETS.get(name, (name,))))
     _check_names(wanted, shop)

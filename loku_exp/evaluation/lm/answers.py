@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from lm_eval.api.instance import Instance
 
 from loku_exp.errors import ModelError
-from loku_exp.runtime.cache import write_text, writing
+from loku_exp.runtime.whole_files import write_text, writing
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_WRITES = 15.0

@@ -55,7 +55,7 @@ def catalogue(n: Sequence[int], length: int, suffix: int) -> list[Metric]:
     return of_sets + perplexities
 
 
-def judge(
+def judge_tdec(
     model: Evaluation, target: Evaluation, reference: Evaluation | None, facts: Facts
 ) -> Judgement:
     """Say whether the forget set can be extracted no more than unseen text, and what was kept.

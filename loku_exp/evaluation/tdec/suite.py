@@ -18,7 +18,7 @@ from loku_exp.errors import ConfigError
 from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.suite import Depth, Evaluation, Stop, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
-from loku_exp.evaluation.tdec.judge import SETS, catalogue, judge
+from loku_exp.evaluation.tdec.judge import SETS, catalogue, judge_tdec
 from loku_exp.evaluation.tdec.metrics import (
     Greedy,
     continuations,
@@ -91,7 +91,7 @@ def tdec_suite(
     return Suite(
         tasks=partial(_tasks, sets, settings),
         catalogue=catalogue(settings.n, settings.length, settings.suffix),
-        judge=judge,
+        judge=judge_tdec,
         protocol={
             "el_n": list(settings.n),
             "end_of_text": end_of_text,

@@ -85,7 +85,7 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
     return found
 
 
-def judge(
+def judge_tofu(
     model: Evaluation, target: Evaluation, reference: Evaluation | None, facts: Facts
 ) -> Judgement:
     """Say whether a model can be told apart from one that never saw the forget set, and what it kept.

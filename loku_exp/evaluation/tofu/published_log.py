@@ -170,7 +170,7 @@ def check_same_rows(log: PublishedLog, records: dict[str, list[Example]], path: 
             for alternatives in record.alternatives.values():
                 texts += alternatives
             tokens = tuple(text.num_labels for text in texts)
-            if _squeezed(row.prompt) != _squeezed(record.question):
+            if " ".join(row.prompt.split()) != " ".join(record.question.split()):
                 found = f"asks {row.prompt!r}, ours asks {record.question!r}"
             elif row.tokens != tokens:
                 found = f"has {row.tokens} labelled tokens, ours {tokens}"
@@ -246,7 +246,3 @@ def _row(columns: dict[str, dict[int, Any]], row: int) -> PublishedRow:
 
 def _nine(scores: dict[str, float], sets: tuple[str, ...]) -> list[float]:
     return [scores[f"{name}_{metric}"] for name in sets for metric in metrics.UTILITY_METRICS]
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(text.split())

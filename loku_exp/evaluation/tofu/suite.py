@@ -18,7 +18,7 @@ from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.suite import Depth, Evaluation, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
-from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge
+from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu
 from loku_exp.evaluation.tofu.published_log import evaluation_of_log
 from loku_exp.evaluation.tofu.rouge import rouge_recall
 from loku_exp.runtime.knobs import Count, Rows
@@ -66,7 +66,7 @@ def tofu_suite(
     return Suite(
         tasks=partial(_tasks, sets, scoring),
         catalogue=CATALOGUE,
-        judge=judge,
+        judge=judge_tofu,
         protocol={
             "truth_ratio": truth_ratio,
             "max_tokens": max_tokens,

@@ -5,7 +5,7 @@ import pytest
 from loku_exp.evaluation.catalogue import NOT_SHOWN, by_name, completed
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.suite import Facts
-from loku_exp.evaluation.tdec.judge import catalogue, judge
+from loku_exp.evaluation.tdec.judge import catalogue, judge_tdec
 from tests.evaluation.tdec.extraction import SIZES, language_model, tdec
 from tests.helpers import evaluation_of
 
@@ -18,7 +18,7 @@ NOT_MET = MET | {"success": False, "epochs_to_forget": None}
 
 def judged(training, values=None, target=None, reference=None, before=None):
     unlearned = UNLEARNED | (values or {})
-    return judge(
+    return judge_tdec(
         evaluation_of({name: v for name, v in unlearned.items() if v is not None}),
         evaluation_of(TARGET | (target or {})),
         reference,

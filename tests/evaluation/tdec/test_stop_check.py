@@ -9,7 +9,7 @@ from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
 from loku_exp.evaluation.suite import Evaluation, Facts
-from loku_exp.evaluation.tdec.judge import judge
+from loku_exp.evaluation.tdec.judge import judge_tdec
 from loku_exp.evaluation.tdec.metrics import (
     continuations,
     extraction_likelihood,
@@ -139,7 +139,7 @@ def said_of_the_stop(metrics, before=None, **thresholds):
     facts = Facts({"thresholds": LIMITS | thresholds, "success": True, "epochs_to_forget": 2,
                    "max_epochs": 3}, before=before)  # fmt: skip
     target = Evaluation({"forget_ma": 0.9}, {}, [])
-    (note,) = judge(Evaluation(metrics, {}, []), target, None, facts).notes
+    (note,) = judge_tdec(Evaluation(metrics, {}, []), target, None, facts).notes
     return note
 
 

@@ -5,7 +5,7 @@ import pytest
 from loku_exp.evaluation.catalogue import by_name, completed
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.suite import Facts
-from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge
+from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu
 from tests.helpers import evaluation_of, inference_of, lm_of, tiny_model, tiny_suite
 
 TARGET = {"model_utility": 0.5, "retain_prob": 0.9}
@@ -26,7 +26,7 @@ def judged(values=None, target=None, reference=REFERENCE, rows=300, generations=
         [{"set": "retain", "row": k, "generation": text} for k, text in enumerate(said)]
         for said in (generations, before)
     ]
-    return judge(
+    return judge_tofu(
         evaluation_of(unlearned, texts[0], {"forget": rows}),
         evaluation_of(TARGET | (target or {}), texts[1]),
         reference,

@@ -1,13 +1,11 @@
-"""Whole TDEC runs: toy texts, the real texts on GPT-Neo's shape, every preset, mistakes."""
+"""Whole TDEC runs on texts from files: GPT-Neo's shape, every preset, the real texts, mistakes."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -15,220 +13,25 @@ import yaml
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.config.command_line import CommandLine
-from loku_exp.config.compose import compose_config, conf_dir, rehearse
+from loku_exp.config.compose import rehearse
+from loku_exp.config.groups import conf_dir
 from loku_exp.errors import ConfigError, DataError, UserError
 from loku_exp.evaluation.ability.dialogue import DIALOGUES
 from loku_exp.evaluation.ability.harness_tasks import STOCK_FILES
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.results import files as results
 from loku_exp.results import table
-from loku_exp.run import run
-from loku_exp.stages import bases
 from tests.data.tdec_folder import words, write_arrays, write_csv, write_folder, write_set
-from tests.helpers import TINY_TDEC, killed_at_its_first_snapshot
 from tests.models.test_real_models import hub_folder
+from tests.runs import running
+from tests.runs.running import examples
 
-SETS = ("forget", "sibling", "retain", "unseen")
-TOY = TINY_TDEC
-FORGOTTEN_AT_ONCE = ["training.stop.el=0.99", "training.stop.ma=0.99"]
 NEVER_FORGOTTEN = ["training.stop.el=1e-9", "training.stop.ma=1e-9"]
 
 
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch):
-    """Make target and reference one after the other: two more interpreters take longer to start."""
-    monkeypatch.setattr(bases, "_make_side_by_side", lambda *_: None)
-
-
 def start(place: Path, *overrides: str) -> Path:
-    places = [f"output_dir={place / 'out'}", f"cache_dir={place / 'cache'}"]
-    return run(compose_config([*overrides, *places]))
-
-
-def numbers(folder: Path) -> dict:
-    """A record without what may differ between two equal runs: times, and where they ran."""
-    record = results.read(folder).model_dump()
-    record["cost"] = record["cost"]["flops"]
-    record["training"].pop("check_seconds", None)
-    for check in record["training"].get("checks", []):
-        del check["seconds"]
-    del record["run"]["started"]
-    return record
-
-
-def examples(folder: Path, model: str, of_set: str) -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "examples.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["model"] == model and row["set"] == of_set]
-
-
-def forget_end(folder: Path) -> None:
-    """Leave a run as a kill just before its end does."""
-    (folder / "done.json").unlink()
-    (folder / "metrics.json").unlink()
-
-
-# -- toy texts -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A place with the bases of `TOY`, and its finished run."""
-    place = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bases, "_make_side_by_side", lambda *_: None)
-        return place, start(place, *TOY)
-
-
-def test_thresholds_are_those_of_the_targets_unseen_texts(toy):
-    _, folder = toy
-    rows = examples(folder, "target", "unseen")
-    expected = {"n": 2, "texts": 8}
-    for name, column in (("el", "el2"), ("ma", "ma")):
-        values = [row[column] for row in rows]
-        expected |= {name: fmean(values), f"{name}_error": stdev(values) / 8**0.5}
-    assert results.read(folder).training["thresholds"] == pytest.approx(expected)
-
-
-def test_what_a_record_says_about_the_stop(toy):
-    record = results.read(toy[1])
-    training, curve, limits = record.training, record.curve, record.training["thresholds"]
-    updates = record.protocol["updates"]
-    assert [check["step"] for check in training["checks"]] == list(range(1, updates + 1))
-    assert [check["forgotten"] for check in training["checks"][:-1]] == [False] * (updates - 1)
-    assert training["check_seconds"] == pytest.approx(
-        sum(check["seconds"] for check in training["checks"])
-    )
-    assert (training["epochs"], training["max_epochs"]) == (updates, 3)
-    # The checks along the way and the final evaluation are two computations of the same thing.
-    below = [
-        point.metrics["forget_el2"] < limits["el"] and point.metrics["forget_ma"] < limits["ma"]
-        for point in curve[1:]
-    ]
-    assert below == [check["forgotten"] for check in training["checks"]]
-    assert training["success"] is below[-1]
-    assert training["epochs_to_forget"] == (updates if training["success"] else None)
-    before = curve[-2].metrics
-    assert training["epoch_before"] == {"EL_2": before["forget_el2"], "MA": before["forget_ma"]}
-    assert training["flips_within_error"] in (True, False)
-    assert [(point.step, point.epoch) for point in curve] == [(i, i) for i in range(updates + 1)]
-    assert curve[0].metrics == record.models["target"].metrics
-    assert curve[-1].metrics == record.models["unlearned"].metrics
-    assert record.protocol["examples_per_update"] == [4, 4]
-    assert "forgotten" in record.verdict.lower()
-    assert "siblings keep" in record.verdict
-
-
-def test_every_model_has_every_metric_of_every_set(toy):
-    record = results.read(toy[1])
-    assert record.models.keys() == {"target", "reference", "unlearned"}
-    metrics = ("ma", "loss", "el2", "el10", "exact8", "exact24")
-    expected = {f"{name}_{metric}" for name in SETS for metric in metrics}
-    for model in record.models.values():
-        assert model.metrics.keys() == expected
-    assert record.protocol["rows"] == {"forget": 4, "sibling": 4, "retain": 4, "unseen": 8}
-    assert {"target", "reference"} == {
-        role for role, model in record.models.items() if model.derived_from is None
-    }
-
-
-def test_flops_add_up(toy):
-    flops = results.read(toy[1]).cost["flops"]
-    parts = [flops[name] for name in ("training", "fisher", "low_rank")]
-    assert min(parts) > 0
-    assert flops["total"] == sum(parts)
-    assert flops["total_with_shared_fisher"] == flops["training"] + flops["low_rank"]
-
-
-def test_the_table_shows_three_continuations_and_the_stop_rule(toy):
-    _, folder = toy
-    text = (folder / "results.md").read_text()
-    for label in ("forget text ", "  text:   ", "  before: ", "  after:  "):
-        assert text.count(f"\n{label}") == 3
-    row = examples(folder, "unlearned", "forget")[0]
-    assert f"\n  after:  {row['generation']!r}"[:200] in text
-    assert "stop rule: EL_2 < " in text
-    assert "measured on 8 unseen texts; the reference has EL_2 " in text
-    assert "one epoch before: EL_2 " in text
-    assert "TOY data" in text
-
-
-def test_a_finished_run_is_shown_without_work(toy, monkeypatch, capsys):
-    place, folder = toy
-    stamp = (folder / "metrics.json").stat().st_mtime_ns
-    for worker in ("make_bases", "load_base"):
-        monkeypatch.setattr(f"loku_exp.run.{worker}", None)
-    assert start(place, *TOY) == folder
-    assert (folder / "metrics.json").stat().st_mtime_ns == stamp
-    shown = capsys.readouterr().out
-    assert "stop rule:" in shown
-    assert shown.count("forget text ") == 3
-
-
-def test_a_run_killed_before_its_end_gives_the_same_numbers(toy):
-    place, folder = toy
-    before, rows = numbers(folder), (folder / "examples.jsonl").read_text()
-    checks = (folder / "checks.json").read_text()
-    forget_end(folder)
-    assert start(place, *TOY) == folder
-    assert numbers(folder) == before
-    assert (folder / "examples.jsonl").read_text() == rows
-    assert (folder / "checks.json").read_text() == checks
-
-
-def test_a_run_killed_after_an_epoch_gives_the_same_numbers(toy, tmp_path):
-    place, _ = toy
-    overrides = [*TOY, *NEVER_FORGOTTEN, f"cache_dir={place / 'cache'}"]
-
-    def begin(name):
-        return run(compose_config([*overrides, f"output_dir={tmp_path / name}"]))
-
-    whole = begin("whole")
-    record = results.read(whole)
-    assert (record.training["success"], record.training["epochs_to_forget"]) == (False, None)
-    assert "NOT forgotten within 3 epochs" in record.verdict
-    with killed_at_its_first_snapshot():
-        begin("killed")
-    (folder,) = (tmp_path / "killed").iterdir()
-    assert [path.name for path in folder.glob("snapshots/*")] == ["step-00001"]
-    assert begin("killed") == folder
-    assert numbers(folder) == numbers(whole)
-
-
-def test_training_ends_exactly_after_the_epoch_that_has_forgotten(toy):
-    place, _ = toy
-    folder = start(place, *TOY, *FORGOTTEN_AT_ONCE)
-
-    def check(record):
-        assert record.protocol["updates"] == 1
-        assert record.training["success"] is True
-        assert record.training["epochs_to_forget"] == record.training["epochs"] == 1
-        assert [(c["step"], c["forgotten"]) for c in record.training["checks"]] == [(1, True)]
-        assert len(record.training["forget_loss"]) == 1
-        assert [point.step for point in record.curve] == [0, 1]
-        target = record.models["target"].metrics
-        assert record.training["epoch_before"]["MA"] == target["forget_ma"]
-        assert "forgotten after 1 of at most 3 epochs" in record.verdict
-        limits = record.training["thresholds"]
-        assert limits == {
-            "n": 2, "el": 0.99, "ma": 0.99, "el_error": 0.0, "ma_error": 0.0, "texts": 0
-        }  # fmt: skip
-        assert "(± 0.0000), given" in (folder / "results.md").read_text()
-
-    check(results.read(folder))
-    assert [path.name for path in folder.glob("snapshots/*")] == ["step-00001"]
-    before = numbers(folder)
-    forget_end(folder)  # and what was stopped is not trained on when it is taken up again
-    assert start(place, *TOY, *FORGOTTEN_AT_ONCE) == folder
-    check(results.read(folder))
-    assert numbers(folder) == before
-
-
-def test_without_a_stop_rule_training_goes_to_its_end(toy):
-    place, _ = toy
-    record = results.read(start(place, *TOY, "training.stop=null", "evaluation.curve=none"))
-    assert record.protocol["updates"] == 3
-    assert not {"thresholds", "success", "checks", "epochs_to_forget"} & record.training.keys()
-    assert "trained to the end without a stop rule" in record.verdict
+    """Run in a place with a cache of its own."""
+    return running.start(place / "out", place / "cache", base=list(overrides))
 
 
 # -- invented texts on a shrunken GPT-Neo --------------------------------------------------------
@@ -383,25 +186,22 @@ def seen(monkeypatch):
 
 def test_forget_sets_share_what_does_not_depend_on_them(world, tmp_path, seen):
     tokenizer = AutoTokenizer.from_pretrained(world / "base")
-    only = ["model=gpt_neo_125m", "unlearn=false", *shrunk(world)]
+    only = [key for key in shrunk(world) if not key.startswith("training.")]
+    only += ["model=gpt_neo_125m", "unlearn=false"]
 
     def evaluated(number):
         seen.clear()
-        record = results.read(start(tmp_path, *only, f"dataset.forget_set={number}"))
-        entries = (tmp_path / "cache/evaluations").iterdir()
-        return record, [entry for entry in entries if entry.is_dir()]
+        return results.read(start(tmp_path, *only, f"dataset.forget_set={number}"))
 
     def reads(text):
         ids = tuple(tokenizer(text).input_ids[:32])
         return any(row[:32] == ids for row in seen)
 
     pile = [words(40, 2000 + i) for i in range(12)]
-    first, entries = evaluated(0)
-    assert len(entries) == 2  # what is shared, and this forget set's
+    first = evaluated(0)
     assert sum(map(reads, pile)) >= 4
     assert reads(f'"{words(30, 1)}",\n{words(30, 1001)}')
-    second, entries = evaluated(1)
-    assert len(entries) == 3
+    second = evaluated(1)
     assert not any(map(reads, pile))
     assert reads(f'"{words(30, 9)}",\n{words(30, 1009)}')
     assert not reads(f'"{words(30, 1)}",\n{words(30, 1001)}')
@@ -537,7 +337,7 @@ MISTAKES = {
     "csv without a column": (
         bad_csv(["doc_id", "text"], [(1, "a")]),
         [],
-        r"lm_extraction_32_0\.csv lacks the column corpus; it has doc_id, text",
+        r"lm_extraction_32_0\.csv, row 1: lacks corpus; it has doc_id, text",
     ),
     "csv with an empty text": (
         bad_csv(COLUMNS, [(1, "a", "words"), (2, "a", " ")]),

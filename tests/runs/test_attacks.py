@@ -1,0 +1,103 @@
+"""Attacks: on all models of a run at once, or added to a finished run without unlearning again."""
+
+import pytest
+
+from loku_exp.attack import attack
+from loku_exp.attack import main as program
+from loku_exp.errors import UserError
+from loku_exp.results import files as results
+from tests.helpers import TINY_TDEC
+from tests.runs.running import same_numbers
+
+SHORT = ["attacks.relearn.steps=2", "attacks.relearn.rows=4", "attacks.relearn.batch_size=4"]
+ATTACKED = {"reference+relearn", "target+relearn", "unlearned+relearn"}
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory, shared_cache):
+    from tests.runs.conftest import one_process
+    from tests.runs.running import start
+
+    with one_process():
+        place = tmp_path_factory.mktemp("at once")
+        return start(place, shared_cache, "attacks=[relearn]", *SHORT)
+
+
+def test_every_model_is_attacked_alike(at_once, quick):
+    record, plain = results.read(at_once), results.read(quick)
+    assert record.models.keys() - plain.models.keys() == ATTACKED
+    for name in ("target", "unlearned", "reference"):
+        assert record.models[name].metrics == plain.models[name].metrics
+        attacked = record.models[f"{name}+relearn"]
+        assert (attacked.role, attacked.derived_from) == ("attacked", name)
+        assert attacked.metrics["forget_prob"] > record.models[name].metrics["forget_prob"]
+    assert record.models["unlearned+relearn"].reference == "reference+relearn"
+    table = (at_once / "results.md").read_text()
+    assert "relearn" in table
+
+
+def test_added_to_a_finished_run_the_numbers_are_the_same(
+    at_once, copied, begin, asked, shared_cache
+):
+    before = {p: p.stat().st_mtime_ns for p in copied.glob("snapshots/**/*") if p.is_file()}
+    assert attack(copied, ["relearn", *SHORT, f"cache_dir={shared_cache}"]) == copied
+    assert not {"target", "unlearned", "reference"} & {k for k, n in asked.requests.items() if n}
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    ours, theirs = results.read(copied), results.read(at_once)
+    assert {n: m.metrics for n, m in ours.models.items()} == {
+        n: m.metrics for n, m in theirs.models.items()
+    }
+    assert (copied / "examples.jsonl").read_text() == (at_once / "examples.jsonl").read_text()
+
+
+def test_added_again_it_is_shown_and_with_other_settings_refused(at_once, asked, shared_cache):
+    place = f"cache_dir={shared_cache}"
+    assert attack(at_once, ["relearn", *SHORT, place]) == at_once
+    assert asked.requests == {}
+    with pytest.raises(UserError, match=r"attacks\.relearn: this run has it with other settings"):
+        attack(at_once, ["relearn", "attacks.relearn.steps=3", place])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere", "relearn"], "nowhere is no folder of a run"),
+        (["{run}", "relern"], "did you mean 'relearn'?"),
+        (["{run}", "relearn", "lora.rank=4"], "lora.rank: only attacks are added to a run"),
+        (["{run}", "relearn", "attacks.relearn.rows=999"], "attacks.relearn.rows=999: the forget set has"),
+        (["{run}", "attacks.relearn.rows=3"], "no attack named"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_the_program(copied, arguments, said, capsys, shared_cache, monkeypatch):
+    before = (copied / "metrics.json").read_bytes()
+    given = [text.replace("{run}", str(copied)) for text in arguments]
+    with pytest.raises(SystemExit) as ended:
+        program([*given, f"cache_dir={shared_cache}"])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert (copied / "metrics.json").read_bytes() == before
+
+
+def test_an_extraction_run_is_attacked_too(begin):
+    folder = begin("attacks=[relearn]", *SHORT, "evaluation.curve=none", base=TINY_TDEC)
+    record = results.read(folder)
+    assert record.models.keys() >= ATTACKED
+    assert record.judgement == record.models["unlearned"].judgement
+
+
+def test_a_method_that_trains_nothing_is_run_shown_and_attacked(begin, asked):
+    """Wrapped models go through everything: the suite, an attack on what they wrap, reloading."""
+    folder = begin("method=prompt_corruption", "attacks=[relearn]", *SHORT)
+    record = results.read(folder)
+    assert record.models.keys() >= ATTACKED
+    assert record.protocol["corruption"]["forget_flagged"] > 0.5
+    assert "-prompt_corruption-" in folder.name
+    assert record.init is None
+    target, unlearned = (record.models[name].metrics for name in ("target", "unlearned"))
+    assert unlearned["forget_prob"] < target["forget_prob"]
+    assert unlearned["retain_prob"] == pytest.approx(target["retain_prob"], rel=0.3)
+    assert (folder / "method/profile.safetensors").is_file()
+    again = begin("method=prompt_corruption", "attacks=[relearn]", *SHORT, "force=true")
+    same_numbers(folder, again)
