@@ -34,10 +34,11 @@ def start(tmp_path_factory, shared_cache):
     def start(*overrides: str):
         given = [
             "model=hf", "dataset=toy_tofu", "dataset.num_authors=8", "dataset.num_forget=2",
-            f"model.path={place / 'base'}", "model.dtype=float32", "model.attention=eager", "target.path=null", "target.min_known=0",
-            "reference.source=train", "training.epochs=1", "init=vanilla", "evaluation.curve=none",
-            "evaluation.abilities=[local]", f"evaluation.data_dir={place / 'data'}",
-            "model.finetuning.epochs=1", f"output_dir={place / 'out'}", f"cache_dir={shared_cache}",
+            f"model.path={place / 'base'}", "model.dtype=float32", "model.attention=eager",
+            "target.path=null", "target.min_known=0", "reference.source=train", "training.epochs=1",
+            "init=vanilla", "evaluation.curve=none", "evaluation.abilities=[local]",
+            f"evaluation.data_dir={place / 'data'}", "model.finetuning.epochs=1",
+            f"output_dir={place / 'out'}", f"cache_dir={shared_cache}",
         ]  # fmt: skip
         return results.read(run(compose_config([*given, *overrides])))
 
