@@ -54,7 +54,7 @@ def test_target_and_exported_adapter_are_the_unlearned_model(start, tmp_path, in
     exported = PeftModel.from_pretrained(target, str(tmp_path / "exported"))
     torch.testing.assert_close(logits(exported), logits(unlearned), rtol=0, atol=2e-5)
     assert not torch.allclose(logits(exported), untouched, atol=1e-3)
-    assert exported.peft_config["default"].r == rank
+    assert exported.peft_config["default"].to_dict()["r"] == rank
 
 
 def test_the_whole_model_is_exported_where_all_weights_were_trained(start, tmp_path):
@@ -75,7 +75,13 @@ def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
     record = results.read(folder)
     card = (tmp_path / "out card/README.md").read_text()
     assert card.startswith('---\nbase_model: "me/target"\nlibrary_name: peft\n')
-    for part in ("TOY data, TOY model", record.verdict, "init fila", record.run.id, "rank 16"):
+    for part in (
+        "TOY data, TOY model",
+        record.judgement.sentence,
+        "init fila",
+        record.run.id,
+        "rank 16",
+    ):
         assert part in card
     assert "| forget set, probability |" in card
     config = json.loads((tmp_path / "out card/adapter_config.json").read_text())

@@ -336,4 +336,4 @@ def test_equal_numbers_written_differently_have_one_identity():
 def test_config_is_frozen():
     config: Config = compose_config([])
     with pytest.raises(ValueError, match="frozen"):
-        config.seed = 3  # type: ignore[misc]
+        config.seed = 3

@@ -19,7 +19,7 @@ from loku_exp.models.load import linear_layers
 from loku_exp.results import files as results
 from loku_exp.run import run
 
-SMALL = {
+SMALL: dict[str, dict] = {
     "phi": {
         "hidden_size": 32,
         "intermediate_size": 64,

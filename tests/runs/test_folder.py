@@ -99,7 +99,7 @@ def test_the_adapter_is_loaded_by_plain_peft_on_the_untouched_base(quick):
     model = AutoModelForCausalLM.from_pretrained(base)
     untouched = {name: p.clone() for name, p in model.named_parameters()}
     plain = PeftModel.from_pretrained(model, str(quick / "adapter"))
-    assert plain.peft_config["default"].r == 16  # rank 8, folded with its start
+    assert plain.peft_config["default"].to_dict()["r"] == 16  # rank 8, folded with its start
     for name, parameter in plain.get_base_model().named_parameters():
         if "lora_" not in name:
             assert torch.equal(parameter, untouched[name.replace(".base_layer", "")])

@@ -13,15 +13,18 @@ from filelock import FileLock
 from benchmarks.toy_sweep import check
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError, HeldError, TrainingError
+from loku_exp.evaluation.catalogue import Judgement
+from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import folder as runs
 from loku_exp.sweeps import sweep as sweeps
 from loku_exp.sweeps.jobs import Ending, Job, ending_of
 from loku_exp.sweeps.launchers import InProcess, Processes, launcher_of, visible_devices
-from loku_exp.sweeps.slurm import Cluster
-from loku_exp.sweeps.table import header_and_cells
 from loku_exp.sweeps.plan import plan_jobs
+from loku_exp.sweeps.slurm import Cluster
 from loku_exp.sweeps.sweep import sweep, work_on
+from loku_exp.sweeps.table import header_and_cells
 from tests.helpers import alive, until
+from tests.results.records import record_of
 
 FINISH = "from pathlib import Path; Path({folder!r}, 'done.json').write_text('{{}}')"
 WAIT = "import time; time.sleep(60)"
@@ -318,6 +321,12 @@ def test_sweep_settings_do_not_change_a_runs_folder(tiny):
     jobs, configs = compose_jobs(tiny, ["launcher=in_process"], ["launcher=processes"])
     with pytest.raises(ConfigError, match="launcher: a sweep has one"):
         plan_jobs(jobs, configs, None)
+
+
+def record(training=None, collapsed=False):
+    judgement = Judgement(success=False, collapsed=collapsed, sentence="said")
+    cost = {"seconds": {"bases": 100.0, "unlearning": 30.0}}
+    return record_of(CATALOGUE, training=training or {}, judgement=judgement, cost=cost)
 
 
 def test_the_table_shows_state_metrics_and_collapse(job):

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 BLOCK, HEADER, FRAME = 32768, 7, struct.Struct("<IHB")
 FULL, LAST = 1, 4

@@ -78,7 +78,7 @@ HUB = {
     ],
 }  # fmt: skip
 
-FOUNDRY = {
+FOUNDRY: dict[str, list[dict]] = {
     "arc_easy": [
         {"query": "Question: k14 what swims?", "choices": ["a cat", "a fish", "hens", "sand"], "gold": 1},
         {"query": "Question: k11 what is red?", "choices": ["snow", "tar", "a rose", "air"], "gold": 2},

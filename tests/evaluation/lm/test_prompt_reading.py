@@ -261,7 +261,7 @@ def test_generation_settings_of_the_wrapped_model_are_not_followed(kind, monkeyp
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_hold_one_text_each(kind):
     inference = inference_of(corrupted(kind), reads_prompts=True, batch_tokens=10_000)
-    asked = {
+    asked: dict[str, list] = {
         "token_scores": [("", text.answer) for text in tiny_records().forget],
         "generate_ids": [("", text.prompt, 9) for text in tiny_records().evaluation["facts"]],
         "greedy_suffixes": [("", ids, 1) for ids in TEXTS["forget"]],
