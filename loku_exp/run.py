@@ -1,6 +1,7 @@
 """One run, top to bottom: config -> inputs -> subjects -> method -> attacks -> evaluation -> record."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,11 +46,12 @@ def run(config: Config, known: Path | None = None) -> Path:
     torch.set_num_threads(config.threads)
     ready = _prepared(config, known)
     folder, watch, found = ready.workspace.folder, Stopwatch(), Found()
-    if files.has_everything(folder, list(ready.config.attacks)):
+    finished = partial(files.has_everything, folder, list(ready.config.attacks))
+    if finished():
         log.info("this run is finished; force=true runs it again beside it")
         show(files.read(folder), folder)
         return folder
-    with folders.claimed(folder), log_file(folder / LOG_FILE):
+    with folders.claimed(folder, finished), log_file(folder / LOG_FILE):
         begin_run(folder, ready.config)
         watch.keep_in(folder / "seconds.json")
         with watch("bases"), distributed.first_before_others():
