@@ -86,7 +86,8 @@ def _prepared(config: Config, known: Path | None) -> Ready:
     adapter = preflight.prepare(config, inputs)
     run_id = identity.run_id(config, inputs)
     folder = identity.folder_of(config, run_id, known)
-    workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
+    machine = machine_of(config, inputs.tokenizer)
+    workspace = Workspace(folder, cache, config.seed, machine, inputs.tokenizer)
     unlearning = identity.unlearning_id(config, inputs)
     return Ready(keep_attacks(config, folder), inputs, adapter, workspace, run_id, unlearning)
 
