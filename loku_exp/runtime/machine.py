@@ -64,6 +64,13 @@ def resolve_autocast(autocast: str, device: "torch.device") -> str:
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "none"
 
 
+def resolve_dtype(dtype: str, device: "torch.device") -> str:
+    """Return the precision of weights; ``auto`` takes bfloat16 where the hardware computes in it."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if resolve_autocast("auto", device) == "bfloat16" else "float32"
+
+
 def resolve_attention(attention: str, device: "torch.device", dtype: str) -> str:
     """Return the attention transformers is asked for; ``auto`` takes what the hardware does best.
 

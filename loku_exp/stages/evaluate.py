@@ -45,7 +45,7 @@ def evaluate_subject(
     """
     if subject.load is None:
         return _evaluation_of_log(subject, inputs)
-    tasks = inputs.suite.tasks(reference, depth)
+    tasks = [] if subject.abilities_only else inputs.suite.tasks(reference, depth)
     tasks = [*tasks, *(inputs.abilities if depth == "full" else [])]
     answers = Answers(answers_file(subject, config, inputs, workspace))
     lm = UnlearnLM(answers, partial(_inference, subject, config, inputs))

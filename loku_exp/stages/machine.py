@@ -10,6 +10,7 @@ from loku_exp.runtime.machine import (
     resolve_attention,
     resolve_autocast,
     resolve_device,
+    resolve_dtype,
 )
 
 
@@ -24,7 +25,8 @@ def on_this_machine(config: Config) -> Config:
     finetuning = model.finetuning.model_copy(
         update={"autocast": resolve_autocast(model.finetuning.autocast, device)}
     )
-    attention = resolve_attention(model.attention, device, model.dtype)
+    dtype = resolve_dtype(model.dtype, device)
+    attention = resolve_attention(model.attention, device, dtype)
     recipe = config.training.model_copy(
         update={"autocast": resolve_autocast(config.training.autocast, device)}
     )
@@ -32,7 +34,9 @@ def on_this_machine(config: Config) -> Config:
         update={
             "device": str(device),
             "training": recipe,
-            "model": model.model_copy(update={"finetuning": finetuning, "attention": attention}),
+            "model": model.model_copy(
+                update={"finetuning": finetuning, "attention": attention, "dtype": dtype}
+            ),
         }
     )
 
