@@ -31,14 +31,11 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, known: Path | None = None) -> Path:
-    """Run a configuration to its end, go on where it was interrupted, or show it if it is finished.
+    """Run a configuration to its end, or go on, or show what is finished; return the run's folder.
 
     Args:
         config: what to run.
         known: folder of a finished run of it, to add attacks to; None: named by what it computes.
-
-    Returns:
-        The run's folder.
 
     Raises:
         UserError: something the user can mend; before any training wherever possible.
