@@ -112,6 +112,8 @@ def _evaluate_and_ship(outcome: Outcome, ready: Ready, found: Found, watch: Stop
         found.curve = evaluate.evaluate_curve(outcome, *place, found.evaluations)
     with watch("evaluation"):
         _ask(outcome.subject, ready, found)
+    for subject in evaluate.reported_too(outcome, ready.config):
+        _ask(subject, ready, found)
     found.curve.append(evaluate.end_of_curve(outcome, found.evaluations["unlearned"]))
     with watch("shipping"):
         found.reload_difference = outcome.ship()
