@@ -18,7 +18,7 @@ class Machine:
         device: e.g. ``cpu``, ``cuda:0``.
         precision: by part, ``model`` (of its weights), ``finetuning`` and ``unlearning`` (what products
             are computed in while training: ``bfloat16``, or ``none`` for that of the weights).
-        attention: what transformers is asked for; ``auto`` where it chooses.
+        attention: what transformers is asked for; ``auto`` until it has chosen.
         threads: of torch, in each process.
         processes: that train together.
     """

@@ -1,6 +1,9 @@
 """Resolve a configuration for the machine it runs on: once, before anything depends on it."""
 
+from transformers import PreTrainedTokenizerBase
+
 from loku_exp.config.schema import Config
+from loku_exp.models.load import attention_of
 from loku_exp.runtime import distributed
 from loku_exp.runtime.machine import (
     Machine,
@@ -38,8 +41,13 @@ def on_this_machine(config: Config) -> Config:
     )
 
 
-def machine_of(config: Config) -> Machine:
-    """Return the machine a resolved configuration is on."""
+def machine_of(config: Config, tokenizer: PreTrainedTokenizerBase | None = None) -> Machine:
+    """Return the machine a resolved configuration is on.
+
+    Args:
+        config: as `on_this_machine` returns it.
+        tokenizer: with it, an attention that is left to transformers is what transformers takes.
+    """
     return Machine(
         device=config.device,
         precision={
@@ -47,7 +55,7 @@ def machine_of(config: Config) -> Machine:
             "finetuning": config.model.finetuning.autocast,
             "unlearning": config.training.autocast,
         },
-        attention=config.model.attention,
+        attention=attention_of(config.model, tokenizer) if tokenizer else config.model.attention,
         threads=config.threads,
         processes=distributed.size(),
     )

@@ -71,13 +71,14 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
 
 def _in_order(subjects: dict[str, Subject]) -> list[str]:
     """Return the names of subjects in the order of columns: the plain ones, then those of each attack."""
-    attacks = dict.fromkeys(name.partition("+")[2] for name in subjects)
-    return [
-        name
-        for attack in sorted(attacks, key=bool)
-        for of in ORDER
-        if (name := f"{of}+{attack}" if attack else of) in subjects
-    ]
+
+    def place(name: str) -> tuple[int, int, bool]:
+        of, _, attack = name.partition("+")
+        plain, _, moment = of.partition("@")
+        return attacks.index(attack), ORDER.index(plain), not moment
+
+    attacks = sorted(dict.fromkeys(name.partition("+")[2] for name in subjects), key=bool)
+    return sorted(subjects, key=place)
 
 
 def _judgements(inputs: Inputs, found: Found) -> dict[str, Judgement]:
@@ -107,7 +108,7 @@ def _model(
     reference = evaluations.get(subject.reference or "")
     widths = half_widths(evaluation.examples, reference.examples, inputs.suite) if reference else {}
     return ModelPart(
-        role=subject.name if subject.name in ORDER else "attacked",
+        role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
         weights=subject.weights,
         derived_from=subject.derived_from,
         reference=subject.reference,
