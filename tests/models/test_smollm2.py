@@ -74,9 +74,9 @@ def test_it_forgets_an_author_and_keeps_the_neighbours(smollm2, loku_data, tmp_p
         "dataset.forget_split=forget05", "dataset.authors=21", "evaluation.rows=10",
         "evaluation.max_tokens=80", "evaluation.abilities=[]", "reference.source=none",
         "model.finetuning.epochs=1", "model.finetuning.warmup_epochs=0.1",
-        "model.finetuning.learning_rate=5e-4", "target.min_known=0.3", "training.batch_size=10",
-        "training.micro_batch_size=10", f"output_dir={tmp_path / 'out'}",
-        f"cache_dir={tmp_path / 'cache'}",
+        "model.finetuning.learning_rate=5e-4", "model.finetuning.batch_size=8",
+        "target.min_known=0.25", "training.batch_size=10", "training.micro_batch_size=10",
+        f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}",
     ]  # fmt: skip
     folder = run(compose_config(overrides))
     record = results.read(folder)
