@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -75,7 +76,14 @@ def unlearn(
         recipe=config.training,
         stop=_stop(config, inputs, knows),
     )
-    return outcome
+    subject = replace(
+        outcome.subject,
+        name="unlearned",
+        derived_from=target.name,
+        reference=target.reference,
+        of_run=True,
+    )
+    return replace(outcome, subject=subject)
 
 
 def _stop(config: Config, inputs: Inputs, knows: Evaluation) -> Stop | None:
