@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from loku_exp.config.schema import Component, Config
-from loku_exp.models.identity import own_code
-from loku_exp.runtime.cache import digest
+from loku_exp.config.schema import Config
+from loku_exp.stages import identity
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
@@ -44,16 +43,8 @@ def attacked(
             yield replace(
                 made,
                 name=f"{of}+{name}",
-                identity=_identity(made, component, inputs, workspace),
+                identity=identity.made_by(component, made, inputs, workspace.seed),
                 derived_from=of,
                 reference=reference,
                 of_run=subject.of_run,
             )
-
-
-def _identity(made: Subject, attack: Component, inputs: Inputs, workspace: Workspace) -> str:
-    """Return the key of what an attacked subject answers; a user's own attack need not think of it."""
-    code = own_code([attack.target])
-    if not code:
-        return made.identity
-    return digest([made.identity, code, attack.knobs, inputs.corpus.digest(), workspace.seed])
