@@ -37,9 +37,15 @@ def test_worked_example_runs(mine, shared_cache, command, tmp_path, monkeypatch)
     assert result.returncode == 0, result.stderr
     runs = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(runs) == len(read_command_line(list(command.words[3:])).jobs())
-    group, name = re.search(r" (\w+)=(\w+)", command.line).groups()
-    if group != "experiment":
-        assert results.read(runs[0]).run.choices[group] == name
+    group, name = re.search(r" '?(\w+)=\[?(\w+)", command.line).groups()
+    record = results.read(runs[0])
+    if group == "attacks":
+        assert record.models[f"unlearned+{name}"].judgement is not None
+    elif group == "evaluation":
+        assert f"my_suite.{name}" in (runs[0] / "config.yaml").read_text()
+        assert record.models["unlearned"].metrics.keys() == {m.name for m in record.catalogue}
+    elif group != "experiment":
+        assert record.run.choices[group] == name
 
 
 @pytest.mark.slow
