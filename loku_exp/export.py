@@ -115,11 +115,7 @@ def card(record: Any, kind: str, base: str, rank: int | None) -> str:
     lines = [
         title,
         "",
-        *(
-            [f"**{record.run.label}.** It says nothing about pretrained models.", ""]
-            if record.run.label
-            else []
-        ),
+        *([f"**{record.run.label}.**{_caution(record)}", ""] if record.run.label else []),
         f"`{base}` after unlearning: {', '.join(made)}, seed {record.run.seed}.",
         "",
         USE[kind].format(base=base, rank=rank, difference=difference),
@@ -130,6 +126,11 @@ def card(record: Any, kind: str, base: str, rank: int | None) -> str:
         f"{record.run.started}; everything about it is in `{results.METRICS_FILE}`.",
     ]
     return "\n".join([*head, *lines]) + "\n"
+
+
+def _caution(record: Any) -> str:
+    small = record.run.toy or record.models["target"].weights == "from_scratch"
+    return " It says nothing about pretrained models." if small else ""
 
 
 def _shipped(run: Path) -> tuple[str, Path, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """One run, top to bottom: config -> inputs -> subjects -> method -> attacks -> evaluation -> record."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,14 +31,11 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, known: Path | None = None) -> Path:
-    """Run a configuration to its end, go on where it was interrupted, or show it if it is finished.
+    """Run a configuration to its end, or go on, or show what is finished; return the run's folder.
 
     Args:
         config: what to run.
         known: folder of a finished run of it, to add attacks to; None: named by what it computes.
-
-    Returns:
-        The run's folder.
 
     Raises:
         UserError: something the user can mend; before any training wherever possible.
@@ -45,11 +43,12 @@ def run(config: Config, known: Path | None = None) -> Path:
     torch.set_num_threads(config.threads)
     ready = _prepared(config, known)
     folder, watch, found = ready.workspace.folder, Stopwatch(), Found()
-    if files.has_everything(folder, list(ready.config.attacks)):
+    finished = partial(files.has_everything, folder, list(ready.config.attacks))
+    if finished():
         log.info("this run is finished; force=true runs it again beside it")
         show(files.read(folder), folder)
         return folder
-    with folders.claimed(folder), log_file(folder / LOG_FILE):
+    with folders.claimed(folder, finished), log_file(folder / LOG_FILE):
         begin_run(folder, ready.config)
         watch.keep_in(folder / "seconds.json")
         with watch("bases"), distributed.first_before_others():
@@ -84,7 +83,8 @@ def _prepared(config: Config, known: Path | None) -> Ready:
     adapter = preflight.prepare(config, inputs)
     run_id = identity.run_id(config, inputs)
     folder = identity.folder_of(config, run_id, known)
-    workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
+    machine = machine_of(config, inputs.tokenizer)
+    workspace = Workspace(folder, cache, config.seed, machine, inputs.tokenizer)
     unlearning = identity.unlearning_id(config, inputs)
     return Ready(keep_attacks(config, folder), inputs, adapter, workspace, run_id, unlearning)
 
@@ -112,6 +112,8 @@ def _evaluate_and_ship(outcome: Outcome, ready: Ready, found: Found, watch: Stop
         found.curve = evaluate.evaluate_curve(outcome, *place, found.evaluations)
     with watch("evaluation"):
         _ask(outcome.subject, ready, found)
+    for subject in evaluate.reported_too(outcome, ready.config):
+        _ask(subject, ready, found)
     found.curve.append(evaluate.end_of_curve(outcome, found.evaluations["unlearned"]))
     with watch("shipping"):
         found.reload_difference = outcome.ship()

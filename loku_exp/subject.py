@@ -31,6 +31,7 @@ class Subject:
             at a time, with nothing shared between texts and no trick of masks, caches or the head; its
             ``generate`` is given prompts only.
         of_run: made by a run's method, or from what it made; what is kept of it stays in the run's folder.
+        abilities_only: it is asked what a model can, and nothing of the dataset.
         path: folder, hub id or log, if it lies somewhere.
     """
 
@@ -42,6 +43,7 @@ class Subject:
     reference: str | None = None
     reads_prompts: bool = False
     of_run: bool = False
+    abilities_only: bool = False
     path: str | None = None
 
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("training", "fisher", "evaluation"),
     ("methods", "results"),
     ("attacks",),
-    ("stages", "report", "tracking", "export", "score_log"),
+    ("stages", "report", "tracking", "export", "score_log", "from_gguf"),
     ("run",),
     ("startup",),
     ("sweeps", "attack"),

@@ -65,6 +65,7 @@ class EvaluationConfig(Component):
 
     batch_tokens: Count
     curve: Literal["reduced", "full", "none"]
+    report_at: Literal["released"] | None
     abilities: list[Name]
     data_dir: str | None
     texts_dir: str | None

@@ -22,7 +22,7 @@ from loku_exp.runtime.knobs import FisherPass
 from loku_exp.runtime.seeds import derive
 
 log = logging.getLogger(__name__)
-FISHER_FORMAT = 5  # raise by hand whenever an unchanged recipe gives other row weights
+FISHER_FORMAT = 6  # raise by hand whenever an unchanged recipe gives other row weights or reports
 
 
 def fisher_measure(
@@ -81,8 +81,8 @@ def _measured(
     group_size: int,
     epsilon: float,
     relative: bool,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return the row weights of all linear layers, epsilon's share and the FLOPs."""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the row weights of all linear layers, epsilon's share, the FLOPs and the way they were had."""
     weights: dict[str, Tensor] = {}
     below = total = 0
 
@@ -107,7 +107,8 @@ def _measured(
     sizes["micro_batch_size"] = told_apart(model, layers, **sizes)[1]
     sets = (forget, retain)
     flops = sum(fisher_flops(model, layers, rows, **sizes, sweep=sweeps) for rows in sets)
-    return weights, {"epsilon_share": below / total, "flops": flops}
+    way = "sweep" if sweeps else "hooks"
+    return weights, {"epsilon_share": below / total, "flops": flops, "fisher_pass": way}
 
 
 def _wants_sweep(

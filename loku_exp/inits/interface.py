@@ -43,11 +43,13 @@ class Importance:
         epsilon_share: share of all weights whose retain Fisher is below epsilon; near 1 the
             importance is the forget Fisher alone.
         flops: of measuring it, whether it was measured now or read from a cache.
+        fisher_pass: how it was measured, ``hooks`` or ``sweep``.
     """
 
     row_weights: dict[str, Tensor]
     epsilon_share: float
     flops: int = 0
+    fisher_pass: str | None = None
 
 
 MeasureFisher = Callable[..., Importance]

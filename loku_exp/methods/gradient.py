@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
+from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
 from loku_exp.evaluation.suite import Stop
 from loku_exp.methods.adapter import Adapter, attach, load_trained, target_function
@@ -69,7 +70,9 @@ def gradient(
     """
     started = ready_to_train(target, records, workspace, init, adapter)
     plan = plan_of(recipe, len(records.forget))
-    history, rule = _trained(started, records, workspace, loss, recipe, plan, stop)
+    stream = stream_of(records, loss.inputs, recipe, plan, workspace.seed)
+    checkpointed = is_checkpointed(started.model, stream, recipe, plan)
+    history, rule = _trained(started, stream, workspace, loss, recipe, plan, stop, checkpointed)
     snapshots = workspace.folder / "snapshots"
     moments = [
         Moment(
@@ -81,6 +84,7 @@ def gradient(
     ]
     final = moments[-1]
     report = _report(started, history, rule, loss, init, recipe, plan)
+    report.training["gradient_checkpointing"] = checkpointed
     del started.model  # what follows loads what it needs
     ships = partial(ship, final.subject, target, started.factors, adapter, records, workspace)
     return Outcome(final.subject, report, ships, tuple(moments[:-1]), final.step, final.epoch)
@@ -88,16 +92,16 @@ def gradient(
 
 def _trained(
     started: Started,
-    records: Records,
+    stream: Stream,
     workspace: Workspace,
     loss: Chosen,
     recipe: Recipe,
     plan: Plan,
     stop: Stop | None,
+    checkpointed: bool,
 ) -> tuple[list[dict[str, float]], UntilForgotten | None]:
     """Train, or go on; return the log of all updates, and the stop rule with what it found."""
     snapshots = workspace.folder / "snapshots"
-    stream = stream_of(records, loss.inputs, recipe, plan, workspace.seed)
     rule = UntilForgotten(stop, plan.updates_per_epoch) if stop else None
     with distributed.first_alone() as first:
         if first:
@@ -108,7 +112,7 @@ def _trained(
     if newest is not None:
         log.info("going on from %s", newest.name)
     model: Any = started.model
-    if is_checkpointed(model, stream, recipe, plan):
+    if checkpointed:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
     steps = plan.snapshot_steps(recipe.snapshot_epochs)

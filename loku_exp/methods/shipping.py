@@ -18,9 +18,10 @@ from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-# Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32 and 6e-3 in bf16, an
-# adapter that was not folded 0.3 to 0.8.
-TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+# Of the logits' spread, by the base's precision. Measured: rounding gives 4e-7 in fp32, and 6e-3 (2 layers)
+# to 6e-2 (30 layers, pretrained) in bf16, nearly all of it the products'; an adapter that was not folded
+# 0.3 to 0.8.
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 0.15}
 NUM_PROBES = 4
 
 

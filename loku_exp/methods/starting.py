@@ -96,6 +96,8 @@ def initial_factors(
         report["epsilon_share"] = importance.epsilon_share
         report["epsilon_dominates"] = importance.epsilon_share > 0.5
         report["fisher_flops"] = importance.flops
+        if importance.fisher_pass is not None:
+            report["fisher_pass"] = importance.fisher_pass  # what ``auto`` became
         return importance
 
     log.info("initialising the adapter with %s", init.name)

@@ -116,6 +116,14 @@ def build_model(
     return _ready(built, device)
 
 
+def attention_of(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the attention a model is computed with; for ``auto`` what transformers takes for it."""
+    if model.attention != "auto":
+        return model.attention
+    with torch.device("meta"):
+        return str(from_architecture(model, tokenizer).config._attn_implementation)
+
+
 def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """Return a model on its device, in evaluation mode, as it is computed here."""
     fuse_gelu(model)

@@ -1,7 +1,7 @@
 """The folder of a run: claimed by one process, finished or not."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,11 +38,15 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, finished: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Make a run's folder, and hold it for this process (or those that train one run together).
 
+    Args:
+        folder: of the run.
+        finished: whether there is nothing left to do in it.
+
     Raises:
-        HeldError: another process works in it.
+        HeldError: another process works in it, or has finished it since it was looked at.
     """
     if distributed.rank() > 0:
         yield
@@ -54,6 +58,8 @@ def claimed(folder: Path) -> Iterator[None]:
     except Timeout:
         raise HeldError(f"another process is working on this run in {folder}") from None
     try:
+        if finished():
+            raise HeldError(f"{folder} has just finished; the same command shows it")
         yield
     finally:
         lock.release()

@@ -44,7 +44,8 @@ class ModelPart(_Part):
     """One evaluated subject; an absent metric is absent, never 0.
 
     Attributes:
-        role: ``target``, ``reference``, ``unlearned``, or ``attacked``.
+        role: ``target``, ``reference``, ``unlearned``, ``attacked``, or ``untuned``: the pretrained model
+            that the target was fine-tuned from here, of which only what it can is known.
         weights: how they came about.
         derived_from: the subject it was made from.
         reference: the subject it is compared with.

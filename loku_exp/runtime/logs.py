@@ -151,6 +151,9 @@ def duration(seconds: float) -> str:
 @contextmanager
 def log_file(file: Path) -> Iterator[None]:
     """Write everything to a file as well: libraries' messages, and the traceback of a failure."""
+    file.parent.mkdir(
+        parents=True, exist_ok=True
+    )  # of processes that train together any may be first
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     logging.getLogger().addHandler(handler)

@@ -18,7 +18,7 @@ class Machine:
         device: e.g. ``cpu``, ``cuda:0``.
         precision: by part, ``model`` (of its weights), ``finetuning`` and ``unlearning`` (what products
             are computed in while training: ``bfloat16``, or ``none`` for that of the weights).
-        attention: what transformers is asked for; ``auto`` where it chooses.
+        attention: what transformers is asked for; ``auto`` until it has chosen.
         threads: of torch, in each process.
         processes: that train together.
     """
@@ -62,6 +62,13 @@ def resolve_autocast(autocast: str, device: "torch.device") -> str:
         return "bfloat16" if native else "none"
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # old torch: unknown
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "none"
+
+
+def resolve_dtype(dtype: str, device: "torch.device") -> str:
+    """Return the precision of weights; ``auto`` takes bfloat16 where the hardware computes in it."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if resolve_autocast("auto", device) == "bfloat16" else "float32"
 
 
 def resolve_attention(attention: str, device: "torch.device", dtype: str) -> str:

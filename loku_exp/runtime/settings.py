@@ -85,7 +85,7 @@ class ModelSettings(Setting):
     context_length: Count | None  # tokens; null: what its configuration names
     template: Template
     lora_targets: dict[str, Annotated[list[str], MinLen(1)]]
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]  # auto: bfloat16 where hardware has it
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
     trust_remote_code: bool
     stop_at_eos: bool

@@ -1,5 +1,8 @@
 """The models a run starts from: the target, and the reference that never saw the forget set.
 
+Where both are fine-tuned here from pretrained weights, those are asked too what they can: what the
+fine-tuning took from it is not the unlearning's doing.
+
 Each comes from a folder, from the hub, from a published log, or is fine-tuned here once and cached,
 together with what it answered. So a sweep pays for both once.
 """
@@ -34,10 +37,11 @@ from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
 LOG_FILE = "run.log"
+UNTUNED = "untuned"
 
 
 def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str, Subject]:
-    """Return the reference where there is one, and the target; fine-tuned and asked as needed.
+    """Return the reference where there is one, the target, fine-tuned and asked as needed, and `_untuned`.
 
     Two that are not cached yet are made side by side in two processes of `config.threads` threads each,
     unless they would share an accelerator.
@@ -50,7 +54,8 @@ def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str
         _make_side_by_side(missing, config, workspace.folder)
     bases = {role: make_base(role, config, inputs, workspace) for role in roles}
     found: dict[str, Subject] = {"reference": _of_log(config)} if _has_log(config) else {}
-    return found | {role: bases[role] for role in ("reference", "target") if role in bases}
+    found |= {role: bases[role] for role in ("reference", "target") if role in bases}
+    return found | ({UNTUNED: _untuned(config)} if _has_untuned(config, inputs) else {})
 
 
 def entries(config: Config, inputs: Inputs, workspace: Workspace) -> list[Path]:
@@ -128,6 +133,24 @@ def _load(
         return models.load_model(config.model, path, device, key=key, dtype=dtype)
     seed = derive(config.target.seed, "weights")
     return models.build_model(config.model, inputs.tokenizer, seed, device, dtype=dtype)
+
+
+def _has_untuned(config: Config, inputs: Inputs) -> bool:
+    tuned = config.model.weights == "pretrained" and config.target.path is None
+    return tuned and bool(inputs.abilities)
+
+
+def _untuned(config: Config) -> Subject:
+    """Return the pretrained weights that a target is fine-tuned from here."""
+    path, device = str(config.model.path), torch.device(config.device)
+    return Subject(
+        name=UNTUNED,
+        weights="pretrained",
+        identity=identity.weights_digest(path, "model.path", config.model),
+        load=partial(models.load_model, config.model, path, device),
+        abilities_only=True,
+        path=path,
+    )
 
 
 def _of_log(config: Config) -> Subject:

@@ -46,7 +46,7 @@ def evaluate_subject(
     """
     if subject.load is None:
         return _evaluation_of_log(subject, inputs)
-    tasks = inputs.suite.tasks(reference, depth)
+    tasks = [] if subject.abilities_only else inputs.suite.tasks(reference, depth)
     tasks = [*tasks, *(inputs.abilities if depth == "full" else [])]
     answers = Answers(answers_file(subject, config, inputs, workspace))
     lm = UnlearnLM(answers, partial(_inference, subject, config, inputs))
@@ -78,7 +78,7 @@ def asked_recipe(config: Config, inputs: Inputs) -> dict[str, Any]:
         "data": inputs.corpus.digest(),
         "abilities": inputs.ability_digest,
         "evaluation": config.evaluation.model_dump(
-            mode="json", exclude={"curve", "data_dir", "texts_dir", "include_path"}
+            mode="json", exclude={"curve", "report_at", "data_dir", "texts_dir", "include_path"}
         ),
         "code": identity.own_code([config.evaluation.target]),
     }
@@ -130,6 +130,19 @@ def evaluate_curve(
         points.append(_point(moment, depth, config, inputs, workspace, evaluations))
         tell(Measured(moment.step, moment.epoch, points[-1].metrics))
     return points
+
+
+def reported_too(outcome: Outcome, config: Config) -> list[Subject]:
+    """Return the moment that the released script reports, where it is not the end and it is asked for.
+
+    That is the last one within the recipe's epochs: update 5, 30 or 60 of TOFU's forget01, 05 and 10, whose
+    ends are 6, 31 and 62 (csm9493/efficient-llm-unlearning, ``TOFU/scripts``).
+    """
+    epochs = outcome.report.training.get("max_epochs", 0)
+    if config.evaluation.report_at is None or outcome.epoch <= epochs:
+        return []
+    within = [moment for moment in outcome.curve if moment.epoch <= epochs]
+    return [replace(m.subject, name=f"{m.subject.name}@{m.step}") for m in within[-1:]]
 
 
 def end_of_curve(outcome: Outcome, final: Evaluation) -> CurvePoint:

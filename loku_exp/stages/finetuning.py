@@ -12,6 +12,7 @@ from loku_exp.data.corpus import Role
 from loku_exp.losses.builtin import language_modelling
 from loku_exp.models import identity
 from loku_exp.models import load as models
+from loku_exp.models.origin import hand_on_origin
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import ModelSettings
 from loku_exp.stages.inputs import Inputs
@@ -73,6 +74,8 @@ def finetune(
     models.store_as(model, config.model.dtype)
     model.save_pretrained(folder)
     inputs.tokenizer.save_pretrained(folder)
+    if config.model.weights == "pretrained":
+        hand_on_origin(str(config.model.path), folder)
 
 
 def training_recipe(role: Role, config: Config, inputs: Inputs) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths
 from loku_exp.evaluation.suite import Evaluation, Facts
+from loku_exp.models.origin import origin_of
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
 from loku_exp.stages.found import Found, Ready
@@ -18,7 +19,12 @@ from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.provenance import provenance
 from loku_exp.subject import Outcome, Subject
 
-ORDER = ("target", "unlearned", "reference")  # of the columns of tables; attacked ones follow
+ORDER = (
+    "untuned",
+    "target",
+    "unlearned",
+    "reference",
+)  # of the columns of tables; attacked ones follow
 
 
 def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
@@ -58,20 +64,21 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         training=training | ({"reload_difference": found.reload_difference} if outcome else {}),
         init=outcome.report.init if outcome else None,
         judgement=judgements.get("unlearned"),
-        notes=_notes(inputs, protocol, outcome, judgements.get("unlearned")),
+        notes=_notes(inputs, protocol, found, judgements.get("unlearned")),
         cost=_cost(outcome, watch.seconds),
     )
 
 
 def _in_order(subjects: dict[str, Subject]) -> list[str]:
     """Return the names of subjects in the order of columns: the plain ones, then those of each attack."""
-    attacks = dict.fromkeys(name.partition("+")[2] for name in subjects)
-    return [
-        name
-        for attack in sorted(attacks, key=bool)
-        for of in ORDER
-        if (name := f"{of}+{attack}" if attack else of) in subjects
-    ]
+
+    def place(name: str) -> tuple[int, int, bool]:
+        of, _, attack = name.partition("+")
+        plain, _, moment = of.partition("@")
+        return attacks.index(attack), ORDER.index(plain), not moment
+
+    attacks = sorted(dict.fromkeys(name.partition("+")[2] for name in subjects), key=bool)
+    return sorted(subjects, key=place)
 
 
 def _judgements(inputs: Inputs, found: Found) -> dict[str, Judgement]:
@@ -101,7 +108,7 @@ def _model(
     reference = evaluations.get(subject.reference or "")
     widths = half_widths(evaluation.examples, reference.examples, inputs.suite) if reference else {}
     return ModelPart(
-        role=subject.name if subject.name in ORDER else "attacked",
+        role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
         weights=subject.weights,
         derived_from=subject.derived_from,
         reference=subject.reference,
@@ -137,7 +144,16 @@ def _label(config: Config, inputs: Inputs) -> str:
         labels.append("TOY model")
     elif config.model.kind == "from_scratch":
         labels.append("small model trained FROM SCRATCH")
+    labels += [f"pretrained, {origin}" for origin in _origins(config)]
     return ", ".join(labels)
+
+
+def _origins(config: Config) -> list[str]:
+    """Return what must be said of the weights that a run was given."""
+    if config.model.weights != "pretrained":
+        return []
+    paths = (config.model.path, config.target.path, config.reference.path)
+    return list(dict.fromkeys(origin for path in paths if (origin := origin_of(path))))
 
 
 def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, Any]:
@@ -162,7 +178,7 @@ def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, A
 
 
 def _notes(
-    inputs: Inputs, protocol: dict[str, Any], outcome: Outcome | None, judgement: Judgement | None
+    inputs: Inputs, protocol: dict[str, Any], found: Found, judgement: Judgement | None
 ) -> list[str]:
     """Return what stands under the table, beside the verdict: protocol, init, cautions."""
     rows = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
@@ -174,12 +190,17 @@ def _notes(
         forget, retain = protocol["examples_per_update"]
         parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
     notes = ["protocol: " + "; ".join(parts)]
+    if "untuned" in found.subjects:
+        notes.append(
+            "untuned: the pretrained model, asked what it can; what target and reference lost of it, their "
+            "fine-tuning took, not the unlearning"
+        )
     if protocol["reference"] != "none":
         notes.append(
             "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
             "another training would change: target and reference differ by as much"
         )
-    init = outcome.report.init if outcome else None
+    init = found.outcome.report.init if found.outcome else None
     if init:
         notes.append(
             f"init: {init['name']} put {init['share_of_weight_norm']:.1%} of the adapted weights' norm "

@@ -8,7 +8,7 @@ import torch
 
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import DataError, ModelError
-from loku_exp.models.load import load_model
+from loku_exp.models.load import attention_of, load_model
 from loku_exp.models.weights import problems
 from loku_exp.runtime.cache import Cache
 from loku_exp.stages.inputs import load_inputs
@@ -193,3 +193,14 @@ def test_the_key_is_the_one_the_user_wrote(tmp_path):
     (place / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=rf"^cannot load model\.path={place} \(.*model_type"):
         materials(place, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("gpt_neo", "eager"), ("llama", "sdpa")])
+def test_an_attention_that_is_left_to_transformers_is_known_by_name(kind, taken, tmp_path):
+    place = folder(kind, tmp_path / "base")
+    for asked in ("auto", "eager"):
+        own = settings(place, attention=asked)
+        named = attention_of(own, tokenizer())
+        assert named == (taken if asked == "auto" else asked)
+        loaded = load_model(own, str(place), CPU)
+        assert loaded.config._attn_implementation == named

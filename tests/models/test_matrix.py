@@ -240,11 +240,11 @@ def decoding_of(model):
     with pytest.MonkeyPatch.context() as patch:
         cached = []
 
-        def aligns(*args, true=wavefront._aligns):
+        def aligns(*args, true=wavefront.aligns):
             cached.append(true(*args))
             return cached[-1]
 
-        patch.setattr(wavefront, "_aligns", aligns)
+        patch.setattr(wavefront, "aligns", aligns)
         answers = wavefront.greedy_continuations(
             model, texts, lambda ids, _: list(range(1, len(ids))), 10**9
         )

@@ -94,6 +94,14 @@ def test_the_machine_is_recorded_as_it_became(quick):
     assert not re.search(r"(device|autocast): auto", config)
 
 
+def test_no_auto_is_left_in_a_record(quick):
+    """Of what a program chose by itself the record says what it chose."""
+    record = json.loads((quick / "metrics.json").read_text())
+    assert "auto" not in (quick / "metrics.json").read_text().replace("autocast", "").split('"')
+    assert record["init"]["fisher_pass"] == "hooks"
+    assert record["training"]["gradient_checkpointing"] is False
+
+
 def test_the_adapter_is_loaded_by_plain_peft_on_the_untouched_base(quick):
     base = json.loads((quick / "adapter/manifest.json").read_text())["recipe"]["base"]
     model = AutoModelForCausalLM.from_pretrained(base)

@@ -63,6 +63,21 @@ def test_without_a_limit_no_update_is_clipped(begin):
     assert max(record.training["grad_norm"]) > 1
 
 
+def test_what_the_released_script_reports_stands_beside_the_end(begin):
+    """2 updates an epoch for 2 epochs are 5 updates, of which the released script would report the 4th."""
+    sizes = ["training.batch_size=16", "training.micro_batch_size=16"]
+    record = results.read(begin(*sizes, "evaluation.report_at=released"))
+    assert [point.step for point in record.curve] == [0, 2, 4, 5]
+    assert list(record.models) == ["target", "unlearned@4", "unlearned", "reference"]
+    then, end = record.models["unlearned@4"], record.models["unlearned"]
+    assert (then.role, then.derived_from, then.reference) == ("unlearned", "target", "reference")
+    assert then.metrics.items() >= record.curve[2].metrics.items()
+    assert then.metrics.keys() == end.metrics.keys() >= {"forget_rouge", "model_utility"}
+    assert then.judgement is not None
+    whole = results.read(begin("evaluation.report_at=released"))
+    assert "unlearned@10" not in whole.models  # the end is that update
+
+
 def test_evaluation_only(begin):
     folder = begin("unlearn=false")
     record = results.read(folder)

@@ -43,7 +43,7 @@ class Stub(Job):
 
 @pytest.fixture
 def job(tmp_path):
-    config = SimpleNamespace(on_error="continue")
+    config = SimpleNamespace(on_error="continue", attacks={})
 
     def job(name: str, code: str = FINISH, **more) -> Stub:
         return Stub(name, [], None, config, tmp_path / name, code=code, **more)
@@ -167,15 +167,17 @@ def test_a_run_held_by_another_process_is_waited_for(job):
 def test_two_sweeps_on_the_same_folders_do_each_run_once(tmp_path):
     """Both claim as runs do; each run appends to a file that counts."""
 
-    def run(folder):
-        with runs.claimed(folder):
+    def run(config):
+        folder = config.folder
+        with runs.claimed(folder, (folder / "done.json").is_file):
             time.sleep(0.1)
             with (folder / "count").open("a") as count:
                 count.write("x")
             (folder / "done.json").write_text("{}")
 
     def sweep_all(name):
-        jobs = [Job(n, [], None, tmp_path / n, tmp_path / n) for n in "abcd"]
+        configs = {n: SimpleNamespace(attacks={}, folder=tmp_path / n) for n in "abcd"}
+        jobs = [Job(name, [], None, config, config.folder) for name, config in configs.items()]
         states = [job.state for job in work_on(jobs, InProcess(run))]
         (tmp_path / name).write_text(" ".join(states))
 
@@ -353,7 +355,10 @@ def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
             pass
     assert not runs.is_held(folder)
     (folder / "done.json").write_text("{}")
-    with pytest.raises(HeldError, match="has just finished"), runs.claimed(folder):
+    with (
+        pytest.raises(HeldError, match="has just finished"),
+        runs.claimed(folder, (folder / "done.json").is_file),
+    ):
         pass
 
 

@@ -10,10 +10,9 @@ model, whatever the number of rows.
 Memory of a chunk: ``rows * T * 2 * layers * kv_heads * head_dim * bytes per number``; rows per chunk
 follow from the bytes allowed. Rows are sorted by t, so that late ones share short chunks.
 
-It needs a model whose cache is keys and values by position. Others keep a state instead, as Mamba, or
-arrange them in their own way. So before a batch is decoded, one token is put after a cached beginning;
-unless it gives what the teacher-forced pass gave there, the batch goes the plain way: its rows move
-along together all the same, and each step reads them from their first token on.
+It needs a model whose cache is keys and values by position (`loku_exp.evaluation.lm.aligned_cache`). With
+others a batch goes the plain way: its rows move along together all the same, and each step reads them from
+their first token on.
 """
 
 from collections.abc import Callable
@@ -23,22 +22,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from loku_exp.data.batches import Padded, pad, to_device
 from loku_exp.data.records import Sequence
+from loku_exp.evaluation.lm.aligned_cache import (
+    CACHE_BYTES,
+    CPU_CACHE_BYTES,
+    Front,
+    KeyValues,
+    aligned_cache,
+    aligns,
+    read_with_cache,
+)
 from loku_exp.evaluation.tdec.metrics import Greedy
 from loku_exp.models.head import apply_term, hidden_before_head, label_positions, logits_of
 from loku_exp.runtime.logs import progress
 
-CPU_CACHE_BYTES, CACHE_BYTES = 1_000_000_000, 4_000_000_000  # keys and values of a chunk's rows
-KeyValues = tuple[Any, Any]
-"""Keys and values of one layer, (texts, heads, T, head_dim) each."""
 Wanted = Callable[[tuple[int, ...], list[int]], list[int]]
 """From ids and argmax to the prefix lengths to decode."""
-_NOISE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the norm of a hidden state
-_NOISE_OF_HALF_PRECISION = 0.05
-_TAKES_NO_CACHE = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def greedy_continuations(
     if cache_bytes is None:
         cache_bytes = CPU_CACHE_BYTES if model.device.type == "cpu" else CACHE_BYTES
     batch = to_device(pad([Sequence(ids, ids) for ids in texts]), model.device)
-    hidden, layers = (hidden_before_head(model, batch), []) if plain else _read(model, batch)
+    hidden, layers = (
+        (hidden_before_head(model, batch), []) if plain else read_with_cache(model, batch)
+    )
     logprobs, argmax = _predictions(model, batch, hidden)
     rows = [
         _Row(text, t, argmax[text][t - 1])
@@ -83,7 +86,7 @@ def greedy_continuations(
     if rows and layers:
         a_text = sum(k.nbytes + v.nbytes for k, v in layers) // len(texts)
         cached = max(1, cache_bytes // a_text)
-        if _aligns(model, batch, layers, hidden[:cached]):
+        if aligns(model, batch, layers, hidden[:cached]):
             size = cached
         else:
             layers = []
@@ -124,45 +127,6 @@ def _predictions(
     return [p[:, 0].tolist() for p in parts], [p[:, 1].long().tolist() for p in parts]
 
 
-def _read(model: Any, batch: Padded) -> tuple[Tensor, list[KeyValues]]:
-    """Return the hidden states before the head, and keys and values by layer; none if it has none."""
-    cache = DynamicCache()
-    try:
-        hidden = hidden_before_head(model, batch, past_key_values=cache, use_cache=True)
-        layers: list[KeyValues] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
-        shapes = {tuple(part.shape[::2]) for layer in layers for part in layer}
-    except torch.OutOfMemoryError:
-        raise
-    except _TAKES_NO_CACHE:
-        return hidden_before_head(model, batch), []
-    return hidden, layers if shapes == {tuple(batch["input_ids"].shape)} else []
-
-
-def _aligns(model: Any, batch: Padded, layers: list[KeyValues], hidden: Tensor) -> bool:
-    """Return whether a token after a cached beginning gives its teacher-forced hidden state.
-
-    Args:
-        model: a causal language model.
-        batch: the texts.
-        layers: their keys and values.
-        hidden: hidden states of the first texts, which are looked at.
-    """
-    last = int(batch["attention_mask"].sum(1).min()) - 1  # a position that every text has
-    front = _Front(len(hidden), last)
-    cache = _aligned_cache(layers, torch.arange(len(hidden), device=hidden.device), front)
-    token = batch["input_ids"][: len(hidden), last : last + 1]
-    step = {"input_ids": token, "attention_mask": None}
-    try:
-        again = hidden_before_head(model, step, past_key_values=cache, use_cache=True)[:, 0]
-    except torch.OutOfMemoryError:
-        raise
-    except _TAKES_NO_CACHE:
-        return False
-    difference = (again - hidden[:, last]).float().norm(dim=-1)
-    noise = _NOISE.get(hidden.dtype, _NOISE_OF_HALF_PRECISION)
-    return bool((difference <= noise * hidden[:, last].float().norm(dim=-1)).all())
-
-
 def logprob_and_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (n, 2) float64: log-probability of the label, and the argmax (ids are exact in float64)."""
     logprobs = logits.log_softmax(-1).gather(1, labels[:, None])
@@ -186,8 +150,8 @@ def _decode(
     places = torch.arange(len(rows), device=model.device)
     firsts = torch.tensor([row.token for row in rows], device=model.device)
     tokens[places, torch.tensor(prefixes, device=model.device)] = firsts
-    front = _Front()
-    cache = _aligned_cache(layers, texts, front) if layers else None
+    front = Front()
+    cache = aligned_cache(layers, texts, front) if layers else None
     head = model.get_output_embeddings()
     for position in range(prefixes[0], tokens.shape[1] - 1):
         while front.rows < len(rows) and prefixes[front.rows] <= position:
@@ -202,44 +166,3 @@ def _decode(
             logits = model(input_ids=seen[:, -1:], **cached).logits[:, -1]
         tokens[: front.rows, position + 1] = logits.argmax(-1)
     return [row[prefix:] for row, prefix in zip(tokens.tolist(), prefixes, strict=True)]
-
-
-@dataclass
-class _Front:
-    """How far a chunk is: its first `rows` rows are at `position`."""
-
-    rows: int = 0
-    position: int = 0
-
-
-def _aligned_cache(layers: list[KeyValues], texts: Tensor, front: _Front) -> DynamicCache:
-    """Return a cache of rows, each beginning as one of the texts did."""
-    cache = DynamicCache()
-    cache.layers = [_AlignedLayer(layer, texts, front) for layer in layers]
-    return cache
-
-
-class _AlignedLayer(DynamicLayer):
-    """A layer's cache of a chunk of rows, written in place at the front's position."""
-
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, of_texts: KeyValues, texts: Tensor, front: _Front):
-        super().__init__()
-        self.front = front
-        self.keys, self.values = (part.index_select(0, texts) for part in of_texts)
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write one position of the active rows; return all positions up to it."""
-        rows, position = self.front.rows, self.front.position
-        self.keys[:rows, :, position] = key_states[:, :, 0]
-        self.values[:rows, :, position] = value_states[:, :, 0]
-        return self.keys[:rows, :, : position + 1], self.values[:rows, :, : position + 1]
-
-    def get_seq_length(self) -> int:
-        """Return how many positions lie before the front."""
-        return self.front.position
