@@ -15,7 +15,7 @@ from loku_exp.models.head import (
     Term,
     apply_term,
     hidden_before_head,
-    hidden_states,
+    hidden_by_layer,
     label_positions,
 )
 
@@ -149,7 +149,7 @@ class Scores:
     @cached_property
     def _states(self) -> tuple[Tensor, ...]:
         with self._context():
-            return hidden_states(self._model, self._batch)
+            return hidden_by_layer(self._model, self._batch)
 
     @cached_property
     def _hidden(self) -> Tensor:

@@ -63,7 +63,7 @@ def hidden_before_head(model: nn.Module, batch: Mapping[str, object], **options:
     return _without_head(model, batch, **options)[0]
 
 
-def hidden_states(model: nn.Module, batch: Mapping[str, object]) -> tuple[Tensor, ...]:
+def hidden_by_layer(model: nn.Module, batch: Mapping[str, object]) -> tuple[Tensor, ...]:
     """Return the hidden states (B, T, d) after each layer, the embedding first; no logits are made."""
     _, output = _without_head(model, batch, output_hidden_states=True)
     states: tuple[Tensor, ...] = output.hidden_states
@@ -112,7 +112,7 @@ def check_head(model: nn.Module) -> None:
         given.append(inputs[0].float())
         known.append(torch.full_like(output, 64.0))
         known[0][..., ::2] = -64.0
-        return known[0]
+        return known[0].clone()  # which may be changed in place
 
     kind = getattr(model.config, "model_type", type(model).__name__)
     if not isinstance(head, nn.Linear):
