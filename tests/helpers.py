@@ -103,7 +103,7 @@ def tdec_folder(place: Path, rows: int = 6) -> Path:
 
     texts = [text() for _ in range(rows)]
     (place / "forget_sets").mkdir(parents=True)
-    for size, count in ((2, 2), (4, 4), (32, rows - 2), (128, rows)):
+    for size, count in ((2, 2), (4, 4), (8, rows - 1), (32, rows - 2), (128, rows)):
         lines = ["doc_id,corpus,text", *(f'{i},invented,"{texts[i]}"' for i in range(count))]
         for number in range(3 if size == 32 else 1):
             file = place / f"forget_sets/lm_extraction_{size}_{number}.csv"

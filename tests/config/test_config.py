@@ -234,7 +234,7 @@ MISTAKES = [
     (["dataset=toy_tdec", "training.stop.n=0"], "training.stop.n=0: should be greater than or equal"),
     (["dataset=toy_tdec", "evaluation.n=[]"], "evaluation.n"),
     (["dataset=toy_tdec", "evaluation.limit=0"], "evaluation.limit=0: should be greater than or"),
-    (["dataset.num_forget=30"], "must be at most half of dataset.num_authors=40"),
+    (["dataset.num_forget=31"], "must be at most half of dataset.num_authors=60"),
     (["seed=[1"], "seed=[1"),
     (["model=hf", "dataset=toy_tofu", "model.path=a/b"], "from a model that knows the forget set"),
     (

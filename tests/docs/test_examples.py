@@ -16,7 +16,7 @@ from tests.docs.pages import BLOCKS, EXAMPLES, ROOT, SCRIPTS, SHOWN, commands_of
 from tests.runs.running import examples as examples_of
 
 RUNS = [c for c in SHOWN if c.folder == "examples" and "--config-dir" in c.words]
-SMALL = ["dataset.num_authors=8", "dataset.num_forget=2"]
+SMALL = ["dataset.num_authors=8", "dataset.num_forget=2", "dataset.num_others=15"]
 QUICK = ["model.finetuning.epochs=3", "training.epochs=1", "target.min_known=0"]
 QUICK += ["evaluation.curve=none"]
 
@@ -96,7 +96,12 @@ def test_every_example_is_shown():
 
 
 DAY = ["docs/sweeps.md", "docs/report.md", "docs/tracking.md", "docs/export.md"]
-TINY = ["dataset.num_authors=4", "dataset.num_forget=1", "model.vocabulary=300"]
+TINY = [
+    "dataset.num_authors=4",
+    "dataset.num_forget=1",
+    "dataset.num_others=15",
+    "model.vocabulary=300",
+]
 TINY += ["model.finetuning.epochs=2", "target.min_known=0", "evaluation.curve=none"]
 TINY += ["training.epochs=1", "training.batch_size=1", "training.micro_batch_size=1"]
 

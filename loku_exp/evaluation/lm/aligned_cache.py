@@ -71,8 +71,8 @@ def aligns(model: Any, batch: Padded, layers: list[KeyValues], hidden: Tensor) -
     return bool((difference <= noise * hidden[:, last].float().norm(dim=-1)).all())
 
 
-def aligned_cache(layers: list[KeyValues], texts: Tensor, front: Front) -> DynamicCache:
-    """Return a cache of rows, each beginning as one of the texts did."""
+def aligned_cache(layers: list[KeyValues], texts: Tensor | None, front: Front) -> DynamicCache:
+    """Return a cache of rows, each beginning as one of the texts did; None: the texts' own, not a copy."""
     cache = DynamicCache()
     cache.layers = [_Layer(layer, texts, front) for layer in layers]
     return cache
@@ -84,10 +84,12 @@ class _Layer(DynamicLayer):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, of_texts: KeyValues, texts: Tensor, front: Front):
+    def __init__(self, of_texts: KeyValues, texts: Tensor | None, front: Front):
         super().__init__()
         self.front = front
-        self.keys, self.values = (part.index_select(0, texts) for part in of_texts)
+        self.keys, self.values = (
+            part if texts is None else part.index_select(0, texts) for part in of_texts
+        )
         self.is_initialized = True
 
     def update(

@@ -14,6 +14,7 @@ from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant
 from loku_exp.evaluation.lm.answers import TokenScores
 from loku_exp.evaluation.lm.generation import continued
 from loku_exp.evaluation.lm.text_lm import TextLM
+from loku_exp.evaluation.lm.together import continued_together
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
 from loku_exp.evaluation.tdec.metrics import wanted
 from loku_exp.models.head import apply_term
@@ -99,6 +100,11 @@ class Inference(TextLM):
         self, prompts: list[tuple[int, ...]], budgets: list[int], end_of_text: int | None
     ) -> list[list[int]]:
         """Continue a batch of prompts greedily; see `loku_exp.evaluation.lm.generation.continued`."""
+        together = None
+        if not self.reads_prompts:
+            together = continued_together(self.model, prompts, budgets, end_of_text=end_of_text)
+        if together is not None:
+            return together
         padding = self.tokenizer.pad_token_id
         return continued(self.model, prompts, budgets, end_of_text=end_of_text, padding=padding)
 

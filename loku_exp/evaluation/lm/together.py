@@ -96,8 +96,8 @@ class _Rows:
 def _go_along(model: Any, rows: _Rows, layers: list[KeyValues], end_of_text: int | None) -> None:
     """Continue rows until all have ended; `layers` holds keys and values of their prompts, and room."""
     front = Front()
-    every = torch.arange(len(rows.there), device=model.device)
-    cache, position = aligned_cache(layers, every, front), rows.starts[0]
+    cache, position = aligned_cache(layers, None, front), rows.starts[0]
+    layers.clear()  # the cache has them
     while not all(rows.ended):
         joined = rows.joined(position)
         if sum(rows.ended[row] for row in joined) > DROPPED_AT * len(joined):
