@@ -18,7 +18,9 @@ from benchmarks.measure import Row, interleaved, seconds_of
 from loku_exp.data.records import IGNORED, Example, Sequence
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm.answers import Answers
+from loku_exp.evaluation.lm.generation import continued
 from loku_exp.evaluation.lm.inference import Inference
+from loku_exp.evaluation.lm.together import continued_together
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.tofu import suite as tofu
 from loku_exp.models.tokenizer import train_tokenizer
@@ -28,6 +30,7 @@ LENGTH = 200  # published: of a padded row, and of prompt and generation togethe
 BATCH, GENERATED_TOGETHER = 32, 4
 PROMPT, ANSWER, VARIATION = 24, 38, 10  # tokens, as TOFU has them
 VOCABULARY = 8192
+TOGETHER, GOING_ON = 64, 8  # prompts of a batch, of which one in so many does not end
 
 
 def rows() -> list[Row]:
@@ -87,7 +90,40 @@ def rows() -> list[Row]:
     measured.append(
         Row("TOFU evaluation: what is not the model", outside, 5, "ms a question", detail)
     )
-    return measured
+    return [*measured, _ending_early()]
+
+
+def _ending_early() -> Row:
+    """Measure answers of a model that knows some: most end at TOFU's length, some go on and on.
+
+    Both ways get the same batch, and the same rows in it; where an answer ends is set by its budget.
+    """
+    model, generator = _model(), torch.Generator().manual_seed(1)
+    prompts = [tuple(torch.randint(VOCABULARY, (PROMPT,), generator=generator).tolist())] * TOGETHER
+    prompts = [
+        (row % VOCABULARY, *prompt[1 + row % VARIATION :]) for row, prompt in enumerate(prompts)
+    ]
+    budgets = [
+        LENGTH - PROMPT if row % GOING_ON == 0 else ANSWER - VARIATION + row % (2 * VARIATION)
+        for row in range(TOGETHER)
+    ]
+    found: dict[str, Any] = {}
+
+    def ours() -> None:
+        found["ours"] = continued_together(model, prompts, budgets, end_of_text=None)
+
+    def stock() -> None:
+        found["stock"] = continued(model, prompts, budgets, end_of_text=None, padding=0)
+
+    seconds = interleaved({"ours": ours, "stock": stock}, repeats=2)
+    if found["ours"] != found["stock"]:
+        raise AssertionError("the two ways generate different texts")
+    detail = (
+        f"{TOGETHER} prompts in a batch, one in {GOING_ON} to {LENGTH} tokens: {seconds['ours']:.2f} s, "
+        f"{seconds['stock']:.2f} s"
+    )
+    saved = seconds["stock"] / seconds["ours"]
+    return Row("generations: time saved", saved, 1.5, "x transformers' own", detail, at_least=True)
 
 
 def _model() -> Any:
