@@ -26,9 +26,10 @@ class Subject:
             answered elsewhere, e.g. an imported log.
         derived_from: name of the subject it was made from.
         reference: name of the subject that never saw the forget set, which it is compared with.
-        reads_prompts: its forward pass depends on where the prompt ends. Its model is then called with
-            ``prompt_lengths`` (B,) beside ids and mask, one text at a time, with nothing shared between
-            texts and no trick of masks or caches; its ``generate`` is given prompts only.
+        reads_prompts: its forward pass depends on where the prompt ends, or changes the logits behind the
+            output head. Its model is then called with ``prompt_lengths`` (B,) beside ids and mask, one text
+            at a time, with nothing shared between texts and no trick of masks, caches or the head; its
+            ``generate`` is given prompts only.
         of_run: made by a run's method, or from what it made; what is kept of it stays in the run's folder.
         abilities_only: it is asked what a model can, and nothing of the dataset.
         path: folder, hub id or log, if it lies somewhere.
@@ -74,6 +75,11 @@ class Report:
     trainable_parameters: int | None = None
 
 
+def nothing() -> float:
+    """Ship nothing; what is not written reloads to itself."""
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a method hands to the evaluation.
@@ -84,13 +90,14 @@ class Outcome:
             no way to speak of.
         report: for the record.
         ship: writes what a user takes away into the run's folder, checks that it reloads to the same
-            model, and returns the largest difference of a logit. Writes nothing a second time.
+            model, and returns the largest difference of a logit. Writes nothing a second time. Without
+            one there is nothing to take away but the method itself.
         end: where `subject` stands on the way.
     """
 
     subject: Subject
-    report: Report
-    ship: Callable[[], float]
+    report: Report = field(default_factory=Report)
+    ship: Callable[[], float] = nothing
     curve: tuple[Moment, ...] = ()
     step: int = 0
     epoch: float = 0.0
@@ -107,7 +114,7 @@ class Method(Protocol):
     def __call__(
         self, target: Subject, records: Records, workspace: Workspace, /, **parts: Any
     ) -> Outcome:
-        """Return the unlearned subject."""
+        """Return the unlearned subject; its name and descent are given to it by the run."""
 
 
 class Attack(Protocol):
@@ -116,4 +123,4 @@ class Attack(Protocol):
     def __call__(
         self, subject: Subject, records: Records, workspace: Workspace, /, **knobs: Any
     ) -> Subject:
-        """Return the attacked subject, named ``<subject>+<attack>``."""
+        """Return the attacked subject; it is named ``<subject>+<attack>`` by the run."""

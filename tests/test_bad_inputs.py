@@ -148,7 +148,7 @@ SAID = [
     ("reference.source=log", "reference.source=log needs reference.path=..."),
     ("reference.source=nope", "should be 'train', 'path', 'log' or 'none'"),
     ("reference.path=/x", "reference.path=/x is not used with reference.source=train"),
-    ("dataset.num_forget=999", "must be at most half of dataset.num_authors=40"),
+    ("dataset.num_forget=999", "must be at most half of dataset.num_authors=60"),
     ("dataset.num_authors=0", "dataset.num_authors=0: should be greater than or equal to 1"),
     ("lora.rank=4,8", "several values make a sweep; add -m (--multirun)"),
     ("pairs=[{seed:1}]", "several values make a sweep; add -m"),

@@ -40,6 +40,7 @@ class Signature:
     inputs: tuple[str, ...]
     knobs: tuple[Knob, ...]
     takes_any_knob: bool
+    with_default: tuple[str, ...] = ()  # of the inputs: most likely meant as knobs
 
 
 class TargetError(ValueError):
@@ -63,7 +64,7 @@ def read_signature(target: str) -> Signature:
 
 
 def signature_problems(
-    section: str, target: str, values: dict[str, Any], given: tuple[str, ...]
+    section: str, target: str, values: dict[str, Any], given: tuple[str, ...], named: bool = False
 ) -> list[str]:
     """Return what is wrong with the inputs and knobs of one component, one line each.
 
@@ -72,13 +73,14 @@ def signature_problems(
         target: its dotted function name.
         values: the knobs set in the configuration.
         given: inputs the program can give it, the first of which it must take.
+        named: whether there may be more of them, which are known by name once the data is loaded.
     """
     try:
         signature = read_signature(target)
     except (TargetError, UserError) as error:
         return [f"{section}._target_={target}: {error}"]
     known = {knob.name: knob for knob in signature.knobs}
-    found = _input_problems(section, target, signature, given)
+    found = _input_problems(section, target, signature, given, named)
     for name, value in values.items():
         if name in known:
             found += _type_problems(f"{section}.{name}", value, known[name].annotation)
@@ -95,13 +97,14 @@ def signature_problems(
 
 
 def _input_problems(
-    section: str, target: str, signature: Signature, given: tuple[str, ...]
+    section: str, target: str, signature: Signature, given: tuple[str, ...], named: bool
 ) -> list[str]:
+    more = " and further batches of the dataset" if named else ""
     found = [
         f"{section}._target_={target}: nothing is given for its argument '{name}'; a {section} may take "
-        f"{' and '.join(given) or 'nothing'}, and knobs must be keyword-only (behind a *)"
+        f"{' and '.join(given) or 'nothing'}{more}, and knobs must be keyword-only (behind a *)"
         for name in signature.inputs
-        if name not in given
+        if name not in given and (name in signature.with_default or not named)
     ]
     if given and given[0] not in signature.inputs:
         found.append(f"{section}._target_={target}: a {section} must take '{given[0]}'")
@@ -175,13 +178,15 @@ def _aliases(source: ast.Module) -> dict[str, Any]:
 
 def _from_source(node: ast.FunctionDef, aliases: dict[str, Any]) -> Signature:
     arguments = node.args
+    inputs = tuple(argument.arg for argument in arguments.posonlyargs + arguments.args)
     return Signature(
-        inputs=tuple(argument.arg for argument in arguments.posonlyargs + arguments.args),
+        inputs=inputs,
         knobs=tuple(
             Knob(argument.arg, _evaluate(argument.annotation, aliases), default is None)
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         ),
         takes_any_knob=arguments.kwarg is not None,
+        with_default=inputs[len(inputs) - len(arguments.defaults) :],
     )
 
 
@@ -206,10 +211,9 @@ def _import(module_name: str, function_name: str) -> Any:
 
 def _from_function(function: Any) -> Signature:
     parameters = inspect.signature(function).parameters.values()
+    inputs = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return Signature(
-        inputs=tuple(
-            p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ),
+        inputs=tuple(p.name for p in inputs),
         knobs=tuple(
             Knob(
                 p.name,
@@ -220,4 +224,5 @@ def _from_function(function: Any) -> Signature:
             if p.kind == p.KEYWORD_ONLY
         ),
         takes_any_knob=any(p.kind == p.VAR_KEYWORD for p in parameters),
+        with_default=tuple(p.name for p in inputs if p.default is not p.empty),
     )

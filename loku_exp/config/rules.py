@@ -76,7 +76,9 @@ def component_problems(container: dict[str, Any]) -> list[str]:
             section = sections.get(kind, Component)
             own = {field.alias or key for key, field in section.model_fields.items()}
             knobs = {key: value for key, value in node.items() if key not in own}
-            problems += components.signature_problems(name, node["_target_"], knobs, GIVEN[kind])
+            problems += components.signature_problems(
+                name, node["_target_"], knobs, GIVEN[kind], named=kind == "loss"
+            )
     return problems
 
 

@@ -1,11 +1,12 @@
 """Question-answer corpora (TOFU and its kin): texts, and their encoding with the official labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from loku_exp.data.corpus import Role, digest_of_rows
 from loku_exp.data.records import IGNORED, Example, Records, Sequence, Tokenize
+from loku_exp.data.refusals import refusal_to
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
 from loku_exp.runtime.settings import Template
@@ -69,6 +70,8 @@ class QACorpus:
     ) -> Records:
         """Encode the corpus with the official labels, see `encode`.
 
+        The forget rows have an alternative ``idk``, a refusal as the answer to the same question.
+
         Raises:
             DataError: a text does not fit the context; nothing is cut.
         """
@@ -78,12 +81,19 @@ class QACorpus:
         def encode_all(rows: list[QA], role: str) -> list[Example]:
             return [encode(row, role, tokenize, eos, template, max_length) for row in rows]
 
+        refusals = [replace(row, answer=refusal_to(row.row, row.question)) for row in self.forget]
+        forget = [
+            replace(example, alternatives=example.alternatives | {"idk": (refused.answer,)})
+            for example, refused in zip(
+                encode_all(self.forget, "forget"), encode_all(refusals, "idk"), strict=True
+            )
+        ]
         target_training = encode_all(self.target_training, "target_training")
         encoded = dict(zip(self.target_training, target_training, strict=True))
         return Records(
             target_training=target_training,
             reference_training=[encoded[row] for row in self.reference_training],
-            forget=encode_all(self.forget, "forget"),
+            forget=forget,
             retain=encode_all(self.retain, "retain"),
             evaluation={name: encode_all(rows, name) for name, rows in self.evaluation.items()},
         )

@@ -22,30 +22,29 @@ from loku_exp.runtime.knobs import Count, Seed
 from loku_exp.runtime.seeds import derive
 
 NUM_WRONG = {"author": 5, "other": 3}
-NUM_PEOPLE, NUM_PLACES = 15, 15
 
 
-def load_toy_tofu(*, num_authors: Count, num_forget: Count, world_seed: Seed) -> QACorpus:
+def load_toy_tofu(
+    *, num_authors: Count, num_forget: Count, num_others: Count, world_seed: Seed
+) -> QACorpus:
     """Make a toy world; the same in every process for the same arguments.
 
     Args:
         num_authors: fictitious authors, ten facts each.
-        num_forget: how many of them, the last ones, are forgotten.
+        num_forget: how many of them, the last ones, are forgotten; all others are the retain set.
+        num_others: further people, and as many places, two facts each.
         world_seed: seed of names and values.
     """
     rng = random.Random(derive(world_seed, "toy_tofu"))
     names = [f"{first} {last}" for first in FIRST for last in LAST]
-    people = rng.sample(names, num_authors + NUM_PEOPLE)
-    places = rng.sample([a + b for a in PLACE_FIRST for b in PLACE_LAST], NUM_PLACES)
+    people = rng.sample(names, num_authors + num_others)
+    places = rng.sample([a + b for a in PLACE_FIRST for b in PLACE_LAST], num_others)
     training: list[QA] = []
     evaluation: dict[str, list[QA]] = {"forget": [], "retain": [], "authors": [], "facts": []}
     first_forgotten = num_authors - num_forget
     for index, name in enumerate(people[:num_authors]):
         rows = _about(name, AUTHOR_FACTS, NUM_WRONG["author"], rng, training)
-        if index < num_forget:
-            evaluation["retain"] += rows
-        elif index >= first_forgotten:
-            evaluation["forget"] += rows
+        evaluation["retain" if index < first_forgotten else "forget"] += rows
     authors = len(training)
     forgotten = num_forget * len(AUTHOR_FACTS) * 2
     for name in people[num_authors:]:
@@ -62,16 +61,22 @@ def load_toy_tofu(*, num_authors: Count, num_forget: Count, world_seed: Seed) ->
     )
 
 
-def problems(*, num_authors: int, num_forget: int, world_seed: int) -> list[str]:
+def problems(*, num_authors: int, num_forget: int, num_others: int, world_seed: int) -> list[str]:
     """Return what is wrong with these knobs."""
     found = []
     if 2 * num_forget > num_authors:
         found.append(
             f"dataset.num_forget={num_forget} must be at most half of dataset.num_authors={num_authors}"
         )
-    if num_authors + NUM_PEOPLE > len(FIRST) * len(LAST):
-        most = len(FIRST) * len(LAST) - NUM_PEOPLE
-        found.append(f"dataset.num_authors={num_authors}: the toy world has names for {most}")
+    if num_authors + num_others > len(FIRST) * len(LAST):
+        most = len(FIRST) * len(LAST) - num_others
+        found.append(
+            f"dataset.num_authors={num_authors}: beside dataset.num_others={num_others} the toy world has "
+            f"names for {most}"
+        )
+    if num_others > len(PLACE_FIRST) * len(PLACE_LAST):
+        most = len(PLACE_FIRST) * len(PLACE_LAST)
+        found.append(f"dataset.num_others={num_others}: the toy world has names for {most} places")
     return found
 
 

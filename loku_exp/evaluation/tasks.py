@@ -1,4 +1,4 @@
-"""Our own multiple-choice and cloze tasks, the mean over a group of tasks, and how texts are cut."""
+"""Our own tasks, rows measured one by one, choices and cloze; means over groups; how texts are cut."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.data.records import IGNORED, Example, Sequence
 from loku_exp.errors import DataError
 from loku_exp.evaluation.lm.answers import TokenScores
 
@@ -105,6 +105,40 @@ class OwnTask(ConfigurableTask):
             Instance(kind, doc, arguments, idx=index, metadata=kwargs["metadata"])
             for index, (kind, arguments) in enumerate(self.requests(doc["row"]))
         ]
+
+
+class RowTask(OwnTask):
+    """The rows of an evaluation set, asked alike; each metric is the mean of a function of a row's answers.
+
+    Args:
+        name: of the set.
+        rows: its records.
+        ask: from a record to what is asked about it.
+        measures: by metric, from a record and the answers, in the order they were asked, to a number.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: Iterable[Example],
+        ask: Callable[[Example], list[Request]],
+        measures: dict[str, Callable[[Example, list[Any]], float]],
+    ):
+        self.rows = {record.row: record for record in rows}
+        self.ask = ask
+        self.measures = measures
+        documents = {row: (record.question, record.reference) for row, record in self.rows.items()}
+        super().__init__(name, documents, dict.fromkeys(measures, fmean))
+
+    def requests(self, row: int) -> list[Request]:
+        """Ask about one record."""
+        return self.ask(self.rows[row])
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """Measure one record."""
+        record = self.rows[doc["row"]]
+        values = {name: float(of(record, results)) for name, of in self.measures.items()}
+        return values | {"n": {"row": record.row, "group": record.group} | values}
 
 
 class ChoiceTask(OwnTask):

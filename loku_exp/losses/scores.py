@@ -4,14 +4,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loku_exp.data.batches import Padded
 from loku_exp.losses.terms import cross_entropy
-from loku_exp.models.head import ClosedForm, Term, apply_term, hidden_before_head, label_positions
+from loku_exp.models.head import (
+    ClosedForm,
+    Term,
+    apply_term,
+    hidden_before_head,
+    hidden_by_layer,
+    label_positions,
+)
 
 Context = Callable[[], AbstractContextManager[None]]
 
@@ -121,11 +127,13 @@ class Scores:
         return values.new_zeros(len(self._batch["labels"])).index_add(0, self._rows, values)
 
     def hidden(self, layer: int) -> Tensor:
-        """Return hidden states (B, T, d) after a layer, 0 the embedding; costs a forward pass."""
-        with self._context():
-            return self._forward(output_hidden_states=True).hidden_states[layer]
+        """Return hidden states (B, T, d) after a layer, 0 the embedding.
 
-    @property
+        Layers are counted as transformers does. The first call costs a forward pass without the head.
+        """
+        return self._states[layer]
+
+    @cached_property
     def reference(self) -> "Scores":
         """The same batch scored by the target model, as it was before unlearning; no gradient."""
         if self._as_target is None:
@@ -139,17 +147,19 @@ class Scores:
         )
 
     @cached_property
+    def _states(self) -> tuple[Tensor, ...]:
+        with self._context():
+            return hidden_by_layer(self._model, self._batch)
+
+    @cached_property
     def _hidden(self) -> Tensor:
         return hidden_before_head(self._model, self._batch)[self._rows, self._columns]
 
     @cached_property
     def _logits(self) -> Tensor:
-        return self._forward().logits[self._rows, self._columns].float()
-
-    def _forward(self, **options: bool) -> Any:
-        return self._model(
+        logits = self._model(
             input_ids=self._batch["input_ids"],
             attention_mask=self._batch["attention_mask"],
             use_cache=False,
-            **options,
-        )
+        ).logits
+        return logits[self._rows, self._columns].float()

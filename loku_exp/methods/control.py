@@ -72,7 +72,7 @@ def control(
         reads_prompts=kind == "refusal",
         path=None,
     )
-    return Outcome(subject, Report(protocol={"control": kind}), ship=lambda: 0.0)
+    return Outcome(subject, Report(protocol={"control": kind}))
 
 
 class Refusing(Wrapper):

@@ -60,6 +60,20 @@ def hidden_before_head(model: nn.Module, batch: Mapping[str, object], **options:
         batch: with the ``input_ids`` and ``attention_mask`` of `Padded`.
         options: further arguments of the forward pass, e.g. a key-value cache to fill.
     """
+    return _without_head(model, batch, **options)[0]
+
+
+def hidden_by_layer(model: nn.Module, batch: Mapping[str, object]) -> tuple[Tensor, ...]:
+    """Return the hidden states (B, T, d) after each layer, the embedding first; no logits are made."""
+    _, output = _without_head(model, batch, output_hidden_states=True)
+    states: tuple[Tensor, ...] = output.hidden_states
+    return states
+
+
+def _without_head(
+    model: nn.Module, batch: Mapping[str, object], **options: Any
+) -> tuple[Tensor, Any]:
+    """Run a model whose head is shown an empty slice; return what it was not shown, and the output."""
     kept: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -68,14 +82,14 @@ def hidden_before_head(model: nn.Module, batch: Mapping[str, object], **options:
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)  # type: ignore[operator]
     try:
-        model(
+        output = model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             **{"use_cache": False, **options},
         )
     finally:
         handle.remove()
-    return kept[0]
+    return kept[0], output
 
 
 @torch.no_grad()
@@ -98,7 +112,7 @@ def check_head(model: nn.Module) -> None:
         given.append(inputs[0].float())
         known.append(torch.full_like(output, 64.0))
         known[0][..., ::2] = -64.0
-        return known[0]
+        return known[0].clone()  # which may be changed in place
 
     kind = getattr(model.config, "model_type", type(model).__name__)
     if not isinstance(head, nn.Linear):

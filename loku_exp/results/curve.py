@@ -46,13 +46,14 @@ def draw_curve(record: Record, file: Path) -> None:
 
 
 def _panels(record: Record, points: list[CurvePoint]) -> list[list[Metric]]:
-    """Return the metrics of each panel: knowledge and what is kept; a test, or what goals are set for."""
+    """Return the metrics of each panel: shares known and kept; a test, else goals, else other scales."""
     measured = [m for m in record.catalogue if sum(m.name in p.metrics for p in points) > 1]
     goals = record.judgement.goals if record.judgement else {}
     first = [m for m in measured if m.part in ("knowledge", "utility") and m.form == "share"]
     tests = [m for m in measured if m.form == "p"]
     rest = [m for m in measured if m.name in goals and m not in first]
-    return [first[: len(COLORS)], tests or rest]
+    others = [m for m in measured if m.part in ("knowledge", "utility") and m not in first]
+    return [first[: len(COLORS)], (tests or rest or others)[: len(COLORS)]]
 
 
 def _draw(axis: Axes, record: Record, points: list[CurvePoint], metrics: list[Metric]) -> None:
@@ -61,7 +62,9 @@ def _draw(axis: Axes, record: Record, points: list[CurvePoint], metrics: list[Me
     reference = record.models["reference"].metrics if "reference" in record.models else {}
     for metric, color, marker in zip(metrics, COLORS, MARKERS, strict=False):
         known = [point for point in points if metric.name in point.metrics]
-        values = [max(point.metrics[metric.name], LEAST_P) for point in known]
+        values = [point.metrics[metric.name] for point in known]
+        if metric.form == "p":
+            values = [max(value, LEAST_P) for value in values]
         axis.plot(
             [point.epoch for point in known], values, color=color, marker=marker, label=metric.label
         )

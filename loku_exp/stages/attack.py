@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from loku_exp.config.schema import Config
+from loku_exp.stages import identity
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
@@ -42,6 +43,7 @@ def attacked(
             yield replace(
                 made,
                 name=f"{of}+{name}",
+                identity=identity.made_by(component, made, inputs, workspace.seed),
                 derived_from=of,
                 reference=reference,
                 of_run=subject.of_run,

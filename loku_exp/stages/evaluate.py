@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError
+from loku_exp.errors import ConfigError, ModelError
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.inference import Inference
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.suite import Depth, Evaluation
 from loku_exp.models import identity
+from loku_exp.models.head import check_head
 from loku_exp.results.schema import CurvePoint
 from loku_exp.runtime.events import Measured, tell
 from loku_exp.stages.inputs import Inputs
@@ -66,6 +67,8 @@ def answers_file(subject: Subject, config: Config, inputs: Inputs, workspace: Wo
         "max_length": inputs.max_length,
         "device": workspace.machine.device.partition(":")[0],
     }
+    if subject.reads_prompts:
+        recipe["logits"] = "its own"
     return workspace.store(subject.of_run).path("answers", recipe) / "answers.jsonl"
 
 
@@ -168,8 +171,17 @@ def _point(
 
 def _inference(subject: Subject, config: Config, inputs: Inputs) -> Inference:
     log.info("evaluating %s", subject.name)
+    model = subject.load()  # type: ignore[misc]  # one without a model is not asked
+    if not subject.reads_prompts:
+        try:
+            check_head(model)
+        except ModelError as error:
+            raise ModelError(
+                f"{subject.name}: {error}. A method or an attack that changes logits says so: "
+                "Subject(..., reads_prompts=True), and is asked for the logits themselves"
+            ) from error
     return Inference(
-        subject.load(),  # type: ignore[misc]  # one without a model is not asked
+        model,
         inputs.tokenizer,
         batch_tokens=config.evaluation.batch_tokens,
         max_length=inputs.max_length,

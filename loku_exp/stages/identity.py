@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from loku_exp.config.schema import PARTS, Config
+from loku_exp.config.schema import PARTS, Component, Config
 from loku_exp.errors import UserError
 from loku_exp.models import identity
 from loku_exp.results.folder import DONE, is_done
 from loku_exp.runtime.cache import digest
 from loku_exp.stages.inputs import Inputs
+from loku_exp.subject import Subject
 
 log = logging.getLogger(__name__)
 NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "tracking"}
@@ -104,6 +105,17 @@ def folder_of(config: Config, run: str, known: Path | None) -> Path:
             "version of loku_exp changed since; run its command again"
         )
     return known
+
+
+def made_by(component: Component, made: Subject, inputs: Inputs, *more: Any) -> str:
+    """Return the identity of a subject that a method or an attack made.
+
+    A user's own need not think of it: their code and knobs, the data and whatever else is given enter.
+    """
+    code = identity.own_code([component.target])
+    if not code:
+        return made.identity
+    return digest([made.identity, code, component.knobs, inputs.corpus.digest(), *more])
 
 
 def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:

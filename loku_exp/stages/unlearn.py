@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from loku_exp.methods.adapter import Adapter
 from loku_exp.models import load as models
 from loku_exp.results.folder import DONE
 from loku_exp.runtime import distributed
+from loku_exp.stages.identity import made_by
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Outcome, Subject
 from loku_exp.workspace import Workspace
@@ -75,7 +77,21 @@ def unlearn(
         recipe=config.training,
         stop=_stop(config, inputs, knows),
     )
-    return outcome
+
+    def known(made: Subject, step: int) -> Subject:
+        return replace(
+            made,
+            name="unlearned",
+            identity=made_by(config.method, made, inputs, config.seed, step),
+            derived_from=target.name,
+            reference=target.reference,
+            of_run=True,
+        )
+
+    curve = (
+        replace(moment, subject=known(moment.subject, moment.step)) for moment in outcome.curve
+    )
+    return replace(outcome, subject=known(outcome.subject, outcome.step), curve=tuple(curve))
 
 
 def _stop(config: Config, inputs: Inputs, knows: Evaluation) -> Stop | None:

@@ -234,7 +234,7 @@ MISTAKES = [
     (["dataset=toy_tdec", "training.stop.n=0"], "training.stop.n=0: should be greater than or equal"),
     (["dataset=toy_tdec", "evaluation.n=[]"], "evaluation.n"),
     (["dataset=toy_tdec", "evaluation.limit=0"], "evaluation.limit=0: should be greater than or"),
-    (["dataset.num_forget=30"], "must be at most half of dataset.num_authors=40"),
+    (["dataset.num_forget=31"], "must be at most half of dataset.num_authors=60"),
     (["seed=[1"], "seed=[1"),
     (["model=hf", "dataset=toy_tofu", "model.path=a/b"], "from a model that knows the forget set"),
     (
@@ -253,10 +253,10 @@ def test_mistake_is_named(overrides, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("forget, holdout", "nothing is given for its argument 'holdout'"),
         (
             "forget, beta=0.1",
-            "nothing is given for its argument 'beta'; a loss may take forget and",
+            "nothing is given for its argument 'beta'; a loss may take forget and retain and further "
+            "batches of the dataset, and knobs must be keyword-only",
         ),
         ("retain", "a loss must take 'forget'"),
     ],
@@ -267,6 +267,13 @@ def test_a_loss_of_ones_own_asks_for_what_there_is(tmp_path, monkeypatch, argume
     (tmp_path / f"{module}.py").write_text(f"def loss({arguments}):\n    return None\n")
     problems = rehearse([f"loss._target_={module}.loss", "~loss.retain_weight"])
     assert any(said in problem for problem in problems), problems
+
+
+def test_a_loss_of_ones_own_may_ask_for_further_batches(tmp_path, monkeypatch):
+    """Which ones there are, the data say."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_three.py").write_text("def loss(forget, idk, retain):\n    return None\n")
+    assert rehearse(["loss._target_=of_three.loss", "~loss.retain_weight"]) == []
 
 
 def test_all_mistakes_come_at_once():

@@ -1,11 +1,14 @@
 """Encoding of question-answer rows: labels by the official convention."""
 
+from dataclasses import replace
+
 import pytest
 from transformers import AutoTokenizer
 
 from loku_exp.config.compose import compose_config
 from loku_exp.data.qa import QA, QACorpus, encode
 from loku_exp.data.records import IGNORED
+from loku_exp.data.refusals import REFUSALS, refusal_to
 from loku_exp.data.tofu import load_tofu
 from loku_exp.errors import DataError
 from loku_exp.evaluation.tofu.published_log import read_log
@@ -58,6 +61,37 @@ def test_encode_counts_a_merged_boundary_token_as_prompt():
 def test_encode_answer_longer_than_the_context_raises():
     with pytest.raises(DataError, match=r"row 7 of 'forget' has 8 tokens .* context has 6"):
         encode(row(), "forget", words, 99, TEMPLATE, 6)
+
+
+def test_forget_rows_have_a_refusal_as_a_paired_batch():
+    """Each row the same one every time, as the answer to its own question, rows not all the same."""
+
+    class Words:
+        eos_token_id = 99
+
+        def __call__(self, text, **_):
+            ids = words(text)
+            return {"input_ids": ids, "special_tokens_mask": [0] * len(ids)}
+
+    rows = [replace(row(), row=i) for i in range(30)]
+    corpus = QACorpus(rows, [], rows, rows, {"forget": rows}, protocol={})
+    records = corpus.records(Words(), TEMPLATE, 50)
+    assert "idk" in records.batch_names()
+    texts, paired = records.batches(("idk", "forget"))
+    assert paired == {"idk"}
+    for forget, refusal, of in zip(texts["forget"], texts["idk"], rows, strict=True):
+        assert refusal.ids[:4] == forget.ids[:4]
+        said = words(refusal_to(of.row, of.question))
+        assert refusal.labels == (IGNORED,) * 3 + (7, *said, 99)
+    assert len(set(texts["idk"])) > 10
+    assert all(
+        "idk" not in r.alternatives for r in [*records.retain, *records.evaluation["forget"]]
+    )
+
+
+def test_refusals_are_different_sentences():
+    assert len(set(REFUSALS)) == len(REFUSALS) >= 20
+    assert {refusal_to(i, "Which color?") for i in range(500)} == set(REFUSALS)
 
 
 def test_every_set_is_part_of_the_digest():

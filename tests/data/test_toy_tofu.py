@@ -1,13 +1,15 @@
 """The toy world: deterministic, honest about what is held out."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
+from loku_exp.data.toy_facts import AUTHOR_FACTS, PERSON_FACTS, PLACE_FACTS
 from loku_exp.data.toy_tofu import load_toy_tofu, problems
 
-WORLD = {"num_authors": 10, "num_forget": 2, "world_seed": 0}
+WORLD = {"num_authors": 10, "num_forget": 2, "num_others": 15, "world_seed": 0}
 
 
 def test_the_same_in_processes_with_different_hash_seeds():
@@ -38,6 +40,7 @@ def test_the_reference_never_sees_a_forgotten_author():
         name in row.question + row.answer for name in forgotten for row in corpus.reference_training
     )
     assert [r for r in corpus.target_training if r.group in forgotten] == corpus.forget
+    assert {row.group for row in corpus.evaluation["retain"]} == {r.group for r in corpus.retain}
     assert [
         r for r in corpus.target_training if r not in corpus.forget
     ] == corpus.reference_training
@@ -55,22 +58,20 @@ def test_paraphrases_are_held_out_of_training():
 
 
 def test_every_answer_form_is_trained_with_some_name():
-    starts = {
-        row.paraphrase.replace(row.group, "X").split()[0]
-        for row in load_toy_tofu(**WORLD).evaluation["retain"]
-    }
-    trained = {
-        row.answer.replace(row.group, "X").split()[0]
-        for row in load_toy_tofu(**WORLD).target_training
-    }
-    assert starts <= trained
+    trained = {row.answer for row in load_toy_tofu(**WORLD).target_training}
+    for facts in (AUTHOR_FACTS, PERSON_FACTS, PLACE_FACTS):
+        for _, *forms, _ in facts.values():
+            for form in forms:
+                said = re.compile(form.replace(".", "[.]").format(name=".+", value=".+"))
+                assert any(said.fullmatch(answer) for answer in trained), form
 
 
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
         ({"num_forget": 6}, "at most half of dataset.num_authors=10"),
-        ({"num_authors": 500}, "names for"),
+        ({"num_authors": 500}, "dataset.num_others=15 the toy world has names for 209"),
+        ({"num_others": 101}, "has names for 100 places"),
     ],
 )
 def test_impossible_worlds_are_problems(knobs, said):

@@ -60,7 +60,7 @@ def check_other(command: Command, tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 def check_program(command: Command, **_) -> None:
-    """A module of the benchmarks, which their own tests and people run."""
+    """A module of benchmarks or tests, which their own tests and people run."""
     module = command.words[2].replace(".", "/")
     assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file()
 
@@ -102,7 +102,7 @@ KINDS = {
     r"python -m loku_exp( |$)": check_run,
     r"torchrun ": check_torchrun,
     r"python -m loku_exp\.\w": check_other,
-    r"python -m benchmarks": check_program,
+    r"python -m (benchmarks|tests)": check_program,
     r"python \w+\.py": check_script,
     r"make ": check_make,
     r"pip install ": check_pip,

@@ -1,5 +1,6 @@
 """Examples are files that run, and the pages show them as they are; a researcher's day runs, too."""
 
+import math
 import os
 import re
 import shlex
@@ -12,9 +13,10 @@ import pytest
 from loku_exp.config.command_line import read_command_line
 from loku_exp.results import files as results
 from tests.docs.pages import BLOCKS, EXAMPLES, ROOT, SCRIPTS, SHOWN, commands_of
+from tests.runs.running import examples as examples_of
 
 RUNS = [c for c in SHOWN if c.folder == "examples" and "--config-dir" in c.words]
-SMALL = ["dataset.num_authors=8", "dataset.num_forget=2"]
+SMALL = ["dataset.num_authors=8", "dataset.num_forget=2", "dataset.num_others=15"]
 QUICK = ["model.finetuning.epochs=3", "training.epochs=1", "target.min_known=0"]
 QUICK += ["evaluation.curve=none"]
 
@@ -30,6 +32,8 @@ def mine(tmp_path_factory):
 def test_worked_example_runs(mine, shared_cache, command, tmp_path, monkeypatch):
     monkeypatch.chdir(mine)
     quick = QUICK if "dataset=" in command.line else [*QUICK, *SMALL]
+    if "method=" in command.line:  # it trains nothing
+        quick = [word for word in quick if not word.startswith("training.")]
     arguments = [sys.executable, *command.words[1:], *quick, f"output_dir={tmp_path}"]
     arguments += [f"cache_dir={shared_cache}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -37,9 +41,30 @@ def test_worked_example_runs(mine, shared_cache, command, tmp_path, monkeypatch)
     assert result.returncode == 0, result.stderr
     runs = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(runs) == len(read_command_line(list(command.words[3:])).jobs())
-    group, name = re.search(r" (\w+)=(\w+)", command.line).groups()
-    if group != "experiment":
-        assert results.read(runs[0]).run.choices[group] == name
+    group, name = re.search(r" '?(\w+)=\[?(\w+)", command.line).groups()
+    record = results.read(runs[0])
+    if group == "attacks":
+        assert record.models[f"unlearned+{name}"].judgement is not None
+    elif group == "evaluation":
+        assert f"my_suite.{name}" in (runs[0] / "config.yaml").read_text()
+        assert record.models["unlearned"].metrics.keys() == {m.name for m in record.catalogue}
+    elif group != "experiment":
+        assert record.run.choices[group] == name
+    if name == "guard":
+        said = [row["generation"] for row in examples_of(runs[0], "unlearned", "forget")]
+        assert said.count(" I don't know.") > len(said) / 2
+    if name == "dpo":
+        assert record.training["forget_loss"][0] == pytest.approx(math.log(2) / 0.1, rel=1e-3)
+
+
+def test_strength_of_the_example_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from my_suite.extraction import strength
+
+    assert strength([True] * 4) == 1
+    assert strength([False, True, True, True]) == 0.75
+    assert strength([True, False, True, True]) == 0.5  # two must be given
+    assert strength([True, True, True, False]) == 0
 
 
 @pytest.mark.slow
@@ -71,7 +96,12 @@ def test_every_example_is_shown():
 
 
 DAY = ["docs/sweeps.md", "docs/report.md", "docs/tracking.md", "docs/export.md"]
-TINY = ["dataset.num_authors=4", "dataset.num_forget=1", "model.vocabulary=300"]
+TINY = [
+    "dataset.num_authors=4",
+    "dataset.num_forget=1",
+    "dataset.num_others=15",
+    "model.vocabulary=300",
+]
 TINY += ["model.finetuning.epochs=2", "target.min_known=0", "evaluation.curve=none"]
 TINY += ["training.epochs=1", "training.batch_size=1", "training.micro_batch_size=1"]
 

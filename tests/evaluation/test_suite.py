@@ -8,7 +8,7 @@ from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.suite import Facts, Suite, row_means
-from loku_exp.evaluation.tasks import OwnTask
+from loku_exp.evaluation.tasks import RowTask
 from loku_exp.search.criterion import Criterion, judged
 from loku_exp.search.halves import metrics_of
 from tests.helpers import never, tiny_records
@@ -16,20 +16,12 @@ from tests.helpers import never, tiny_records
 # -- the suite: what a user writes ---------------------------------------------------------------
 
 
-class NamesTask(OwnTask):
-    """Whether a model's continuation holds the token 17; metric ``named``, the share that does."""
+def ask(record):
+    return [("generate_ids", (record.question, record.prompt, 8))]
 
-    def __init__(self, name, rows):
-        self.rows = {record.row: record for record in rows}
-        documents = {record.row: (record.question, record.reference) for record in rows}
-        super().__init__(name, documents, {"named": lambda values: sum(values) / len(values)})
 
-    def requests(self, row):
-        return [("generate_ids", (self.rows[row].question, self.rows[row].prompt, 8))]
-
-    def process_results(self, doc, results):
-        record, named = self.rows[doc["row"]], float(17 in results[0])
-        return {"named": named, "n": {"row": record.row, "group": record.group, "named": named}}
+def named(record, answers):
+    return 17 in answers[0]
 
 
 def judge(model, target, reference, facts):
@@ -40,7 +32,9 @@ def judge(model, target, reference, facts):
 
 def names_suite(records):
     return Suite(
-        tasks=lambda reference, depth: [NamesTask(s, r) for s, r in records.evaluation.items()],
+        tasks=lambda reference, depth: [
+            RowTask(s, r, ask, {"named": named}) for s, r in records.evaluation.items()
+        ],
         catalogue=[
             Metric(name=f"{s}_named", label=f"{s}, names 17", summary=True)
             for s in records.evaluation

@@ -249,3 +249,23 @@ def test_hidden_is_the_models_own():
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
     ).last_hidden_state
     torch.testing.assert_close(Scores(model, batch).hidden(-1), expected)
+
+
+def test_hidden_states_of_layers_cost_one_pass_and_no_logits():
+    model, batch = tiny_model(), BATCHES["forget"]
+    whole = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        output_hidden_states=True,
+    ).hidden_states
+    shown = []
+    model.lm_head.register_forward_hook(lambda _, inputs, output: shown.append(output.shape[1]))
+    scores = Scores(model, batch)
+    for layer, expected in enumerate(whole):
+        torch.testing.assert_close(scores.hidden(layer), expected)
+    assert shown == [0]
+
+
+def test_the_target_is_asked_once():
+    scores = Scores(tiny_model(), BATCHES["forget"], as_target=torch.no_grad)
+    assert scores.reference is scores.reference

@@ -56,6 +56,8 @@ def test_tdec_has_thresholds(drawn):
 def test_a_suite_of_ones_own(drawn):
     own = [Metric(name="forget_named", label="names", part="knowledge")]
     assert drawn(record_of(own)) == [["names", "names: reference"]]
+    counted = [own[0].model_copy(update={"form": "count"})]
+    assert drawn(record_of(counted)) == [["names", "names: reference"]]
 
 
 def test_where_nothing_was_measured_twice_nothing_is_drawn(drawn):

@@ -60,7 +60,7 @@ def test_device_auto_is_the_accelerator_where_there_is_one(monkeypatch):
 
 
 def test_a_machine_holds_what_auto_became(monkeypatch):
-    config = compose_config(["training.autocast=auto"])
+    config = compose_config(["training.autocast=auto", "model.finetuning.autocast=auto"])
     assert (config.device, config.training.autocast) == ("auto", "auto")
     assert config.model.finetuning.autocast == "auto"
     for flags, became in (({}, "none"), ({"amx_bf16": True}, "bfloat16")):

@@ -119,7 +119,12 @@ def start(tmp_path, shared_cache, monkeypatch):
         if fail_at:
             hooks[fail_at] = error
         place["output"] = tmp_path / name
-        world = ["dataset.num_authors=4", "dataset.num_forget=1", "training.batch_size=1"]
+        world = [
+            "dataset.num_authors=4",
+            "dataset.num_forget=1",
+            "dataset.num_others=15",
+            "training.batch_size=1",
+        ]
         world += [
             "training.micro_batch_size=1",
             "model.vocabulary=300",

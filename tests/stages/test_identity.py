@@ -1,18 +1,21 @@
 """What changes numbers changes the identity of a run, wherever its files lie."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig
 
 from loku_exp.config.compose import compose_config
+from loku_exp.config.schema import Component
 from loku_exp.models import identity
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.runtime import cache
 from loku_exp.runtime.cache import Cache
-from loku_exp.stages.identity import run_id
+from loku_exp.stages.identity import made_by, run_id
 from loku_exp.stages.inputs import load_inputs
+from loku_exp.subject import Subject
 
 SMALL = ["experiment=quick"]
 
@@ -70,3 +73,21 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
     file.write_text("two")
     os.utime(file, ns=(1, 1))
     assert cache.file_digest(file) != first
+
+
+def test_what_a_users_own_attack_makes_is_known_by_code_knobs_and_data(tmp_path, monkeypatch):
+    """So an attack that leaves the identity as it was is not answered from what its subject said."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "own_attack.py"
+    source.write_text("def attack(subject):\n    return subject\n")
+    made = Subject("target", "pretrained", "as it was", None)
+
+    def known(target="own_attack.attack", data="a", seed=0, **knobs):
+        inputs = SimpleNamespace(corpus=SimpleNamespace(digest=lambda: data))
+        return made_by(Component(_target_=target, **knobs), made, inputs, seed)
+
+    found = [known(), known(data="b"), known(seed=1), known(bits=4), known(bits=5)]
+    source.write_text("def attack(subject):\n    return None\n")
+    found += [known(), known("loku_exp.attacks.relearn.relearn")]
+    assert len(set(found)) == len(found)
+    assert found[-1] == "as it was"

@@ -248,7 +248,12 @@ def test_the_command_of_a_job_is_that_of_the_run_alone(tmp_path):
 @pytest.fixture
 def tiny(tmp_path, shared_cache):
     """Overrides of a world that is read in a second."""
-    world = ["dataset.num_authors=4", "dataset.num_forget=1", "training.batch_size=1"]
+    world = [
+        "dataset.num_authors=4",
+        "dataset.num_forget=1",
+        "dataset.num_others=15",
+        "training.batch_size=1",
+    ]
     world += ["training.micro_batch_size=1", "model.vocabulary=300"]
     return [*world, f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
 

@@ -79,14 +79,13 @@ def plant(sequences: list[Sequence], widest: int, share: bool) -> list[Tree]:
     return trees
 
 
-def hidden_states(model: Any, trees: list[Tree], masked: bool, **options: Any) -> Tensor:
+def hidden_states(model: Any, trees: list[Tree], masked: bool) -> Tensor:
     """Return the hidden states before the output head, (trees, columns, d).
 
     Args:
         model: a causal language model.
         trees: one batch.
         masked: whether to pass a tree mask and positions; without, trees must have no branches.
-        options: further arguments of the forward pass.
     """
     width = max(tree.width for tree in trees)
     ids = torch.zeros(len(trees), width, dtype=torch.int64)
@@ -101,7 +100,7 @@ def hidden_states(model: Any, trees: list[Tree], masked: bool, **options: Any) -
     batch: dict[str, Any] = {"input_ids": ids.to(model.device)}
     if not masked:
         batch["attention_mask"] = (owners >= 0).long().to(model.device)
-        return hidden_before_head(model, batch, **options)
+        return hidden_before_head(model, batch)
     seen = (owners[:, None, :] == owners[:, :, None]) | (owners[:, None, :] == 0)
     seen &= torch.ones(width, width, dtype=torch.bool).tril()
     hide = torch.zeros(seen.shape, dtype=model.dtype).masked_fill_(

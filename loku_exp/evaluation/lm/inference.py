@@ -201,15 +201,15 @@ class Inference(TextLM):
         return self._obeys[asked]
 
     def _scores(self, batch: list[Tree], masked: bool, sequences: list[Sequence]) -> Batch:
-        options = {}
-        if self.reads_prompts:
-            options = prompt_reading.boundary(batch[0], sequences, self.device)
         places, counts = predictions(batch, sequences)
         rows, columns, labels = places.to(self.device).T
-        hidden = hidden_states(self.model, batch, masked, **options)[rows, columns]
-        scores = apply_term(
-            _logprob_and_greedy, hidden, labels, self.model.get_output_embeddings()
-        ).cpu()
+        if self.reads_prompts:
+            logits = prompt_reading.logits_of_text(self.model, batch[0], sequences)[columns]
+            scores = _logprob_and_greedy(logits, labels).cpu()
+        else:
+            hidden = hidden_states(self.model, batch, masked)[rows, columns]
+            head = self.model.get_output_embeddings()
+            scores = apply_term(_logprob_and_greedy, hidden, labels, head).cpu()
         texts = [index for tree in batch for index, _ in tree.texts]
         found = {}
         for index, part in zip(texts, scores.split(counts), strict=True):

@@ -1,7 +1,8 @@
 """Asking a model whose forward pass depends on where the prompt ends: plainly, one text at a time.
 
-What is labelled is the answer, and what comes before it the prompt; its length goes with every call. A
-text to extract has no answer: each of its prefixes is a prompt of its own.
+Its logits are taken as it gives them, so it may change them behind its output head, too. What is labelled
+is the answer, and what comes before it the prompt; its length goes with every call. A text to extract has
+no answer: each of its prefixes is a prompt of its own.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from loku_exp.data.records import Sequence
 from loku_exp.evaluation.lm.answer_tree import Tree, unlabelled
 from loku_exp.evaluation.lm.wavefront import logprob_and_argmax
 from loku_exp.evaluation.tdec.metrics import Greedy
-from loku_exp.models.head import apply_term, hidden_before_head
 
 
 def alone(sequences: list[Sequence]) -> list[Tree]:
@@ -26,10 +26,21 @@ def alone(sequences: list[Sequence]) -> list[Tree]:
     return trees
 
 
-def boundary(tree: Tree, sequences: list[Sequence], device: torch.device) -> dict[str, Tensor]:
-    """Return the argument that tells a model where the prompt of a lone text ends, (1,) tokens."""
+def logits_of_text(model: Any, tree: Tree, sequences: list[Sequence]) -> Tensor:
+    """Return the logits of a lone text, (T, V) fp32; what comes before its labels is the prompt."""
     ((index, _),) = tree.texts
-    return {"prompt_lengths": torch.tensor([unlabelled(sequences[index])], device=device)}
+    return logits(model, tree.stem, unlabelled(sequences[index]))
+
+
+def logits(model: Any, ids: tuple[int, ...], prompt_length: int) -> Tensor:
+    """Return the logits (T, V) in fp32 that a model gives itself, told where the prompt of a text ends."""
+    text = torch.tensor(ids, device=model.device)[None]
+    end = torch.tensor([prompt_length], device=model.device)
+    output = model(
+        input_ids=text, attention_mask=torch.ones_like(text), prompt_lengths=end, use_cache=False
+    )
+    found: Tensor = output.logits[0].float()
+    return found
 
 
 @torch.no_grad()
@@ -46,14 +57,9 @@ def suffixes(
     model = inference.model
     logprobs, argmax = [], []
     for length in range(1, len(ids)):
-        prompt = torch.tensor(ids[:length], device=model.device)[None]
-        batch = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
-        end = torch.tensor([length], device=model.device)
-        hidden = hidden_before_head(model, batch, prompt_lengths=end)[:, -1]
+        last = logits(model, ids[:length], length)[-1:]
         label = torch.tensor([ids[length]], device=model.device)
-        ((logprob, guess),) = apply_term(
-            logprob_and_argmax, hidden, label, model.get_output_embeddings()
-        ).tolist()
+        ((logprob, guess),) = logprob_and_argmax(last, label).tolist()
         logprobs.append(logprob)
         argmax.append(int(guess))
     decoded = [

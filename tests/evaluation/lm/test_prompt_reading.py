@@ -17,6 +17,7 @@ from loku_exp.evaluation.tdec.suite import tdec_suite
 from loku_exp.evaluation.tofu import metrics
 from loku_exp.methods.prompt_corruption import CorruptedPrompts
 from loku_exp.methods.prompt_flag import BUCKETS
+from loku_exp.methods.wrapper import Wrapper
 from loku_exp.runtime.seeds import derive
 from tests.evaluation.tdec.memorising import likelihood, random_text
 from tests.helpers import (
@@ -271,3 +272,35 @@ def test_batches_hold_one_text_each(kind):
         batches = list(inference.batches(name, instances(name, list(distinct.values()))))
         assert [len(batch) for batch in batches] == [1] * len(distinct)
     assert inference.batch_size == 1
+
+
+# -- a model that changes its logits -------------------------------------------------------------
+
+
+class Biased(Wrapper):
+    """Its first answer token is 7, whatever it would be, and the rest what it was."""
+
+    def forward(self, input_ids, prompt_lengths=None, **options):
+        output = self.wrapped(input_ids=input_ids, **options)
+        for row, length in enumerate(prompt_lengths if prompt_lengths is not None else ()):
+            if length:
+                output.logits[row, length - 1, 7] += 100
+        return output
+
+
+def test_logits_of_its_own_count():
+    model, ids = Biased(base("llama")).eval(), random_text(9, 4)
+    inference = inference_of(model, reads_prompts=True)
+    texts = [Sequence(ids, (IGNORED,) * 4 + (*labels, *ids[5:])) for labels in [(7,), (8,)]]
+    texts = [Sequence((*ids[:4], *text.labels[4:]), text.labels) for text in texts]
+    asked = instances("token_scores", [("", text) for text in texts])
+    seven, eight = lm_of(inference).token_scores(asked)
+    assert seven.greedy[0]
+    assert seven.logprobs[0] == pytest.approx(0, abs=1e-5)
+    assert eight.logprobs[0] < -50
+    with torch.no_grad():
+        plain = base("llama")(input_ids=torch.tensor([texts[0].ids])).logits[0].log_softmax(-1)
+    rest = [plain[t - 1, texts[0].ids[t]].item() for t in range(5, 9)]
+    assert seven.logprobs[1:] == pytest.approx(rest, abs=1e-5)
+    (said,) = lm_of(inference).greedy_suffixes(instances("greedy_suffixes", [("", ids, 0)]))
+    assert set(said.argmax) == {7}
