@@ -57,7 +57,7 @@ class Knowing:
         }
         self.rows = rows
 
-    def batches(self, kind, requests):
+    def batches(self, kind, requests, wanted):
         assert kind == "generate_ids"
         for index, request in enumerate(requests):
             known = self.prompts[request.args[1]] in self.rows

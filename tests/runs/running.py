@@ -93,9 +93,9 @@ def kill_in_batch(name: str, number: int) -> None:
         asking[:] = [subject.name]
         return made(subject, *rest)
 
-    def counted(self, kind, requests):
+    def counted(self, kind, requests, wanted):
         nonlocal count
-        for batch in batches(self, kind, requests):
+        for batch in batches(self, kind, requests, wanted):
             if asking == [name] and count == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             count += asking == [name]
@@ -119,9 +119,9 @@ class Asked:
             self.requests.setdefault(subject.name, 0)
             return made(subject, *rest)
 
-        def counted(itself, kind, requests):
-            self.requests[asking[0]] += len(requests)
-            return batches(itself, kind, requests)
+        def counted(itself, kind, requests, wanted):
+            self.requests[asking[0]] += sum(map(wanted, range(len(requests))))
+            return batches(itself, kind, requests, wanted)
 
         monkeypatch.setattr(evaluate, "_inference", inference)
         monkeypatch.setattr(Inference, "batches", counted)

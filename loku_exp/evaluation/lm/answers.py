@@ -24,8 +24,16 @@ from loku_exp.runtime.whole_files import write_text, writing
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_WRITES = 15.0
 OWN_REQUESTS = ("token_scores", "generate_ids", "greedy_suffixes")  # first argument: for people
-Compute = Callable[[str, list[Instance]], Iterator[dict[int, Any]]]
-"""From a request type and requests that are all different to answers by index, batch by batch."""
+Wanted = Callable[[int], bool]
+"""Whether a request, by index, needs an answer."""
+Compute = Callable[[str, list[Instance], Wanted], Iterator[dict[int, Any]]]
+"""From a request type, requests that are all different, and which of them (by index) have no answer yet, to
+answers by index, batch by batch. The batches are those of all the requests, whichever have no answer."""
+
+
+def everything(_: int) -> bool:
+    """Want every request."""
+    return True
 
 
 class TokenScores(NamedTuple):
@@ -53,6 +61,9 @@ class Answers:
     def __init__(self, file: Path | None = None):
         self.file = file
         self.known: dict[str, Any] = {}
+        self._found_aside: set[str] = (
+            set()
+        )  # they are in no batch, now or when this is gone on with
         self._lock = FileLock(file.with_suffix(".lock")) if file is not None else None
         self._unwritten: list[str] = []
         self._written = time.monotonic()
@@ -69,11 +80,14 @@ class Answers:
         keys = [key_of(kind, request) for request in requests]
         if any(key not in self.known for key in keys):
             self._hold()
-        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in self.known}
-        names = list(missing)
+        pairs = zip(keys, requests, strict=True)
+        different = {key: request for key, request in pairs if key not in self._found_aside}
+        names = list(different)
+        missing = {index for index, key in enumerate(names) if key not in self.known}
         if missing:
-            for batch in compute(kind, list(missing.values())):
-                self._keep({names[index]: answer for index, answer in batch.items()})
+            for batch in compute(kind, list(different.values()), missing.__contains__):
+                new = {names[i]: a for i, a in batch.items() if names[i] not in self.known}
+                self._keep(new)
                 if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
                     self._write()
             self._write()
@@ -82,6 +96,7 @@ class Answers:
     def remember(self, kind: str, content: tuple[Any, ...], answer: Any) -> None:
         """Keep an answer that was found on the way; `content` is a request's, without its text."""
         key = _key(kind, content)
+        self._found_aside.add(key)
         if key not in self.known:
             self._keep({key: answer})
 

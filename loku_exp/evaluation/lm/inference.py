@@ -1,6 +1,7 @@
 """Answer requests about token ids by running a model, batch by batch."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from loku_exp.data.records import Sequence
 from loku_exp.errors import DataError
 from loku_exp.evaluation.lm import prompt_reading
 from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant, predictions
-from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.lm.answers import TokenScores, Wanted, everything
 from loku_exp.evaluation.lm.generation import continued
 from loku_exp.evaluation.lm.text_lm import TextLM
 from loku_exp.evaluation.lm.together import continued_together
@@ -59,11 +60,18 @@ class Inference(TextLM):
         self.reads_prompts = reads_prompts
         self._obeys: dict[int, bool] = {}
 
-    def batches(self, kind: str, requests: list[Instance]) -> Iterator[Batch]:
+    def batches(
+        self, kind: str, requests: list[Instance], wanted: Wanted = everything
+    ) -> Iterator[Batch]:
         """Yield answers to requests of one type, all different, in the batches they are computed in.
 
-        A batch does not depend on those before it, so that an evaluation that was ended between two of
-        them goes on with the same ones.
+        A batch depends neither on those before it nor on what is wanted, so that an evaluation that was
+        ended between two of them goes on with the same ones.
+
+        Args:
+            kind: the request type.
+            requests: of that type.
+            wanted: whether a request, by index, needs an answer; a batch without any is left out.
         """
         own = {
             "token_scores": self._token_scores,
@@ -71,27 +79,27 @@ class Inference(TextLM):
             "greedy_suffixes": self._greedy_suffixes,
             "loglikelihood": self._loglikelihood,
         }
-        return own[kind](requests) if kind in own else self._stock(kind, requests)
+        return (own[kind] if kind in own else partial(self._stock, kind))(requests, wanted)
 
     # -- the request types of this package: arguments are (text for people, ids..., options...) ------
 
-    def _token_scores(self, requests: list[Instance]) -> Iterator[Batch]:
+    def _token_scores(self, requests: list[Instance], wanted: Wanted) -> Iterator[Batch]:
         for request in requests:
             if not request.args[1].num_labels:
                 raise DataError(
                     f"a text without a labelled token cannot be scored: {request.args[0]!r}; its answer is "
                     "empty, or one token with its prompt"
                 )
-        return self._score([request.args[1] for request in requests])
+        return self._score([request.args[1] for request in requests], wanted)
 
-    def _generate_ids(self, requests: list[Instance]) -> Iterator[Batch]:
+    def _generate_ids(self, requests: list[Instance], wanted: Wanted) -> Iterator[Batch]:
         for request in requests:
             if not request.args[1]:
                 raise DataError(f"an empty prompt cannot be continued: {request.args[0]!r}")
         totals = [request.args[2] for request in requests]
         lengths = [len(request.args[1]) for request in requests]
         end_of_text = self.tokenizer.eos_token_id if self.stop_at_eos else None
-        for indices in self._grouped(lengths, "generating", padded_to=totals):
+        for indices in self._grouped(lengths, "generating", wanted, padded_to=totals):
             prompts = [requests[i].args[1] for i in indices]
             budgets = [max(0, totals[i] - lengths[i]) for i in indices]
             yield dict(zip(indices, self.continued(prompts, budgets, end_of_text), strict=True))
@@ -108,7 +116,7 @@ class Inference(TextLM):
         padding = self.tokenizer.pad_token_id
         return continued(self.model, prompts, budgets, end_of_text=end_of_text, padding=padding)
 
-    def _greedy_suffixes(self, requests: list[Instance]) -> Iterator[Batch]:
+    def _greedy_suffixes(self, requests: list[Instance], needed: Wanted) -> Iterator[Batch]:
         for request in requests:
             if len(request.args[1]) < 2:
                 raise DataError(
@@ -123,7 +131,8 @@ class Inference(TextLM):
             ) -> list[int]:
                 return wanted(ids, argmax, *options) if options[0] else []
 
-            for batch in self._grouped([len(ids) for ids in texts], "reading"):
+            lengths, of = [len(ids) for ids in texts], partial(_any_of, needed, mine)
+            for batch in self._grouped(lengths, "reading", of):
                 chosen = [texts[i] for i in batch]
                 if self.reads_prompts:
                     found = [prompt_reading.suffixes(self, ids, prefixes) for ids in chosen]
@@ -133,14 +142,14 @@ class Inference(TextLM):
 
     # -- the request types of lm-eval -----------------------------------------------------------------
 
-    def _loglikelihood(self, requests: list[Instance]) -> Iterator[Batch]:
+    def _loglikelihood(self, requests: list[Instance], wanted: Wanted) -> Iterator[Batch]:
         """Score continuations of texts as `HFLM` does, but only continuations go through the output head.
 
         Raises:
             DataError: a continuation has no token of its own.
         """
         sequences = [self.labelled_text(*request.args) for request in requests]
-        for batch in self._score(sequences):
+        for batch in self._score(sequences, wanted):
             yield {i: (sum(s.logprobs), all(s.greedy)) for i, s in batch.items()}
 
     def _loglikelihood_tokens(
@@ -157,11 +166,13 @@ class Inference(TextLM):
         scores = {i: score for batch in self._score(sequences) for i, score in batch.items()}
         return [(sum(scores[i].logprobs), all(scores[i].greedy)) for i in range(len(requests))]
 
-    def _stock(self, kind: str, requests: list[Instance]) -> Iterator[Batch]:
+    def _stock(self, kind: str, requests: list[Instance], wanted: Wanted) -> Iterator[Batch]:
         """Answer by `HFLM`'s own method of that name, some requests at a time."""
         with progress(len(requests), kind.replace("_", " "), "request") as bar:
             for start in range(0, len(requests), STOCK_BATCH):
                 some = requests[start : start + STOCK_BATCH]
+                if not any(map(wanted, range(start, start + len(some)))):
+                    continue
                 found = getattr(super(), kind)(some, disable_tqdm=True)
                 yield dict(enumerate(found, start))
                 bar.update(len(some))
@@ -169,12 +180,15 @@ class Inference(TextLM):
     # -- scoring ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _score(self, sequences: list[Sequence]) -> Iterator[Batch]:
+    def _score(self, sequences: list[Sequence], wanted: Wanted = everything) -> Iterator[Batch]:
         """Score the labelled tokens of texts that fit, or are one token longer than, the context."""
         on_cpu = self.device.type == "cpu"
         most = min(CPU_BATCH_TOKENS, self.batch_tokens) if on_cpu else self.batch_tokens
         for trees, masked in self._planted(sequences):
-            for indices in self._grouped([tree.width for tree in trees], "scoring", most=most):
+            texts = [[index for index, _ in tree.texts] for tree in trees]
+            of = partial(_any_in, wanted, texts)
+            widths = [tree.width for tree in trees]
+            for indices in self._grouped(widths, "scoring", of, most=most):
                 yield self._scores([trees[i] for i in indices], masked, sequences)
 
     def _planted(self, sequences: list[Sequence]) -> list[tuple[list[Tree], bool]]:
@@ -221,20 +235,33 @@ class Inference(TextLM):
         self,
         lengths: list[int],
         verb: str,
+        wanted: Wanted,
         *,
         padded_to: list[int] | None = None,
         most: int | None = None,
     ) -> Iterator[list[int]]:
-        """Yield indices in batches of similar length, longest first, within `most` padded tokens."""
+        """Yield indices in batches of similar length, longest first, within `most` padded tokens.
+
+        Batches without anything wanted are left out.
+        """
         budget = 0 if self.reads_prompts else most or self.batch_tokens  # 0: one at a time
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         with progress(len(order), verb, "text") as bar:
             while order:
                 width = padded_to[order[0]] if padded_to else lengths[order[0]]
                 size = max(1, budget // max(width, 1))
-                yield order[:size]
+                if any(map(wanted, order[:size])):
+                    yield order[:size]
                 bar.update(len(order[:size]))
                 order = order[size:]
+
+
+def _any_of(wanted: Wanted, requests: list[int], place: int) -> bool:
+    return wanted(requests[place])
+
+
+def _any_in(wanted: Wanted, requests: list[list[int]], place: int) -> bool:
+    return any(map(wanted, requests[place]))
 
 
 def _logprob_and_greedy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from loku_exp.data.records import Sequence
-from loku_exp.evaluation.lm.answers import Answers, TokenScores
+from loku_exp.evaluation.lm.answers import Answers, TokenScores, Wanted
 from loku_exp.evaluation.lm.inference import Inference
 from loku_exp.evaluation.tdec.metrics import Greedy, hits
 
@@ -71,8 +71,8 @@ class UnlearnLM(LM):
     def _asked(self, kind: str, requests: list[Instance]) -> list[Any]:
         return self.answers.answer(kind, requests, self._compute)
 
-    def _compute(self, kind: str, requests: list[Instance]) -> Any:
+    def _compute(self, kind: str, requests: list[Instance], wanted: Wanted) -> Any:
         if self._inference is None:
             self._inference = self._load()
-        batches: Any = self._inference.batches(kind, requests)
+        batches: Any = self._inference.batches(kind, requests, wanted)
         return batches

@@ -26,8 +26,10 @@ class Model:
     def __init__(self, stop_before=None):
         self.asked, self.stop_before = [], stop_before
 
-    def __call__(self, kind, requests):
-        for number, start in enumerate(range(0, len(requests), SIZE)):
+    def __call__(self, kind, requests, wanted):
+        starts = range(0, len(requests), SIZE)
+        starts = [s for s in starts if any(map(wanted, range(s, min(s + SIZE, len(requests)))))]
+        for number, start in enumerate(starts):
             if number == self.stop_before:
                 raise KeyboardInterrupt
             batch = requests[start : start + SIZE]
@@ -62,8 +64,8 @@ def test_the_file_grows_with_every_batch(file):
     lengths = []
 
     class Watched(Model):
-        def __call__(self, kind, requests):
-            for batch in super().__call__(kind, requests):
+        def __call__(self, kind, requests, wanted):
+            for batch in super().__call__(kind, requests, wanted):
                 lengths.append(len(file.read_text().splitlines()) if file.exists() else 0)
                 yield batch
 
@@ -178,7 +180,7 @@ def test_what_is_only_read_is_left_as_it_is(file):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_answers_that_are_no_numbers_are_refused(file, value):
-    def broken(kind, requests):
+    def broken(kind, requests, wanted):
         yield {0: [1, 0.5]}
         yield {1: TokenScores([-0.5, value], [True, False])}
 
@@ -192,7 +194,7 @@ def test_text_of_any_kind_comes_back(file):
     texts = ["line\u2028break", "lone \ud800 surrogate", "a\r\nb", "\x00", "я 漢字", '"\\']
     requests = instances("generate_until", [(text, {}) for text in texts])
 
-    def echo(kind, requests):
+    def echo(kind, requests, wanted):
         yield {k: request.args[0] for k, request in enumerate(requests)}
 
     for compute in (echo, None):
@@ -210,8 +212,8 @@ def test_who_asks_while_another_does_waits_and_computes_nothing(file, caplog):
     begun, go_on, found = threading.Event(), threading.Event(), {}
 
     class Slow(Model):
-        def __call__(self, kind, requests):
-            for batch in super().__call__(kind, requests):
+        def __call__(self, kind, requests, wanted):
+            for batch in super().__call__(kind, requests, wanted):
                 yield batch
                 begun.set()
                 assert go_on.wait(20)
@@ -308,8 +310,8 @@ def forwards(monkeypatch):
 def interrupted(inference, after):
     """A computation that ends before one more batch."""
 
-    def compute(kind, requests):
-        for number, batch in enumerate(inference.batches(kind, requests)):
+    def compute(kind, requests, wanted):
+        for number, batch in enumerate(inference.batches(kind, requests, wanted)):
             yield batch
             if number + 1 == after:
                 raise KeyboardInterrupt
