@@ -47,7 +47,7 @@ SAID = [
     ("training.batch_size=al", "or 'all'"),
     (
         "training.micro_batch_size=3",
-        "training.micro_batch_size=3 must divide training.batch_size=8",
+        "training.micro_batch_size=3 must divide training.batch_size=16",
     ),
     ("training.schedule=cosine", "training.schedule=cosine: should be 'linear' or 'constant'"),
     ("training.stop=3", "training.stop=3: should be a valid dictionary"),
@@ -78,7 +78,7 @@ SAID = [
         "evaluation.batch_tokens=0: should be greater than or equal to 1",
     ),
     ("evaluation.truth_ratio=harmonic", "should be 'geometric' or 'arithmetic'"),
-    ("model.dtype=int8", "should be 'float32', 'bfloat16' or 'float16'"),
+    ("model.dtype=int8", "should be 'auto', 'float32', 'bfloat16' or 'float16'"),
     ("model.attention=nope", "should be 'auto', 'eager', 'sdpa' or 'flash_attention_2'"),
     ("model.vocabulary=0", "model.vocabulary=0: should be greater than or equal to 1"),
     ("model.template.question_start=null", "should be a valid string"),

@@ -213,7 +213,7 @@ MISTAKES = [
     (["lora=none", "init=fila"], "lora=none has none; set init=none"),
     (["init=none"], "use init=vanilla"),
     (["lora=none", "lora.rank=4"], "lora.rank"),
-    (["training.micro_batch_size=3"], "must divide training.batch_size=8"),
+    (["training.micro_batch_size=3"], "must divide training.batch_size=16"),
     (["loss._target_=nowhere.loss"], "cannot find module 'nowhere'"),
     (["loss._target_=loku_exp.losses.builtin.ihlo"], "no function 'ihlo'; did you mean 'ihl'?"),
     (["reference.source=log"], "reference.source=log needs reference.path"),
