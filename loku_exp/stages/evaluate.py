@@ -22,7 +22,7 @@ from loku_exp.subject import Moment, Outcome, Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
-ANSWER_FORMAT = 6  # raise by hand whenever an unchanged subject answers otherwise
+ANSWER_FORMAT = 7  # raise by hand whenever an unchanged subject answers otherwise
 Evaluations = dict[str, Evaluation]
 
 

@@ -91,7 +91,7 @@ def answers(place):
 
 def keys_of(lines):
     """The keys of what was answered, batch by batch, a line each."""
-    return [key for line in lines for key in json.loads(line.partition(" ")[2])]
+    return [key for line in lines for key in json.loads(line.partition(" ")[2])[1]]
 
 
 KILLED = {

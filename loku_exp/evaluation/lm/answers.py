@@ -1,8 +1,9 @@
 """What a subject answered, by request, in a file that grows while it is asked.
 
-A line of the file is a batch of answers with a check sum of its own. So a file that was cut off or damaged
-loses those batches and no others, and what is asked again is asked in the batches it was asked in before:
-a killed evaluation ends with the numbers, to the bit, of one that was not.
+A line of the file is a batch of answers with a check sum of its own, and the digest of all that was asked
+together. So a file that was cut off or damaged loses those batches and no others, and what is asked again
+is asked in the batches it was asked in before: a killed evaluation ends with the numbers, to the bit, of one
+that was not. What was answered when something else was asked, e.g. for another forget set, is in no batch.
 """
 
 import hashlib
@@ -61,9 +62,7 @@ class Answers:
     def __init__(self, file: Path | None = None):
         self.file = file
         self.known: dict[str, Any] = {}
-        self._found_aside: set[str] = (
-            set()
-        )  # they are in no batch, now or when this is gone on with
+        self._asked_with: dict[str, str] = {}  # by key: digest of what was asked together with it
         self._lock = FileLock(file.with_suffix(".lock")) if file is not None else None
         self._unwritten: list[str] = []
         self._written = time.monotonic()
@@ -80,14 +79,15 @@ class Answers:
         keys = [key_of(kind, request) for request in requests]
         if any(key not in self.known for key in keys):
             self._hold()
+        asked = _key(kind, tuple(keys))
         pairs = zip(keys, requests, strict=True)
-        different = {key: request for key, request in pairs if key not in self._found_aside}
+        different = {k: r for k, r in pairs if self._asked_with.get(k, asked) == asked}
         names = list(different)
         missing = {index for index, key in enumerate(names) if key not in self.known}
         if missing:
             for batch in compute(kind, list(different.values()), missing.__contains__):
                 new = {names[i]: a for i, a in batch.items() if names[i] not in self.known}
-                self._keep(new)
+                self._keep(new, asked)
                 if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
                     self._write()
             self._write()
@@ -96,9 +96,8 @@ class Answers:
     def remember(self, kind: str, content: tuple[Any, ...], answer: Any) -> None:
         """Keep an answer that was found on the way; `content` is a request's, without its text."""
         key = _key(kind, content)
-        self._found_aside.add(key)
         if key not in self.known:
-            self._keep({key: answer})
+            self._keep({key: answer}, "aside")
 
     def close(self) -> None:
         """Write what is left, and let other processes ask."""
@@ -124,17 +123,21 @@ class Answers:
             self._lock.acquire()
         self._read()
 
-    def _keep(self, batch: dict[str, Any]) -> None:
+    def _keep(self, batch: dict[str, Any], asked: str) -> None:
         try:
-            content = json.dumps(batch, allow_nan=False)
+            content = json.dumps([asked, batch], allow_nan=False)
         except ValueError as error:
             raise ModelError(
                 "the model's answers are not finite (NaN or infinite log-probabilities): its weights are "
                 "damaged, or its precision is too low; try model.dtype=float32"
             ) from error
-        self.known |= batch
+        self._learn(asked, batch)
         if self._holds():
             self._unwritten.append(f"{_checksum(content)} {content}\n")
+
+    def _learn(self, asked: str, batch: dict[str, Any]) -> None:
+        self.known |= batch
+        self._asked_with |= dict.fromkeys(batch, asked)
 
     def _write(self) -> None:
         self._written = time.monotonic()
@@ -156,7 +159,7 @@ class Answers:
         for line in lines:
             checksum, _, content = line.partition(" ")
             if checksum == _checksum(content):
-                self.known |= json.loads(content)
+                self._learn(*json.loads(content))
                 whole.append(f"{line}\n")
         lost = len(lines) - len(whole)
         if self._holds() and (lost or not text.endswith("\n")):
