@@ -139,6 +139,7 @@ def _half(text: str) -> str:
     """Return a mean with its interval as mean and half width, where it is symmetric and so shorter."""
 
     def shorter(match: re.Match[str]) -> str:
+        """Return one interval so, or as it is."""
         value, arrow, low, high = match.groups("")
         try:
             up, down = float(high) - float(value), float(value) - float(low)

@@ -2,8 +2,9 @@
 
 A line of the file is a batch of answers with a check sum of its own, and the digest of all that was asked
 together. So a file that was cut off or damaged loses those batches and no others, and what is asked again
-is asked in the batches it was asked in before: a killed evaluation ends with the numbers, to the bit, of one
-that was not. What was answered when something else was asked, e.g. for another forget set, is in no batch.
+is asked in the batches it was asked in before: a killed evaluation ends with the numbers, to the bit, of
+one that was not. What was answered when something else was asked, e.g. for another forget set, is in no
+batch.
 """
 
 import hashlib
