@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from loku_exp.config.compose import compose_config
-from loku_exp.errors import ConfigError, DataError, ModelError
+from loku_exp.errors import ConfigError, ModelError
 from loku_exp.evaluation.tofu.published_log import read_log
 from loku_exp.models.load import linear_layers
 from loku_exp.results import files as results
@@ -122,12 +122,12 @@ def test_published_log_as_reference(loku_data, tmp_path):
     log = published_log(loku_data, "retain99", tmp_path, rows=6)
     arguments.append(f"reference.path={log}")
     with pytest.raises(
-        DataError, match=r"6 rows of 'forget', .* evaluates 4; set evaluation\.rows=6"
+        ConfigError, match=r"6 rows of 'forget', .* evaluates 4; set evaluation\.rows=6"
     ):
         run(compose_config(arguments))
     arguments += ["evaluation.rows=6", "evaluation.curve=none"]
     other = published_log(loku_data, "retain90", tmp_path, rows=6)
-    with pytest.raises(DataError, match="is of other data: row 0 of 'forget' asks"):
+    with pytest.raises(ConfigError, match="is of other data: row 0 of 'forget' asks"):
         run(compose_config([*arguments, f"reference.path={other}"]))
     record = results.read(run(compose_config(arguments)))
     assert record.models["reference"].weights == "published_log"
@@ -146,7 +146,7 @@ def test_published_log_of_another_template_is_refused(loku_data, tmp_path):
     )
     arguments = overrides("gpt_neo_125m", base, loku_data, tmp_path)
     arguments += ["evaluation.rows=300", "reference.source=log", f"reference.path='{log}'"]
-    with pytest.raises(DataError, match="is of other data: row 0 of 'forget' asks"):
+    with pytest.raises(ConfigError, match="is of other data: row 0 of 'forget' asks"):
         run(compose_config(arguments))
 
 
