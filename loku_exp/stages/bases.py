@@ -76,7 +76,9 @@ def make_base(
         position: line of its progress bar.
     """
     path = _given_path(role, config)
-    if _is_random(config) or path is not None:
+    if _is_random(config):
+        return subject_of(role, config, inputs, None)
+    if path is not None:
         return subject_of(role, config, inputs, path)
     cache, recipe = workspace.cache, training_recipe(role, config, inputs)
     unfinished = cache.path("models", recipe).with_suffix(".unfinished")
