@@ -79,6 +79,7 @@ def unlearn(
     )
 
     def known(made: Subject, step: int) -> Subject:
+        """Return what the method made with its name, identity and descent."""
         return replace(
             made,
             name="unlearned",
