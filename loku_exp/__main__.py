@@ -17,7 +17,8 @@ from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
 from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_with_starter
-from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
+from loku_exp.runtime.programs import ending
+from loku_exp.startup import begin_program, prepare_environment, run_tracked
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,17 +4,17 @@ Usage:
     python -m loku_exp.attack outputs/RUN relearn [attacks.relearn.steps=20]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from loku_exp.startup import add_to, begin_program, ending, prepare_environment
+from loku_exp.runtime.programs import ending, parser_of
+from loku_exp.startup import add_to, begin_program, prepare_environment
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Add attacks to a run; exit code 1 with a line a problem where that cannot be."""
     begin_program()
-    parser = argparse.ArgumentParser(prog="python -m loku_exp.attack", description=__doc__)
+    parser = parser_of("loku_exp.attack", __doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument(
         "attacks",

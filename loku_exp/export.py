@@ -7,14 +7,13 @@ Usage:
     python -m loku_exp.export outputs/RUN --to DIR [--base NAME]
 """
 
-import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from loku_exp.errors import UserError
+from loku_exp.runtime.programs import ending, parser_of
 
 USE = {
     "adapter": """```python
@@ -40,17 +39,14 @@ model in memory to within {difference:.1e}.""",
 
 def main() -> None:
     """Export a run; exit code 1 with a message where it cannot be exported."""
-    parser = argparse.ArgumentParser(prog="python -m loku_exp.export", description=__doc__)
+    parser = parser_of("loku_exp.export", __doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--to", type=Path, required=True, help="a new folder")
     parser.add_argument("--base", help="what to call the target in the card, e.g. its hub id")
     arguments = parser.parse_args()
-    try:
+    with ending():
         kind = export(arguments.run, arguments.to, arguments.base)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
-    print(f"{kind}: {arguments.to}")
+        print(f"{kind}: {arguments.to}")
 
 
 def export(run: Path, to: Path, base: str | None = None) -> str:

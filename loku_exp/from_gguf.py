@@ -7,28 +7,22 @@ Usage:
     python -m loku_exp.from_gguf FILE --to DIR
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from loku_exp.errors import UserError
+from loku_exp.runtime.programs import ending, parser_of
 
 
 def main() -> None:
     """Write the folder; exit code 1 with a message where it cannot be written."""
-    parser = argparse.ArgumentParser(prog="python -m loku_exp.from_gguf", description=__doc__)
+    parser = parser_of("loku_exp.from_gguf", __doc__)
     parser.add_argument("file", type=Path, help="a .gguf, or an archive that holds one")
     parser.add_argument("--to", type=Path, required=True, help="a new folder")
     arguments = parser.parse_args()
-    try:
+    with ending():
         from loku_exp.models.dequantise import dequantise
 
         origin = dequantise(arguments.file, arguments.to)
-    except (UserError, OSError) as error:
-        for problem in str(error).splitlines():
-            print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(1) from error
-    print(f"{arguments.to}: {origin}")
+        print(f"{arguments.to}: {origin}")
 
 
 if __name__ == "__main__":

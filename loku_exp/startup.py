@@ -1,20 +1,13 @@
-"""What the programs that run something share: how they begin and end, and a tracked run."""
+"""What the programs that run something share: how they begin, and a tracked run."""
 
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from loku_exp.config.compose import register_resolvers
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError, DataError, UserError
-from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_in_order
 from loku_exp.runtime.logs import start_logging
-
-log = logging.getLogger(__name__)
 
 
 def begin_program() -> None:
@@ -23,24 +16,6 @@ def begin_program() -> None:
     start_logging()
     end_in_order()
     sys.path.insert(0, "")  # the user's own package, beside the command
-
-
-@contextmanager
-def ending() -> Iterator[None]:
-    """End with one line a problem and its exit code, or as a shell expects of Ctrl-C."""
-    try:
-        yield
-    except UserError as error:
-        found_by_all = isinstance(
-            error, ConfigError | DataError
-        )  # of processes that train together
-        if distributed.rank() == 0 or not found_by_all:
-            for problem in str(error).splitlines():
-                print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on from what was kept")
-        raise SystemExit(130) from None
 
 
 def prepare_environment(config: Config) -> None:

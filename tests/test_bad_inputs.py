@@ -210,3 +210,13 @@ def test_the_same_in_a_process_of_its_own(arguments, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
     assert re.match(r"error: ", done.stderr)
+
+
+def test_debug_shows_where_it_comes_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOKU_DEBUG", "")
+    with pytest.raises(SystemExit):
+        main(["--debug", "loss=nan"])
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("error: loss=nan: no such loss")

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from loku_exp.config import grid
 from loku_exp.config.compose import Overrides, composed_from
 from loku_exp.errors import ConfigError
+from loku_exp.runtime.programs import add_debug
 
 # Hydra's own machinery for sweeps, which is not used here, and what to write instead.
 INSTEAD = {
@@ -78,6 +79,7 @@ def read_command_line(arguments: list[str]) -> CommandLine | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd")
+    add_debug(parser)
     parser.add_argument("overrides", nargs="*")
     known, other = parser.parse_known_intermixed_args(arguments)
     return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)

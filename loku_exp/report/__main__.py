@@ -5,11 +5,10 @@ Usage:
     python -m loku_exp.report compare RUN_A RUN_B [--to DIR]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from loku_exp.errors import UserError
+from loku_exp.runtime.programs import ending, parser_of
 
 FOLDER = "report"
 
@@ -17,20 +16,17 @@ FOLDER = "report"
 def main(arguments: list[str] | None = None) -> None:
     """Write a report or a comparison; exit code 1 with one line where it cannot be, 2 on wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
-    try:
+    with ending():
         if given[:1] == ["compare"]:
             _compare(given[1:])
         else:
             _report(given)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(1) from error
 
 
 def _report(given: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m loku_exp.report",
-        description="One page, tables and plots over many finished runs.",
+    parser = parser_of(
+        "loku_exp.report",
+        "One page, tables and plots over many finished runs.",
         epilog="python -m loku_exp.report compare RUN_A RUN_B: two runs in pairs; see compare --help.",
     )
     parser.add_argument("folder", type=Path, help="holds run folders, at any depth")
@@ -61,9 +57,9 @@ def _report(given: list[str]) -> None:
 
 
 def _compare(given: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m loku_exp.report compare",
-        description="Differences of two finished runs over the same evaluated rows, with intervals.",
+    parser = parser_of(
+        "loku_exp.report compare",
+        "Differences of two finished runs over the same evaluated rows, with intervals.",
     )
     parser.add_argument("a", type=Path, help="folder of a finished run")
     parser.add_argument("b", type=Path, help="folder of another one on the same data")

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ def start_logging() -> None:
         logger.propagate = True
     logging.captureWarnings(True)
     warnings.simplefilter("default")
+    # tqdm's own lock is a semaphore, which a process that is ended leaves behind with a warning.
+    tqdm.set_lock(threading.RLock())
 
 
 class Progress:

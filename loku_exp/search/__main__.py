@@ -20,8 +20,9 @@ from loku_exp.config.compose import compose_all
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, nearest
 from loku_exp.runtime.cache import digest
+from loku_exp.runtime.programs import ending, parser_of
 from loku_exp.runtime.seeds import derive
-from loku_exp.startup import begin_program, ending, prepare_environment, run_tracked
+from loku_exp.startup import begin_program, prepare_environment, run_tracked
 
 if TYPE_CHECKING:
     import optuna
@@ -200,11 +201,7 @@ def _judge(
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m loku_exp.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("loku_exp.search", __doc__)
     add = parser.add_argument
     add("overrides", nargs="*", help="as for python -m loku_exp; several values are searched over")
     add("--trials", type=int, required=True, help="runs in all, those of earlier calls included")

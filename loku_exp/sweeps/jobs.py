@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from loku_exp.config.schema import Config
 from loku_exp.errors import HeldError
 from loku_exp.results.files import has_everything
+from loku_exp.runtime.programs import INTERRUPTED
 
 CONSOLE = "console.log"  # what a run's process printed
 OF_THE_SWEEP = re.compile(r"[+~]*(launcher|on_error|pairs)\b")
@@ -98,6 +99,8 @@ def ending_of(code: int, console: Path) -> Ending:
         return Ending(folder=Path(said[-1]) if said else None)
     if code == HeldError.exit_code:
         return Ending(held=True)
+    if code == INTERRUPTED:
+        return Ending(error="cancelled or interrupted; the same command goes on")
     if code < 0:
         name = signal.Signals(-code).name
         reason = "; most often memory ran out" if name == "SIGKILL" else ""

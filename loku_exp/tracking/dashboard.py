@@ -7,7 +7,6 @@ Usage:
 Its panels are made of the catalogues of the finished runs under a folder: their metrics, in their words.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from loku_exp.evaluation.catalogue import Metric
 from loku_exp.results.files import read
 from loku_exp.results.folder import is_done, run_folders
 from loku_exp.results.schema import Record
+from loku_exp.runtime.programs import ending, parser_of
 
 NAME = "Unlearning"
 # Okabe and Ito: safe for the colour-blind, without the yellow that white paper swallows.
@@ -35,9 +35,7 @@ Panels = dict[str, list[Any]]
 
 def main() -> None:
     """Save or print the workspace; exit code 1 with a message where that cannot be done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loku_exp.tracking.dashboard", description=__doc__
-    )
+    parser = parser_of("loku_exp.tracking.dashboard", __doc__)
     parser.add_argument(
         "folder",
         nargs="?",
@@ -49,7 +47,7 @@ def main() -> None:
     parser.add_argument("--project", default="loku_exp", help="tracking.project of the runs")
     parser.add_argument("--print", action="store_true", help="print the specification; no login")
     given = parser.parse_args()
-    try:
+    with ending():
         records, problems = records_of(given.folder)
         for text in problems:
             print(f"skipped: {text}", file=sys.stderr)
@@ -60,9 +58,6 @@ def main() -> None:
             print(json.dumps(specification(made), indent=2))
         else:
             print(save(records, given.entity, given.project))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
 
 
 def records_of(folder: Path) -> tuple[list[Record], list[str]]:

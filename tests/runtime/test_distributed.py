@@ -22,8 +22,8 @@ from loku_exp.results.terminal import show
 from loku_exp.run import run
 from loku_exp.runtime import distributed as parallel
 from loku_exp.runtime.logs import Stopwatch, log_file, start_logging
+from loku_exp.runtime.programs import ending
 from loku_exp.stages.begin import begin_run
-from loku_exp.startup import ending
 from loku_exp.training.schedule import Plan
 from tests.helpers import TINY_TDEC
 

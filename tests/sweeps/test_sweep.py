@@ -218,6 +218,8 @@ def test_exit_codes_say_how_a_process_ended(tmp_path):
     assert ending_of(HeldError.exit_code, console) == Ending(held=True)
     assert ending_of(-15, console).error == "killed by SIGTERM"
     assert ending_of(3, console).error == "exit code 3: it printed nothing"
+    console.write_text("warnings.warn('resource_tracker: something leaked'")
+    assert ending_of(130, console).error == "cancelled or interrupted; the same command goes on"
 
 
 def test_submitit_runs_each_as_a_job(job, tmp_path, monkeypatch):

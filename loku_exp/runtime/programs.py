@@ -1,0 +1,96 @@
+"""How the programs of this package end: with one line a mistake, and a traceback where one is asked for."""
+
+import argparse
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loku_exp.errors import ConfigError, DataError, UserError
+from loku_exp.runtime import distributed
+
+DEBUG = "LOKU_DEBUG"  # environment variable: show where an error comes from
+INTERRUPTED = 130  # as shells say of Ctrl-C
+UNFORESEEN = 70  # "internal software error", as of sysexits.h
+PACKAGE = Path(__file__).parents[1]
+MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu.cpp")
+
+
+def parser_of(name: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
+    """Return a parser of ``python -m NAME`` that keeps its description's lines and knows ``--debug``."""
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}", description=description, formatter_class=shape, **options
+    )
+    add_debug(parser)
+    return parser
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``--debug``."""
+    parser.add_argument("--debug", action=_Debug, nargs=0, help="show where an error comes from")
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """End with a line a problem and its exit code, or as a shell expects of Ctrl-C.
+
+    What nobody foresaw is a line too, exit code 70: a user never has to read a traceback, and ``--debug``
+    shows it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(["interrupted; the same command goes on from what was kept"], "")
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        # what each of several processes finds is said by the first
+        lines, code = said(error)
+        if distributed.rank() == 0 or not isinstance(error, ConfigError | DataError):
+            _say(lines)
+        raise SystemExit(code) from None
+
+
+def said(error: Exception) -> tuple[list[str], int]:
+    """Return what is said of an error, a line a problem, and the exit code."""
+    if isinstance(error, UserError):
+        return [line for line in str(error).splitlines() if line.strip()], error.exit_code
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or any(mark in text.lower() for mark in MEMORY):
+        return [
+            f"memory ran out ({text[:160]}); take fewer at a time: training.micro_batch_size=1, "
+            "evaluation.batch_tokens=1024, training.gradient_checkpointing=true, or model.dtype=bfloat16; "
+            "the same command goes on from what was kept"
+        ], UserError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        return [f"{error.filename}: {error.strerror or text}"], UserError.exit_code
+    what = f"{type(error).__name__}: {text or 'it says nothing'}"
+    return [f"{what} ({_place(error)}); nobody foresaw this: --debug shows more"], UNFORESEEN
+
+
+def _place(error: Exception) -> str:
+    """Return the innermost line that is of this package or of a user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
+
+    def is_ours(file: Path) -> bool:
+        return file.is_relative_to(PACKAGE) or not any(map(file.is_relative_to, foreign))
+
+    ours = [frame for frame in frames if is_ours(Path(frame.filename))]
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "outside of loku_exp"
+
+
+def _say(lines: list[str], mark: str = "error: ") -> None:
+    for line in lines:
+        print(f"{mark}{line}", file=sys.stderr)
+
+
+class _Debug(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        os.environ[DEBUG] = "1"
