@@ -1,4 +1,4 @@
-"""How every plot of a report looks: size for A4, colours and markers for the colour-blind."""
+"""How every plot of a report looks: sizes for A4, colours and markers for the colour-blind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,11 @@ from matplotlib.lines import Line2D
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
-WIDTH = 6.7  # inches: the text width of A4, so that 9 pt stay 9 pt in print
-TEXT = 9
+WIDTH, COLUMN = 6.7, 3.4  # inches: text of A4 and one of its two columns; 8 pt stay 8 pt in print
+TEXT = 8
+FORMS = ("png", "svg", "pdf")  # for slides, the page, and papers
+# The methods most reports hold have their colour in every report; others take what is left, by name.
+USUAL = ("IHL + FILA", "IHL + vanilla", "GD + FILA", "GD + vanilla", "GA + FILA", "GA + vanilla")
 STYLE: Any = {
     "font.size": TEXT,
     "axes.titlesize": TEXT,
@@ -58,13 +61,14 @@ class Plot:
 
 @dataclass(frozen=True)
 class Looks:
-    """The colour, marker and dashes of each method, the same in every plot of a report."""
+    """The colour, marker and dashes of each method, the same in every plot."""
 
     methods: tuple[str, ...]
 
     def of(self, method: str) -> dict[str, Any]:
         """Return keyword arguments for ``Axes.plot``."""
-        place = self.methods.index(method)
+        others = sorted(set(self.methods) - set(USUAL))
+        place = [*USUAL, *others].index(method)
         return {
             "color": COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
@@ -73,8 +77,8 @@ class Looks:
 
 
 def panels(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure as wide as the text, and its axes as an array (rows, columns)."""
-    size = (WIDTH, height * rows)
+    """Return a figure, one panel as wide as a column, several as the text; its axes (rows, columns)."""
+    size = (COLUMN if columns == 1 else WIDTH, height * rows)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
@@ -82,8 +86,9 @@ def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 4) -> None:
     """Put one legend below all panels."""
     unique = {str(handle.get_label()): handle for handle in handles}
     longest = max(map(len, unique), default=1)
-    fits = max(1, min(columns, len(unique), 100 // (longest + 8)))
     width, height = figure.get_size_inches()
+    room = int(17 * width)  # characters of a line
+    fits = max(1, min(columns, len(unique), room // (longest + 8)))
     lines = -(-len(unique) // fits)
     figure.set_size_inches(width, height + 0.19 * lines)  # the panels keep their height
     figure.legend(
@@ -97,9 +102,10 @@ def handle(label: str, **look: Any) -> Line2D:
 
 
 def finished(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Plot:
-    """Write a figure as PNG and SVG, close it, and return it for the page."""
+    """Write a figure in every form of `FORMS`, close it, and return it for the page."""
     file = folder / f"{name}.svg"
     figure.savefig(file, metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=160)
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.png", dpi=300)
     plt.close(figure)
     return Plot(name, title, caption, alt, file.read_bytes())

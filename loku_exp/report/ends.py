@@ -16,6 +16,7 @@ from loku_exp.report.groups import Arm
 
 SUCCESSES = "filled: all runs succeeded; half: some; hollow: none"
 MOST_PANELS = 3
+BROKEN = "0.9"
 DOTTED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 
 
@@ -37,7 +38,7 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         ]
         values = ends.pivot_table(index="run", columns="metric", values="value")
         axis.scatter(values[gap.name], values[kept.name], s=9, color=look["color"], alpha=0.35)
-        face = "white" if any(run.collapsed for run in runs) else look["color"]
+        face = BROKEN if any(run.collapsed for run in runs) else look["color"]
         edge = {"markeredgecolor": "black", "markeredgewidth": 1.6} if arm in best else {}
         places[arm] = (x.value, y.value)
         axis.plot(*places[arm], **look | edge, markerfacecolor=face, markersize=8)
@@ -49,6 +50,9 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     axis.annotate(
         "target", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", color="0.35"
     )
+    if again := found.mean(kept, None, "reference"):
+        axis.plot([0], [again.value], "k*", markersize=9)  # its gap to itself is none
+        used.append(handle("reference", color="black", marker="*", linestyle=""))
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
     axis.set(xlabel=f"{gap.label} (0: forgotten)", ylabel=kept.label)
     ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black"}
@@ -56,8 +60,8 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     names = ", ".join(group.label(arm) for arm in best) or "none, all collapsed"
     caption = (
         f"{kept.label} (share of the target's) against {gap.label} of the finished runs. Large markers: "
-        "mean over units; small: each run; hollow: a run of it collapsed; black edge, with rank and layers "
-        f"where they differ: no other method is better in both. On the front: {names}."
+        "mean over units; small: each run; grey: a run of it collapsed; black edge, with rank and layers "
+        f"where they differ: no other method that never collapsed is better in both. On the front: {names}."
     )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")

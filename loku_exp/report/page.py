@@ -16,7 +16,7 @@ from loku_exp.errors import UserError
 from loku_exp.report import ends, paths, tables
 from loku_exp.report.answer import answer, ordered, ranked
 from loku_exp.report.collect import Collection, Run
-from loku_exp.report.drawing import STYLE, Looks, Plot, mpl
+from loku_exp.report.drawing import FORMS, STYLE, Looks, Plot, mpl
 from loku_exp.report.formats import INTERVAL, write_tables
 from loku_exp.report.frame import Findings, findings
 from loku_exp.report.groups import Group, group_runs
@@ -87,7 +87,7 @@ def write_report(found: Collection, runs: list[Run], root: Path, folder: Path) -
     )  # fmt: skip
     write_text(folder / PAGE, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     drawn = [plot.name for s in sections for plot in s.plots]
-    plots = [folder / f"{name}.{end}" for name in drawn for end in ("png", "svg")]
+    plots = [folder / f"{name}.{end}" for name in drawn for end in FORMS]
     return [folder / PAGE, *files, *plots]
 
 
@@ -96,7 +96,7 @@ def _section(group: Group, looks: Looks, folder: Path, number: int) -> Section:
     plots: list[Plot] = []
     absent: list[str] = []
     for name, draw in PLOTS.items():
-        plot = draw(found, looks, folder, f"{number}-{_slug(group)}-{name}")
+        plot = draw(found, looks, folder, f"{number}-{name}")
         (absent if isinstance(plot, str) else plots).append(plot)  # type: ignore[arg-type]
     level, averaged = matched(found), tables.means(found)
     shown = [ordered(found), *averaged[:2]]
@@ -124,10 +124,6 @@ def _samples(found: Findings) -> tuple[Run, list[tuple[str, Sample]], str | None
         (name, text) for name, count in SAMPLED.items() for text in shown_texts(rows, name, count)
     ]
     return run, texts, None if texts else "texts before and after: no generations in examples.jsonl"
-
-
-def _slug(group: Group) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", group.headline.lower()).strip("-")[:48].strip("-")
 
 
 def _environment(folder: Path) -> Environment:

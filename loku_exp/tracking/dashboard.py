@@ -2,7 +2,7 @@
 
 Usage:
     python -m loku_exp.tracking.dashboard [outputs] --entity TEAM [--project loku_exp]
-    python -m loku_exp.tracking.dashboard [outputs] --print
+    python -m loku_exp.tracking.dashboard [outputs] --print | --json
 
 Its panels are made of the catalogues of the finished runs under a folder: their metrics, in their words.
 """
@@ -45,7 +45,10 @@ def main() -> None:
     )
     parser.add_argument("--entity", help="user or team; default: the key's own")
     parser.add_argument("--project", default="loku_exp", help="tracking.project of the runs")
-    parser.add_argument("--print", action="store_true", help="print the specification; no login")
+    parser.add_argument("--print", action="store_true", help="print what would be shown; no login")
+    parser.add_argument(
+        "--json", action="store_true", help="print the whole specification; no login"
+    )
     given = parser.parse_args()
     with ending():
         records, problems = records_of(given.folder)
@@ -53,9 +56,11 @@ def main() -> None:
             print(f"skipped: {text}", file=sys.stderr)
         if not records:
             print(f"{given.folder}: no finished run yet, so no panels of metrics", file=sys.stderr)
-        if given.print:
-            made = workspace(records, given.entity or "entity", given.project)
+        made = workspace(records, given.entity or "entity", given.project)
+        if given.json:
             print(json.dumps(specification(made), indent=2))
+        elif given.print:
+            print("\n".join(outline(made)))
         else:
             print(save(records, given.entity, given.project))
 
@@ -116,6 +121,14 @@ def specification(made: Any) -> dict[str, Any]:
     return content
 
 
+def outline(made: Any) -> list[str]:
+    """Return the sections of a workspace with the titles of their panels, a line each."""
+    lines = [f"{made.name} ({made.entity}/{made.project})"]
+    for section in made.sections:
+        lines += [section.name, *(f"  {panel.title}" for panel in section.panels)]
+    return lines
+
+
 def save(records: list[Record], entity: str | None, project: str) -> str:
     """Save the workspace as a new view of a project; return its address.
 
@@ -124,7 +137,7 @@ def save(records: list[Record], entity: str | None, project: str) -> str:
     """
     import wandb
 
-    hint = "--print shows the specification without a login"
+    hint = "--print shows what it would hold without a login"
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         if not wandb.login(prompt=False, verify=False):

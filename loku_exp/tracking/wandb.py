@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ class Wandb(Tracker):
             finish_timeout=float(self.tracking.finish_timeout or 0),
         )
         arguments["settings"] = settings
-        offline = "offline" in (self.tracking.mode, os.environ.get("WANDB_MODE"))
-        if not offline:
+        reason = "as asked"
+        if "offline" not in (self.tracking.mode, os.environ.get("WANDB_MODE")):
             try:
                 if wandb.login(prompt=False, verify=False):
                     return wandb.init(mode="online", resume="allow", **arguments)
@@ -76,8 +77,11 @@ class Wandb(Tracker):
             except wandb.Error as error:
                 reason = one_line(error)
             wandb.teardown()
-            log.warning("wandb is offline (%s); send the run later with wandb sync", reason)
-        return wandb.init(mode="offline", **arguments)
+        run = wandb.init(mode="offline", **arguments)
+        place = shlex.quote(str(Path(run.dir).parent))
+        level = logging.INFO if reason == "as asked" else logging.WARNING
+        log.log(level, "wandb is offline (%s); send the run later: wandb sync %s", reason, place)
+        return run
 
     def scalars(self, values: dict[str, float], update: int, epoch: float | None = None) -> None:
         """Log values over updates, those of a snapshot over epochs."""

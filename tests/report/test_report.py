@@ -15,7 +15,7 @@ import pytest
 from loku_exp.errors import UserError
 from loku_exp.report.__main__ import main
 from loku_exp.report.collect import collect, select
-from loku_exp.report.drawing import STYLE, WIDTH
+from loku_exp.report.drawing import COLUMN, FORMS, STYLE, WIDTH, Looks
 from loku_exp.results import files as results
 from tests.report.factory import edit, own_suite, tdec, tofu
 from tests.report.test_groups import attacked
@@ -112,15 +112,28 @@ def test_the_first_screen_answers(many):
 def test_every_plot_that_the_runs_have_data_for(many):
     names = {path.stem.rpartition("-")[2] for path in many[1].glob("*.png")}
     assert names == {"front", "path", "ranks", "layers", "compute", "curves"}
-    assert {p.stem for p in many[1].glob("*.png")} == {p.stem for p in many[1].glob("*.svg")}
+    for form in FORMS:
+        assert {p.stem.rpartition("-")[2] for p in many[1].glob(f"*.{form}")} == names
+    assert max(len(path.name) for path in many[1].glob("*.pdf")) < 20
     page = (many[1] / "report.html").read_text()
     assert "quality against layers: all runs adapt the same set of layers" in page
 
 
-def test_text_of_plots_is_9_points_on_a4():
+def test_a_method_has_one_colour_whatever_stands_beside_it():
+    few, many = (
+        Looks(("GD + vanilla", "mine")),
+        Looks(("IHL + FILA", "GD + vanilla", "GA, all weights")),
+    )
+    assert few.of("GD + vanilla") == many.of("GD + vanilla")
+    looks = [tuple(sorted(many.of(name).items())) for name in many.methods]
+    assert len(set(looks)) == len(looks)
+
+
+def test_text_of_plots_is_8_points_on_a4():
     sizes = [value for key, value in STYLE.items() if key.endswith("size") and "marker" not in key]
-    assert min(sizes) >= 9
+    assert min(sizes) >= 8
     assert WIDTH <= 6.7  # inches between the margins of A4: drawn and printed at one scale
+    assert COLUMN <= (WIDTH - 0.25) / 2 + 0.2
 
 
 def test_tables_in_three_formats(many):

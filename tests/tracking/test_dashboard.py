@@ -32,7 +32,7 @@ def panels_of(content: dict) -> dict[str, list[dict]]:
 def test_printed_without_a_login(monkeypatch, capsys, tmp_path):
     tofu(tmp_path / "runs")
     monkeypatch.setattr(
-        sys, "argv", ["dashboard", str(tmp_path / "runs"), "--print", "--project", "mine"]
+        sys, "argv", ["dashboard", str(tmp_path / "runs"), "--json", "--project", "mine"]
     )
     dashboard.main()
     content = json.loads(capsys.readouterr().out)
@@ -55,6 +55,17 @@ def test_printed_without_a_login(monkeypatch, capsys, tmp_path):
     assert panels["Success"][0]["group_agg"] == "mean"
     grouping = content["spec"]["section"]["run_sets"][0]["grouping"]
     assert [group["name"] for group in grouping] == ["method.value", "lora.value.rank"]
+
+
+def test_the_outline_is_short_and_for_people(monkeypatch, capsys, tmp_path):
+    tofu(tmp_path / "runs")
+    monkeypatch.setattr(sys, "argv", ["dashboard", str(tmp_path / "runs"), "--print"])
+    dashboard.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Unlearning (entity/loku_exp)"
+    assert "Forgetting against utility" in lines
+    assert "  forget quality p against retain set, probability" in lines
+    assert len(lines) < 60
 
 
 def test_epochs_to_forget_are_shown_where_a_stop_rule_counts_them(tmp_path):
@@ -84,7 +95,7 @@ def test_every_method_has_a_colour_of_its_own(tmp_path):
 
 
 def test_before_the_first_run_there_are_losses_and_success(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["dashboard", str(tmp_path), "--print"])
+    monkeypatch.setattr(sys, "argv", ["dashboard", str(tmp_path), "--json"])
     dashboard.main()
     said = capsys.readouterr()
     assert list(panels_of(json.loads(said.out))) == ["Unlearning curves", "Success"]

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import time
 from contextlib import contextmanager
@@ -66,12 +67,14 @@ def opened(folder: Path, *overrides: str):
         tell(Updated(1, {"forget_loss": 0.5}))
 
 
-def test_an_offline_run_has_everything(start, no_account, monkeypatch):
+def test_an_offline_run_has_everything(start, no_account, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd")
     folder = start(*OFFLINE, "tracking.artifact=true", "tracking.samples=3")
     record, kept = results.read(folder), read(folder)
     assert kept["run"].run_id == record.run.id == id_of(folder)
     assert kept["run"].run_group == "loss=ihl,gd"
+    assert re.search(r"wandb sync \S*/wandb/offline-run-", caplog.text)
     assert list(kept["run"].tags) == ["toy"]
     assert kept["exit"] == 0
 
@@ -182,13 +185,25 @@ def test_tensorboard_by_one_word(start):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    folder = start("tracking=tensorboard", "tracking.samples=2", "evaluation.curve=none")
+    folder = start("tracking=tensorboard", "tracking.samples=2")
     events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     losses = [scalar.value for scalar in events.Scalars("unlearning/forget_loss")]
     assert losses == pytest.approx(results.read(folder).training["forget_loss"])
-    assert [scalar.step for scalar in events.Scalars("snapshot/forget_prob")] == [0, 10]
+    assert [scalar.step for scalar in events.Scalars("snapshot/forget_prob")] == [0, 5, 10]
     assert len(events.Tensors("samples/text_summary")) == 2
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    record = results.read(folder)
+    assert events.Scalars("final/forget_prob")[0].value == pytest.approx(
+        record.models["unlearned"].metrics["forget_prob"]
+    )
+    for name in ("target", "reference"):
+        beside = event_accumulator.EventAccumulator(str(folder / "tensorboard" / name))
+        beside.Reload()
+        level = beside.Scalars("snapshot/forget_prob")
+        assert [point.step for point in level] == [record.curve[0].step, record.curve[-1].step]
+        value = record.models[name].metrics["forget_prob"]
+        assert [point.value for point in level] == pytest.approx([value, value])
     assert events.Images("plots/curve")
 
 
