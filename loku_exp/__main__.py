@@ -5,7 +5,12 @@ a second or two, and leave nothing behind.
 """
 
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from textwrap import fill
 
 import hydra
 from omegaconf import DictConfig
@@ -28,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     with ending(), distributed.connected():
         line, jobs, configs = checked(sys.argv[1:] if arguments is None else arguments)
         if line is None:
-            _answered_by_hydra()
+            with _folded():
+                _answered_by_hydra()
         elif line.multirun or configs[0].launcher.kind != "in_process":
             _sweep(line, jobs, configs)
         else:
@@ -63,6 +69,19 @@ def _sweep(line: CommandLine, jobs: list[list[str]], configs: list[Config]) -> N
 
     if any(job.error for job in sweep(jobs, configs, line.config_dir, run_tracked)):
         raise SystemExit(1)
+
+
+@contextmanager
+def _folded() -> Iterator[None]:
+    """Fold the lines of ``--help`` that list the options of a group."""
+    place = sys.stdout
+    with redirect_stdout(StringIO()) as said:
+        try:
+            yield
+        finally:
+            for line in said.getvalue().splitlines():
+                lists = re.match(r"\w+: \w+,", line)
+                print(fill(line, 80, subsequent_indent="    ") if lists else line, file=place)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")

@@ -100,3 +100,12 @@ def test_command_line_exit_codes(tmp_path, shared_cache):
     assert result.returncode == 1
     assert result.stderr == "error: lora.rnak: no such key; did you mean 'lora.rank'?\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_help_fits_a_terminal():
+    done = subprocess.run(
+        [sys.executable, "-m", "loku_exp", "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert "model: gpt_neo_125m, " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
