@@ -114,6 +114,6 @@ def _evaluate_and_ship(outcome: Outcome, ready: Ready, found: Found, watch: Stop
         _ask(outcome.subject, ready, found)
     for subject in evaluate.reported_too(outcome, ready.config):
         _ask(subject, ready, found)
-    found.curve.append(evaluate.end_of_curve(outcome, found.evaluations["unlearned"]))
+    found.curve.append(evaluate.end_of_curve(outcome, found.evaluations, ready.inputs))
     with watch("shipping"):
         found.reload_difference = outcome.ship()

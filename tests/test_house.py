@@ -22,6 +22,7 @@ FLOORS = (
     ("methods", "results"),
     ("attacks",),
     ("stages", "report", "tracking", "export", "score_log", "from_gguf"),
+    ("claims",),
     ("run",),
     ("startup",),
     ("sweeps", "attack"),

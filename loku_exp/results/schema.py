@@ -65,12 +65,21 @@ class ModelPart(_Part):
 
 
 class CurvePoint(_Part):
-    """The unlearned model along the way; metrics of the reduced suite at least."""
+    """The unlearned model along the way; metrics of the reduced suite at least.
+
+    Attributes:
+        model: name of the subject.
+        epoch: of unlearning.
+        step: updates so far.
+        metrics: by name, over all rows.
+        halves: the same over the half of the groups to choose by, and over the half to report.
+    """
 
     model: str
     epoch: float
     step: int
     metrics: dict[str, float]
+    halves: list[dict[str, float]] = []
 
 
 class Record(_Part):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from loku_exp.errors import ConfigError, nearest
+from loku_exp.evaluation.halves import evaluations_of, split_examples
 from loku_exp.evaluation.suite import Facts, Suite
-from loku_exp.search.halves import evaluations_of, split_examples
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from loku_exp.errors import UserError
 from loku_exp.evaluation.catalogue import by_name
+from loku_exp.evaluation.halves import metrics_of, split_examples
 from loku_exp.evaluation.suite import Suite
 from loku_exp.results.examples import read_examples
 from loku_exp.results.terminal import console
 from loku_exp.runtime.whole_files import write_text
 from loku_exp.search.criterion import Criterion
-from loku_exp.search.halves import metrics_of, split_examples
 from loku_exp.search.space import overrides_of
 
 BOUND = "distance above the limit"  # of a trial; at most 0 where its run forgets enough

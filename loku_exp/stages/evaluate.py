@@ -8,6 +8,7 @@ from typing import Any
 
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, ModelError
+from loku_exp.evaluation.halves import metrics_of_halves
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.inference import Inference
@@ -18,7 +19,7 @@ from loku_exp.models.head import check_head
 from loku_exp.results.schema import CurvePoint
 from loku_exp.runtime.events import Measured, tell
 from loku_exp.stages.inputs import Inputs
-from loku_exp.subject import Moment, Outcome, Subject
+from loku_exp.subject import Outcome, Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -116,9 +117,7 @@ def evaluate_curve(
     evaluations: Evaluations,
 ) -> list[CurvePoint]:
     """Evaluate what a method left along its way, beginning with the target at step 0."""
-    target = evaluations["target"].metrics
-    points = [CurvePoint(model="target", epoch=0, step=0, metrics=target)]
-    tell(Measured(0, 0, target))
+    points = [_told("target", 0, 0, evaluations["target"], evaluations, inputs)]
     if config.evaluation.curve == "none":
         return points
     stopped = "success" in outcome.report.training
@@ -127,8 +126,10 @@ def evaluate_curve(
         depth: Depth = "full" if config.evaluation.curve == "full" else "reduced"
         if stopped and last and depth == "reduced":
             depth = "before_stop"
-        points.append(_point(moment, depth, config, inputs, workspace, evaluations))
-        tell(Measured(moment.step, moment.epoch, points[-1].metrics))
+        name = f"{moment.subject.name} after update {moment.step}"
+        subject, compared = replace(moment.subject, name=name), evaluations.get("reference")
+        found = evaluate_subject(subject, config, inputs, workspace, compared, depth)
+        points.append(_told("unlearned", moment.step, moment.epoch, found, evaluations, inputs))
     return points
 
 
@@ -145,28 +146,27 @@ def reported_too(outcome: Outcome, config: Config) -> list[Subject]:
     return [replace(m.subject, name=f"{m.subject.name}@{m.step}") for m in within[-1:]]
 
 
-def end_of_curve(outcome: Outcome, final: Evaluation) -> CurvePoint:
+def end_of_curve(outcome: Outcome, evaluations: Evaluations, inputs: Inputs) -> CurvePoint:
     """Return the last point of a curve: the unlearned model itself."""
-    tell(Measured(outcome.step, outcome.epoch, final.metrics))
-    return CurvePoint(
-        model="unlearned", epoch=outcome.epoch, step=outcome.step, metrics=final.metrics
-    )
+    final = evaluations["unlearned"]
+    return _told("unlearned", outcome.step, outcome.epoch, final, evaluations, inputs)
 
 
-def _point(
-    moment: Moment,
-    depth: Depth,
-    config: Config,
-    inputs: Inputs,
-    workspace: Workspace,
+def _told(
+    model: str,
+    step: int,
+    epoch: float,
+    found: Evaluation,
     evaluations: Evaluations,
+    inputs: Inputs,
 ) -> CurvePoint:
-    subject = replace(moment.subject, name=f"{moment.subject.name} after update {moment.step}")
-    reference = evaluations.get("reference")
-    found = evaluate_subject(subject, config, inputs, workspace, reference, depth)
-    return CurvePoint(
-        model="unlearned", epoch=moment.epoch, step=moment.step, metrics=found.metrics
+    """Return a point of the curve, and tell who follows."""
+    tell(Measured(step, epoch, found.metrics))
+    compared = evaluations.get("reference")
+    halves = metrics_of_halves(
+        found.examples, compared.examples if compared else None, inputs.suite
     )
+    return CurvePoint(model=model, step=step, epoch=epoch, metrics=found.metrics, halves=halves)
 
 
 def _inference(subject: Subject, config: Config, inputs: Inputs) -> Inference:

@@ -1,10 +1,12 @@
 """Fine-tune a target or a reference here, and what its weights depend on."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from loku_exp.config.schema import Config
 from loku_exp.data.batches import Stream
@@ -15,6 +17,7 @@ from loku_exp.models import load as models
 from loku_exp.models.origin import hand_on_origin
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import ModelSettings
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.inputs import Inputs
 from loku_exp.training.progress import TrainingProgress
 from loku_exp.training.schedule import Plan
@@ -22,6 +25,7 @@ from loku_exp.training.snapshots import Snapshots, newest_whole
 from loku_exp.training.trainer import Objective, fit
 
 log = logging.getLogger(__name__)
+COST_FILE = "cost.json"
 SECONDS_BETWEEN_SNAPSHOTS = 300.0  # of all weights and two moments of each
 BASE_FORMAT = 3  # raise by hand whenever an unchanged recipe gives other weights or answers
 
@@ -39,12 +43,7 @@ def finetune(
         unfinished: for what a killed training goes on from.
         position: line of its progress bar.
     """
-    device, seed = torch.device(config.device), seed_of(role, config)
-    if config.model.weights == "scratch":
-        start = derive(seed, role, "weights")
-        model = models.build_model(config.model, inputs.tokenizer, start, device, dtype="float32")
-    else:
-        model = models.load_model(config.model, str(config.model.path), device, dtype="float32")
+    seed, model = seed_of(role, config), _start(role, config, inputs)
     recipe, records = config.model.finetuning, inputs.records
     rows = records.target_training if role == "target" else records.reference_training
     plan = Plan.of(recipe, len(rows))
@@ -52,7 +51,7 @@ def finetune(
     if newest is not None:
         log.info("training the %s goes on from %s", role, newest.name)
     epochs = plan.snapshot_steps(1)[:-1]
-    fit(
+    history = fit(
         model,
         Stream(
             {"rows": [row.answer for row in rows]},
@@ -71,11 +70,31 @@ def finetune(
         ],
         resume_from=newest,
     )
+    _note_cost(folder, history[-1]["total_flops"])
     models.store_as(model, config.model.dtype)
     model.save_pretrained(folder)
     inputs.tokenizer.save_pretrained(folder)
     if config.model.weights == "pretrained":
         hand_on_origin(str(config.model.path), folder)
+
+
+def _start(role: Role, config: Config, inputs: Inputs) -> PreTrainedModel:
+    """Return what the fine-tuning starts from, in fp32."""
+    device = torch.device(config.device)
+    if config.model.weights == "scratch":
+        seed = derive(seed_of(role, config), role, "weights")
+        return models.build_model(config.model, inputs.tokenizer, seed, device, dtype="float32")
+    return models.load_model(config.model, str(config.model.path), device, dtype="float32")
+
+
+def _note_cost(folder: Path, flops: float) -> None:
+    write_text(folder / COST_FILE, json.dumps({"flops": flops}) + "\n")
+
+
+def flops_of(folder: str | None) -> int | None:
+    """Return the FLOPs of a base's fine-tuning; None where it was not done here."""
+    file = Path(folder or "") / COST_FILE
+    return int(json.loads(file.read_text(encoding="utf-8"))["flops"]) if file.is_file() else None
 
 
 def training_recipe(role: Role, config: Config, inputs: Inputs) -> dict[str, Any]:

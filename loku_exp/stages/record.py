@@ -14,10 +14,11 @@ from loku_exp.evaluation.suite import Evaluation, Facts
 from loku_exp.models.origin import origin_of
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
+from loku_exp.stages.finetuning import flops_of
 from loku_exp.stages.found import Found, Ready
 from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.provenance import provenance
-from loku_exp.subject import Outcome, Subject
+from loku_exp.subject import Subject
 
 ORDER = (
     "untuned",
@@ -65,7 +66,7 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         init=outcome.report.init if outcome else None,
         judgement=judgements.get("unlearned"),
         notes=_notes(inputs, protocol, found, judgements.get("unlearned")),
-        cost=_cost(outcome, watch.seconds),
+        cost=_cost(found, watch.seconds),
     )
 
 
@@ -221,15 +222,21 @@ def _notes(
     return notes
 
 
-def _cost(outcome: Outcome | None, seconds: dict[str, float]) -> dict[str, Any]:
+def _cost(found: Found, seconds: dict[str, float]) -> dict[str, Any]:
     cost: dict[str, Any] = {"seconds": {name: round(value, 2) for name, value in seconds.items()}}
     if torch.cuda.is_available():
         cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         cost["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if outcome is not None and outcome.report.flops:
-        cost["flops"] = outcome.report.flops
-    if outcome is not None and outcome.report.trainable_parameters is not None:
-        cost["trainable_parameters"] = outcome.report.trainable_parameters
+    report = found.outcome.report if found.outcome else None
+    if report and report.flops:
+        cost["flops"] = dict(report.flops)
+        again = (
+            flops_of(found.subjects["reference"].path) if "reference" in found.subjects else None
+        )
+        if again is not None:
+            cost["flops"]["retraining"] = again  # what unlearning saves
+    if report and report.trainable_parameters is not None:
+        cost["trainable_parameters"] = report.trainable_parameters
     return cost

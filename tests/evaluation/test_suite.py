@@ -4,13 +4,13 @@ import pytest
 
 from loku_exp.evaluation.catalogue import Judgement, Metric, completed
 from loku_exp.evaluation.collapse import collapse
+from loku_exp.evaluation.halves import metrics_of
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
 from loku_exp.evaluation.suite import Facts, Suite, row_means
 from loku_exp.evaluation.tasks import RowTask
 from loku_exp.search.criterion import Criterion, judged
-from loku_exp.search.halves import metrics_of
 from tests.helpers import never, tiny_records
 
 # -- the suite: what a user writes ---------------------------------------------------------------

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from loku_exp.errors import ConfigError, TrainingError, UserError
+from loku_exp.evaluation.halves import split_examples
 from loku_exp.results import files as results
 from loku_exp.search import __main__ as search
 from loku_exp.search.criterion import Criterion, judged
-from loku_exp.search.halves import split_examples
 from tests.helpers import tiny_suite
 
 optuna = pytest.importorskip("optuna")

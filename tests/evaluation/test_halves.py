@@ -6,7 +6,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from loku_exp.search.halves import evaluations_of, metrics_of, split_examples
+from loku_exp.evaluation.halves import evaluations_of, metrics_of, split_examples
 from tests.helpers import tiny_suite
 
 SUITE = tiny_suite()

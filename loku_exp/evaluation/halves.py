@@ -74,5 +74,21 @@ def evaluations_of(examples: Sequence[Example], suite: Suite) -> dict[str, Evalu
     return found
 
 
+def metrics_of_halves(
+    model: Sequence[Example], reference: Sequence[Example] | None, suite: Suite, seed: int = 0
+) -> list[dict[str, float]]:
+    """Return the metrics of one model over the selection half and over the reported half of its rows.
+
+    Args:
+        model: its rows.
+        reference: those of the model it is compared with, split the same way.
+        suite: whose aggregates they are.
+        seed: of the split.
+    """
+    theirs = split_examples(reference, seed) if reference else (None, None)
+    ours = split_examples(model, seed)
+    return [suite.aggregate(half, other) for half, other in zip(ours, theirs, strict=True)]
+
+
 def _rows_of(examples: Sequence[Example], model: str) -> list[Example]:
     return [example for example in examples if example["model"] == model]

@@ -1,0 +1,121 @@
+"""Verdicts of registered claims for people: a table, a drawing of the intervals, and files of both."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table as Shown
+
+from loku_exp.report.claims import Claim, Claims, Judged, Verdict
+from loku_exp.report.drawing import STYLE, Plot, finished, mpl, panels
+from loku_exp.results.terminal import console
+from loku_exp.runtime.whole_files import write_text
+
+COLOURS = {"yes": "#0072B2", "no": "#D55E00", "undecided": "0.45"}
+SIGNS = {"above": ">", "below": "<"}
+HEADS = ("claim", "verdict", "difference", "claimed", "units", "runs that miss it")
+
+
+def show_verdicts(judged: Judged) -> None:
+    """Print the table, and under it each claim in words and what was left out."""
+    place = console()
+    table = Shown(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in HEADS:
+        table.add_column(name, overflow="fold")
+    for row in rows_of(judged):
+        table.add_row(*row)
+    place.print(table)
+    for line in notes_of_claims(judged):
+        place.print(line, soft_wrap=True)
+
+
+def rows_of(judged: Judged) -> list[tuple[str, ...]]:
+    """Return the table's rows, as `HEADS` names them."""
+    return [
+        (
+            v.claim.id,
+            v.says + (f" ({v.why})" if v.why else ""),
+            _interval(v),
+            _claimed(v.claim),
+            str(v.estimate.n if v.estimate else 0),
+            str(v.missed),
+        )
+        for v in judged.verdicts
+    ]
+
+
+def notes_of_claims(judged: Judged) -> list[str]:
+    """Return the claims in words, by verdict, with the least difference, and which runs are left out."""
+    lines = []
+    for verdict in judged.verdicts:
+        least = f" (could have called {verdict.least:.3g})" if verdict.least is not None else ""
+        lines.append(f"{verdict.claim.id}: {verdict.claim.claim} {verdict.says.upper()}{least}")
+    lines.append(f"{judged.runs} runs judged, {len(judged.left_out)} left out")
+    return lines + [f"left out: {folder}: {why}" for folder, why in judged.left_out.items()]
+
+
+def write_verdicts(judged: Judged, claims: Claims, folder: Path) -> list[Path]:
+    """Write claims.json, claims.md and the drawing; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "level": claims.level,
+        "runs": judged.runs,
+        "left_out": judged.left_out,
+        "verdicts": [_plain(verdict) for verdict in judged.verdicts],
+    }
+    write_text(folder / "claims.json", json.dumps(content, indent=1) + "\n")
+    table = pd.DataFrame(rows_of(judged), columns=list(HEADS)).to_markdown(index=False)
+    notes = "\n".join(f"- {line}" for line in notes_of_claims(judged))
+    write_text(folder / "claims.md", f"{table}\n\n{notes}\n")
+    files = [folder / "claims.json", folder / "claims.md"]
+    drawn = [v for v in judged.verdicts if v.estimate]
+    if drawn:
+        with mpl.rc_context(STYLE):
+            plot = _draw(drawn, folder)
+        files += [folder / f"{plot.name}.{end}" for end in ("png", "svg", "pdf")]
+    return files
+
+
+def _draw(verdicts: list[Verdict], folder: Path) -> Plot:
+    """Draw each claim's difference with its interval, and the margin, on a scale of its own."""
+    figure, axes = panels(len(verdicts), 1, 0.62)
+    for axis, verdict in zip(axes[:, 0], verdicts, strict=True):
+        estimate, colour = verdict.estimate, COLOURS[verdict.says]
+        assert estimate is not None
+        axis.plot([estimate.value], [0], "o", color=colour)
+        if estimate.low is not None and estimate.high is not None:
+            axis.hlines(0, estimate.low, estimate.high, color=colour)
+        edges = {"within": (-verdict.claim.margin, verdict.claim.margin)}
+        for margin in edges.get(verdict.claim.side, (verdict.claim.margin,)):
+            axis.axvline(margin, color="0.6", linestyle=":")
+        axis.margins(x=0.15)
+        axis.set_yticks([])
+        axis.set_title(f"{verdict.claim.id}: {verdict.says}", loc="left", color=colour)
+    caption = (
+        "Difference of the two arms with its 95 % interval over units; dotted: what was claimed."
+    )
+    return finished(figure, folder, "claims", "Registered claims", caption, caption)
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    plain = asdict(verdict)
+    plain["claim"] = verdict.claim.model_dump()
+    return plain
+
+
+def _interval(verdict: Verdict) -> str:
+    estimate = verdict.estimate
+    if estimate is None:
+        return "–"
+    if estimate.low is None:
+        return f"{estimate.value:+.3g}"
+    return f"{estimate.value:+.3g} [{estimate.low:+.3g}, {estimate.high:+.3g}]"
+
+
+def _claimed(claim: Claim) -> str:
+    if claim.side == "within":
+        return f"within ±{claim.margin:g}"
+    return f"{SIGNS[claim.side]} {claim.margin:g}"
