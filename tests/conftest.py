@@ -37,6 +37,19 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def in_one_process() -> Iterator[None]:
+    """Make target and reference one after the other: two more interpreters take longer to start.
+
+    Side by side they are made by the tests that start the program as a process.
+    """
+    from loku_exp.stages import bases
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bases, "_make_side_by_side", lambda *_: None)
+        yield
+
+
 @pytest.fixture
 def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a test set logging up as a program does; what pytest has is there again afterwards."""

@@ -51,7 +51,7 @@ def check_other(command: Command, tmp_path: Path, monkeypatch, capsys) -> None:
         monkeypatch.setattr(main, "_go_on", lambda *_: None)  # no trial: none forgets enough
     if "--print" in arguments:
         main.main()
-        assert capsys.readouterr().out.startswith("{")
+        assert capsys.readouterr().out.startswith("Unlearning (")
         return
     with pytest.raises(SystemExit) as ended:
         main.main()

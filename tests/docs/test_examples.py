@@ -3,10 +3,11 @@
 import math
 import os
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
 import sys
+from unittest.mock import patch as mocked
 
 import pytest
 
@@ -27,18 +28,38 @@ def mine(tmp_path_factory):
     return shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("user") / "mine")
 
 
+@pytest.fixture
+def here(monkeypatch, own_logging, capsys):
+    """Run ``python ...`` in a folder, in this process: an interpreter takes longer to start than a run."""
+
+    def here(folder, *words: str) -> str:
+        arguments = [*words[1:]] if words[0] == "-m" else [*words]
+        with monkeypatch.context() as patch, mocked.dict(os.environ):
+            patch.chdir(folder)
+            patch.setattr(sys, "path", [str(folder), *sys.path])
+            patch.setattr(sys, "argv", arguments)
+            start = runpy.run_module if words[0] == "-m" else runpy.run_path
+            code = None
+            try:
+                start(arguments[0], run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code
+        said = capsys.readouterr()
+        assert not code, f"{words}\n{said.err}"
+        return said.out
+
+    return here
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS, ids=lambda command: command.line)
-def test_worked_example_runs(mine, shared_cache, command, tmp_path, monkeypatch):
+def test_worked_example_runs(mine, shared_cache, command, tmp_path, here, monkeypatch):
     monkeypatch.chdir(mine)
     quick = QUICK if "dataset=" in command.line else [*QUICK, *SMALL]
     if "method=" in command.line:  # it trains nothing
         quick = [word for word in quick if not word.startswith("training.")]
-    arguments = [sys.executable, *command.words[1:], *quick, f"output_dir={tmp_path}"]
-    arguments += [f"cache_dir={shared_cache}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(arguments, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
+    places = [f"output_dir={tmp_path}", f"cache_dir={shared_cache}"]
+    here(mine, *command.words[1:], *quick, *places)
     runs = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(runs) == len(read_command_line(list(command.words[3:])).jobs())
     group, name = re.search(r" '?(\w+)=\[?(\w+)", command.line).groups()
@@ -69,13 +90,9 @@ def test_strength_of_the_example_by_hand(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_script_runs(mine, shared_cache, name, tmp_path):
-    arguments = [sys.executable, name, *QUICK, *SMALL, f"output_dir={tmp_path}"]
-    arguments += [f"cache_dir={shared_cache}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(arguments, cwd=mine, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
-    assert "unlearned " in result.stdout
+def test_script_runs(mine, shared_cache, name, tmp_path, here):
+    places = [f"output_dir={tmp_path}", f"cache_dir={shared_cache}"]
+    assert "unlearned " in here(mine, name, *QUICK, *SMALL, *places)
 
 
 def test_blocks_are_the_files_they_name():
@@ -107,7 +124,7 @@ TINY += ["training.epochs=1", "training.batch_size=1", "training.micro_batch_siz
 
 
 @pytest.mark.slow
-def test_a_researchers_day(tmp_path, shared_cache):
+def test_a_researchers_day(tmp_path, shared_cache, here, monkeypatch):
     """Sweeps, a search, reports, a comparison, trackers and an export, as their pages have them."""
     day = [
         command
@@ -118,8 +135,9 @@ def test_a_researchers_day(tmp_path, shared_cache):
         if command.line.startswith("python -m loku_exp") and "toy_sweep" not in command.line
     ]
     assert len(day) > 10
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for command in day:
         line = command.line.replace("4,8,16,32", "4").replace("--trials 20", "--trials 2")
         runs = sorted(tmp_path.glob("outputs/toy_neo*vanilla-r4-*"))
@@ -134,11 +152,7 @@ def test_a_researchers_day(tmp_path, shared_cache):
             arguments += [*TINY, f"cache_dir={shared_cache}"]
             arguments += ["--margin=1"] if module.endswith("search") else []
             arguments += ["seed=1"] if "tensorboard" in line else []  # else that run is there
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        here(tmp_path, "-m", module, *arguments)
     assert (tmp_path / "outputs/report/report.html").is_file()
     assert list(tmp_path.glob("outputs/report/compare-*.csv"))
     assert list(tmp_path.glob("outputs/search-*.json"))

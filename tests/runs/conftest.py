@@ -1,43 +1,25 @@
 """Finished runs that tests share and never change, and a way to start one."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from loku_exp.stages import bases
 from tests.helpers import TINY_TDEC
 from tests.runs.running import QUICK, Asked, start
-
-
-@contextmanager
-def one_process() -> Iterator[None]:
-    """Make target and reference one after the other: two more interpreters take longer to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bases, "_make_side_by_side", lambda *_: None)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _in_one_process():
-    with one_process():
-        yield
 
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory, shared_cache) -> Path:
     """The finished run of ``experiment=quick``; its folder is never changed."""
-    with one_process():
-        return start(tmp_path_factory.mktemp("quick"), shared_cache)
+    return start(tmp_path_factory.mktemp("quick"), shared_cache)
 
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory, shared_cache) -> Path:
     """The finished run of `TINY_TDEC`; its folder is never changed."""
-    with one_process():
-        return start(tmp_path_factory.mktemp("toy"), shared_cache, base=TINY_TDEC)
+    return start(tmp_path_factory.mktemp("toy"), shared_cache, base=TINY_TDEC)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from loku_exp.attack import main as program
 from loku_exp.errors import UserError
 from loku_exp.results import files as results
 from tests.helpers import TINY_TDEC
-from tests.runs.running import same_numbers
+from tests.runs.running import same_numbers, start
 
 SHORT = ["attacks.relearn.steps=2", "attacks.relearn.rows=4", "attacks.relearn.batch_size=4"]
 ATTACKED = {"reference+relearn", "target+relearn", "unlearned+relearn"}
@@ -15,12 +15,7 @@ ATTACKED = {"reference+relearn", "target+relearn", "unlearned+relearn"}
 
 @pytest.fixture(scope="module")
 def at_once(tmp_path_factory, shared_cache):
-    from tests.runs.conftest import one_process
-    from tests.runs.running import start
-
-    with one_process():
-        place = tmp_path_factory.mktemp("at once")
-        return start(place, shared_cache, "attacks=[relearn]", *SHORT)
+    return start(tmp_path_factory.mktemp("at once"), shared_cache, "attacks=[relearn]", *SHORT)
 
 
 def test_every_model_is_attacked_alike(at_once, quick):
@@ -89,7 +84,8 @@ def test_an_extraction_run_is_attacked_too(begin):
 
 def test_a_method_that_trains_nothing_is_run_shown_and_attacked(begin, asked):
     """Wrapped models go through everything: the suite, an attack on what they wrap, reloading."""
-    folder = begin("method=prompt_corruption", "attacks=[relearn]", *SHORT)
+    few = ["method=prompt_corruption", "attacks=[relearn]", *SHORT, "evaluation.rows=6"]
+    folder = begin(*few)
     record = results.read(folder)
     assert record.models.keys() >= ATTACKED
     assert record.protocol["corruption"]["forget_flagged"] > 0.5
@@ -99,5 +95,5 @@ def test_a_method_that_trains_nothing_is_run_shown_and_attacked(begin, asked):
     assert unlearned["forget_prob"] < target["forget_prob"]
     assert unlearned["retain_prob"] == pytest.approx(target["retain_prob"], rel=0.3)
     assert (folder / "method/profile.safetensors").is_file()
-    again = begin("method=prompt_corruption", "attacks=[relearn]", *SHORT, "force=true")
+    again = begin(*few, "force=true")
     same_numbers(folder, again)

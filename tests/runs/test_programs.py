@@ -31,7 +31,8 @@ def test_a_killed_base_training_leaves_no_entry(tmp_path):
     )
     models = tmp_path / "cache/models"
     deadline = time.time() + 120
-    while not (models.is_dir() and list(models.glob(".*-*/.staging"))) and time.time() < deadline:
+    while not list(models.glob("*.unfinished/.staging")):
+        assert time.time() < deadline
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -17,6 +17,7 @@ from tests.runs.running import (
     in_killed_process,
     kill_in_batch,
     same_numbers,
+    start,
     unasked_cache,
 )
 
@@ -112,16 +113,12 @@ KILLED = {
 @pytest.fixture(scope="module")
 def undisturbed(quick, tmp_path_factory, shared_cache):
     """Finished runs by their further overrides."""
-    from tests.runs.conftest import one_process
-    from tests.runs.running import start
-
     made = {(): quick}
 
     def run(overrides):
         if tuple(overrides) not in made:
-            with one_process():
-                place = tmp_path_factory.mktemp("undisturbed")
-                made[tuple(overrides)] = start(place, shared_cache, *overrides)
+            place = tmp_path_factory.mktemp("undisturbed")
+            made[tuple(overrides)] = start(place, shared_cache, *overrides)
         return made[tuple(overrides)]
 
     return run
