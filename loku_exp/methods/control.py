@@ -27,7 +27,7 @@ from loku_exp.training.schedule import Plan
 from loku_exp.training.trainer import Objective, fit
 from loku_exp.workspace import Workspace
 
-CONTROL_FORMAT = 1  # raise by hand whenever an unchanged control gives another model
+CONTROL_FORMAT = 2  # raise by hand whenever an unchanged control gives another model
 REFUSAL = " I don't know."
 NOISE = 1.0  # standard deviations of the hidden states before the head
 Kind = Literal[
@@ -153,12 +153,18 @@ def _refusing(model: Any, tokenizer: Any, **_: Any) -> Any:
 
 
 def _noisy(model: Any, generator: torch.Generator, **_: Any) -> Any:
-    def disturb(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = arguments[0]
-        noise = torch.randn(hidden.shape, generator=generator).to(hidden)
-        return (hidden + NOISE * hidden.float().std() * noise, *arguments[1:])
+    head = model.get_output_embeddings()
+    width = head.in_features
+    mixed = (torch.randn(width, width, generator=generator) / width**0.5).to(head.weight.device)
 
-    model.get_output_embeddings().register_forward_pre_hook(disturb)
+    def disturb(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # A function of the token's own state: the same however texts are batched, or a cache is used.
+        hidden = arguments[0].float()
+        spread = hidden.std(-1, keepdim=True)
+        noise = 2**0.5 * torch.sin(7 * (hidden / spread) @ mixed)
+        return ((hidden + NOISE * spread * noise).to(arguments[0]), *arguments[1:])
+
+    head.register_forward_pre_hook(disturb)
     return model
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from loku_exp.methods.control import _MAKERS, Refusing, control
+from loku_exp.models.head import check_head
 from tests.methods import tiny
 
 
@@ -72,6 +73,13 @@ def test_a_shuffled_head_permutes_the_logits(tmp_path):
 def test_noise_disturbs_every_logit_a_little(tmp_path):
     ours, theirs = tiny.logits(made(tmp_path, "noise").load()), tiny.logits(tiny.target().load())
     assert 0.05 < float((ours - theirs).std() / theirs.std()) < 5
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _MAKERS if kind not in ("refusal", "weights")])
+def test_what_is_asked_in_batches_looks_back_only_and_answers_the_same_twice(tmp_path, kind):
+    model = made(tmp_path, kind).load()
+    check_head(model)
+    assert torch.equal(tiny.logits(model), tiny.logits(model))
 
 
 def test_a_refusal_comes_before_the_answer(tmp_path):
