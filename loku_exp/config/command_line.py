@@ -4,12 +4,10 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from loku_exp.config import grid
-from loku_exp.config.compose import Overrides, composed_from
+from loku_exp.config.compose import COMPOSING, Overrides, composed_from
 from loku_exp.errors import ConfigError
 from loku_exp.runtime.programs import add_debug
 
@@ -100,7 +98,7 @@ def _preset_grid(overrides: Overrides, config_dir: str | None) -> tuple[dict[str
     """Return grid and pairs that presets bring; none where composing fails, which a rehearsal explains."""
     try:
         composed = composed_from(overrides, config_dir, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException):
+    except COMPOSING:
         return {}, []
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
     pairs = composed.pairs

@@ -192,7 +192,7 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
     valid = list(_keys(_container(good, config_dir)))
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):
         return f"{key}: no such key{nearest(key, [*valid, *groups(config_dir)])}"
-    return f"{override}: {str(error).splitlines()[0]}"
+    return f"{override}: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
 def _with_choices(problem: str, config_dir: str | None) -> str:
