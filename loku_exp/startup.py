@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loku_exp.config.compose import register_resolvers
 from loku_exp.config.schema import Config
+from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_in_order
 from loku_exp.runtime.logs import start_logging
 
@@ -42,7 +43,19 @@ def run_tracked(config: Config) -> Path:
     from loku_exp.tracking import tracked
 
     with tracked(config.tracking):
-        return run(config)
+        folder = run(config)
+    if config.page and distributed.rank() == 0:
+        print(f"page: {_page(folder)}")
+    return folder
+
+
+def _page(folder: Path) -> Path:
+    """Write the report's page over one run into its folder; return its file."""
+    from loku_exp.report.collect import collect
+    from loku_exp.report.page import write_report
+
+    found = collect(folder)
+    return write_report(found, found.runs, folder, folder / "page")[0]
 
 
 def add_to(folder: Path, config: Config) -> Path:

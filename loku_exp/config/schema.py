@@ -121,6 +121,7 @@ class Config(Setting):
     output_dir: Place
     cache_dir: Place
     force: bool
+    page: bool
     device: str
     threads: Annotated[int, Ge(1), Le(1024)]
     launcher: LauncherConfig

@@ -106,29 +106,44 @@ def require(rows: list[Row], keys: Iterable[str]) -> None:
             raise DataError(f"{row.place}: lacks {', '.join(absent)}")
 
 
-def read_texts(source: str | Path) -> list[Text]:
-    """Return the texts of a file (column ``text``, or the paragraphs of a txt file), or of a hub dataset.
+def read_texts(source: str | Path, column: str = "text") -> list[Text]:
+    """Return the texts of a file (a column of it, or the paragraphs of a txt file), or of a hub dataset.
 
     Args:
-        source: a file, or ``owner/name`` or ``owner/name:configuration`` (split ``train``, of which rows
-            without text are left out).
+        source: see `read_source`.
+        column: that holds the texts; of a txt file its paragraphs.
 
     Raises:
         DataError: it cannot be read, or a text is missing or empty.
     """
+    file = Path(os.path.expanduser(source))
+    name = "text" if file.suffix.lower() == ".txt" else column
+    rows = read_source(source, name)
+    return [Text(number, file.stem, row.text(name)) for number, row in enumerate(rows)]
+
+
+def read_source(source: str | Path, column: str) -> list[Row]:
+    """Return the rows of a file, or of a hub dataset.
+
+    Args:
+        source: a file, or ``owner/name`` or ``owner/name:configuration`` (split ``train``).
+        column: rows of a hub dataset in which it is empty are left out.
+
+    Raises:
+        DataError: it cannot be read, or has no rows.
+    """
     name, file = str(source), Path(os.path.expanduser(source))
     if file.suffix.lower() in (*SUFFIXES, ".txt"):
-        rows = read_rows(file)
-    elif os.path.exists(file) or looks_like_a_path(name):
+        return read_rows(file)
+    if os.path.exists(file) or looks_like_a_path(name):
         raise DataError(f"{source} is not a csv, json, jsonl, parquet or txt file")
-    else:
-        path, _, configuration = name.partition(":")
-        instead = "give a csv, json, jsonl, parquet or txt file: dataset.retain=FILE"
-        found = read_hub(path, configuration or None, instead)
-        rows = [row for row in found if not is_blank(str(row.values.get("text", "absent")))]
-        if not rows:
-            raise DataError(f"{source} has no texts")
-    return [Text(number, file.stem, row.text("text")) for number, row in enumerate(rows)]
+    path, _, configuration = name.partition(":")
+    instead = "give a csv, json, jsonl, parquet or txt file: dataset.retain=FILE"
+    found = read_hub(path, configuration or None, instead)
+    rows = [row for row in found if not is_blank(str(row.values.get(column, "absent")))]
+    if not rows:
+        raise DataError(f"{source} has no texts")
+    return rows
 
 
 def read_hub(name: str, configuration: str | None, instead: str) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
 
 log = logging.getLogger(__name__)
-NOT_IDENTITY = {"output_dir", "cache_dir", "force", "device", "threads", "tracking"}
+NOT_IDENTITY = {"output_dir", "cache_dir", "force", "page", "device", "threads", "tracking"}
 NOT_IDENTITY |= {"launcher", "on_error", "pairs"}  # of a sweep, not of its runs
 NOT_IDENTITY |= {"attacks", "pairing"}  # added to a run; read where target and reference name it
 RUN_FORMAT = 5  # raise by hand whenever the numbers of an unchanged configuration change

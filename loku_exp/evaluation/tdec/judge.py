@@ -71,6 +71,11 @@ def judge_tdec(
     parts += kept(model, target)
     limits = _limits(target, facts)
     goals, notes, success = {}, [], None
+    if limits is None and reference is None:
+        notes.append(
+            "without text the model never saw, and without a reference, nothing says whether these texts "
+            "are as hard to extract as if it had never seen them"
+        )
     if limits is not None:
         goals = {"forget_ma": limits.ma, f"forget_el{limits.n}": limits.el}
         below = all(model.metrics.get(name, 0.0) < goal for name, goal in goals.items())

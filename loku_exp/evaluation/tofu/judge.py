@@ -98,8 +98,11 @@ def judge_tofu(
     broken = collapse(model, target)
     parts = [f"COLLAPSED ({broken})"] if broken else []
     quality, success = model.metrics.get("forget_quality"), None
-    if quality is None or reference is None:
+    if reference is None:
         parts.append("no reference, so forgetting cannot be judged")
+    elif quality is None:
+        parts.append("no paraphrases and wrong answers, so forgetting cannot be judged")
+        parts += _probabilities(model, reference)
     elif quality < SIGNIFICANT:
         success = False
         prefers = (

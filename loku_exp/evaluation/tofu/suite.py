@@ -83,8 +83,8 @@ def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
     """Return log R of the forget rows from an evaluation."""
     if evaluation is None:
         return None
-    rows = [row for row in evaluation.examples if row["set"] == FORGET]
-    return {row["row"]: row["log_ratio"] for row in rows}
+    rows = [row for row in evaluation.examples if row["set"] == FORGET and "log_ratio" in row]
+    return {row["row"]: row["log_ratio"] for row in rows} or None
 
 
 def _tasks(
@@ -134,6 +134,8 @@ class TofuTask(OwnTask):
         scoring: its settings.
         reference: log R of the reference by row id, for forget quality.
         generate: whether to generate and score with ROUGE.
+
+    Without paraphrases and wrong answers of all rows there are no truth ratios.
     """
 
     def __init__(
@@ -150,7 +152,12 @@ class TofuTask(OwnTask):
         self.reference = reference
         self.generate = generate
         self.forget, self.choice = name == FORGET, name in CHOICE_SETS
-        aggregations: dict[str, Any] = {"prob": fmean, "truth_ratio": fmean}
+        self.compared = all(
+            {"paraphrase", "wrong"} <= record.alternatives.keys() for record in rows
+        )
+        aggregations: dict[str, Any] = {"prob": fmean}
+        if self.compared:
+            aggregations["truth_ratio"] = fmean
         if generate:
             aggregations["rouge"] = fmean
         if reference is not None:
@@ -161,7 +168,9 @@ class TofuTask(OwnTask):
     def requests(self, row: int) -> list[Request]:
         """Ask for the scores of all answers, and for one generation."""
         record = self.rows[row]
-        texts = [record.answer, *record.alternatives["paraphrase"], *record.alternatives["wrong"]]
+        texts = [record.answer]
+        if self.compared:
+            texts += [*record.alternatives["paraphrase"], *record.alternatives["wrong"]]
         asked: list[Request] = [("token_scores", (record.question, text)) for text in texts]
         if self.generate:
             prompt = (record.question, record.prompt, self.scoring.max_tokens)
@@ -174,31 +183,26 @@ class TofuTask(OwnTask):
         scores: list[TokenScores] = [
             result for result in results if isinstance(result, TokenScores)
         ]
-        answer, paraphrase, *wrong = (score.loss for score in scores)
-        log_r = metrics.log_ratio(paraphrase, wrong)
-        truth = metrics.arithmetic_log_ratio if self.scoring.truth_ratio == "arithmetic" else None
-        values: dict[str, Any] = {
-            "prob": metrics.choice_probability(answer, wrong)
-            if self.choice
-            else metrics.probability(answer),
-            "truth_ratio": metrics.truth_ratio(
-                truth(paraphrase, wrong) if truth else log_r, forget=self.forget
-            ),
-        }
-        example: dict[str, Any] = {
-            "row": record.row,
-            "group": record.group,
-            "tokens": len(scores[0].logprobs),
-            "loss": answer,
-            "log_ratio": log_r,
-        }
+        answer, *others = (score.loss for score in scores)
+        example: dict[str, Any] = {"row": record.row, "group": record.group}
+        example |= {"tokens": len(scores[0].logprobs), "loss": answer}
+        values: dict[str, Any] = {"prob": metrics.probability(answer)}
+        if self.compared:
+            paraphrase, *wrong = others
+            if self.choice:
+                values["prob"] = metrics.choice_probability(answer, wrong)
+            log_r = example["log_ratio"] = metrics.log_ratio(paraphrase, wrong)
+            arithmetic = self.scoring.truth_ratio == "arithmetic"
+            ratio = metrics.arithmetic_log_ratio(paraphrase, wrong) if arithmetic else log_r
+            values["truth_ratio"] = metrics.truth_ratio(ratio, forget=self.forget)
         if self.generate:
             example |= {"question": record.question, "answer": record.reference}
             example["generation"] = self.scoring.decode(results[-1])
             values["rouge"] = rouge_recall(record.reference, example["generation"])
         example |= values
         if self.reference is not None:
-            values |= dict.fromkeys(_comparisons(self.reference), (record.row, log_r))
+            compared = record.row, example["log_ratio"]
+            values |= dict.fromkeys(_comparisons(self.reference), compared)
         return values | {"n": example}  # aggregated to a count; the samples keep the example
 
 

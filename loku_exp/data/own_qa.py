@@ -1,0 +1,131 @@
+"""Questions and answers of the user's own: some to forget, some to keep.
+
+With a paraphrase and wrong answers for every row, truth ratios are measured, and with a reference forget
+quality; without them probability and ROUGE are what there is.
+"""
+
+import logging
+from collections import Counter
+from typing import Literal
+
+from loku_exp.data.qa import QA, QACorpus
+from loku_exp.data.text_files import Row, read_source
+from loku_exp.errors import DataError
+from loku_exp.runtime.knobs import Count
+
+log = logging.getLogger(__name__)
+SHOWN = 5  # places in a message
+
+
+def load_qa(
+    *,
+    forget: str | None = None,
+    retain: str | None = None,
+    question: str = "question",
+    answer: str = "answer",
+    paraphrase: str = "paraphrased_answer",
+    wrong: str = "perturbed_answer",
+    group: str = "group",
+    evaluated: Count = 300,
+    overlap: Literal["error", "drop"] = "error",
+) -> QACorpus:
+    """Load questions with answers from files (jsonl, json, csv, parquet) or hub datasets.
+
+    Args:
+        forget: what is to be forgotten; a file, ``owner/name`` or ``owner/name:configuration``.
+        retain: what is to be kept, likewise.
+        question: column of the questions.
+        answer: column of the answers.
+        paraphrase: column of the answer in other words; where a file lacks it, there are none.
+        wrong: column of wrong answers in the paraphrase's form (a list), likewise.
+        group: column of what rows hang together, e.g. a person; where a file lacks it, each row is alone.
+        evaluated: rows of the retain set that are evaluated, the first ones.
+        overlap: what becomes of retain rows whose question is in the forget set: an ``error``, or they are
+            dropped.
+
+    Raises:
+        DataError: something cannot be read, a column is missing, or the sets overlap.
+    """
+    if wrong_knobs := problems(forget=forget, retain=retain):
+        raise DataError("\n".join(wrong_knobs))
+    columns = {"question": question, "answer": answer, "paraphrase": paraphrase}
+    columns |= {"wrong": wrong, "group": group}
+    sets = {
+        name: _rows(name, read_source(str(source), question), columns)
+        for name, source in (("forget", forget), ("retain", retain))
+    }
+    retained = _apart(sets["retain"], sets["forget"], overlap)
+    return QACorpus(
+        target_training=[*sets["forget"], *retained],
+        reference_training=retained,
+        forget=sets["forget"],
+        retain=retained,
+        evaluation={"forget": sets["forget"], "retain": retained[:evaluated]},
+        protocol={
+            "forget_split": f"{len(sets['forget'])} own questions",
+            "retain_rows": len(retained),
+        },
+    )
+
+
+def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
+    has = {part: all(row.values.get(columns[part]) is not None for row in rows) for part in columns}
+    for part in ("paraphrase", "wrong"):
+        some = [row for row in rows if row.values.get(columns[part]) is not None]
+        if some and not has[part]:
+            bare = next(row for row in rows if row.values.get(columns[part]) is None)
+            raise DataError(
+                f"{bare.place}: '{columns[part]}' is missing, other rows of the {name} set have it; fill "
+                f"it in, or name a column that no row has: dataset.{part}=none"
+            )
+    found = [
+        QA(
+            row=number,
+            group=str(row.values[columns["group"]]) if has["group"] else f"row {number}",
+            question=row.text(columns["question"]),
+            answer=row.text(columns["answer"]),
+            paraphrase=row.text(columns["paraphrase"]) if has["paraphrase"] else None,
+            wrong=row.texts(columns["wrong"]) if has["wrong"] else (),
+        )
+        for number, row in enumerate(rows)
+    ]
+    counts = Counter((row.question, row.answer) for row in found)
+    twice = [rows[row.row].place for row in found if counts[row.question, row.answer] > 1]
+    if twice:
+        log.warning("dataset.%s: the same question and answer again: %s", name, _places(twice))
+    return found
+
+
+def _apart(retain: list[QA], forget: list[QA], overlap: str) -> list[QA]:
+    """Return the retain rows whose question is not in the forget set.
+
+    Raises:
+        DataError: some are, or nothing is left.
+    """
+    asked = {row.question.strip(): row.row for row in forget}
+    shared = [row for row in retain if row.question.strip() in asked]
+    pairs = _places([f"row {row.row} (forget row {asked[row.question.strip()]})" for row in shared])
+    if shared and overlap == "error":
+        raise DataError(
+            f"dataset.retain: {len(shared)} questions are in the forget set too: {pairs}; remove them, or "
+            "set dataset.overlap=drop"
+        )
+    kept = [row for row in retain if row not in shared]
+    if not kept:
+        raise DataError("dataset.retain: every question is in the forget set; give others")
+    if shared:
+        log.warning("dataset.retain: dropped for a question of the forget set: %s", pairs)
+    return kept
+
+
+def _places(places: list[str]) -> str:
+    return ", ".join(places[:SHOWN]) + (", ..." if len(places) > SHOWN else "")
+
+
+def problems(*, forget: str | None = None, retain: str | None = None, **_: object) -> list[str]:
+    """Return what is missing, without reading anything."""
+    return [
+        f"dataset.{name} is not set; give a jsonl, json, csv or parquet file: dataset.{name}=FILE"
+        for name, value in (("forget", forget), ("retain", retain))
+        if value is None
+    ]
