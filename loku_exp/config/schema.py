@@ -98,6 +98,7 @@ class LauncherConfig(Setting):
     jobs: Count | None = None  # at the same time
     devices: list[int | str] | None = None  # null: those that are visible
     cluster: Literal["slurm", "local"] = "slurm"
+    max_timeouts: Annotated[int, Ge(0)] = 3  # after so many a job is queued again
     parameters: dict[str, Any] = Field(default_factory=dict)  # submitit's, null left out
 
 

@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ CONSOLE = "console.log"  # what a run's process printed
 OF_THE_SWEEP = re.compile(r"[+~]*(launcher|on_error|pairs)\b")
 SKIPPED = "was finished"
 SHOW_ERRORS = {"HYDRA_FULL_ERROR": "1"}
+CANCELLED = "cancelled or interrupted; the same command goes on"
 
 
 @dataclass
@@ -78,8 +80,16 @@ class Work(Protocol):
     def poll(self) -> Ending | None:
         """Return how it ended; None while it goes on."""
 
-    def stop(self) -> None:
-        """End it; it can be gone on with later."""
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that ended as it was started."""
+
+    ending: Ending
+
+    def poll(self) -> Ending:
+        """Return how."""
+        return self.ending
 
 
 class Launcher(Protocol):
@@ -89,6 +99,9 @@ class Launcher(Protocol):
 
     def start(self, job: Job, slot: Any) -> Work:
         """Start a run."""
+
+    def stop(self, works: Sequence[Any]) -> None:
+        """End runs that go on; they can be gone on with later. One that cannot be ended is said."""
 
 
 def ending_of(code: int, console: Path) -> Ending:
@@ -100,7 +113,7 @@ def ending_of(code: int, console: Path) -> Ending:
     if code == HeldError.exit_code:
         return Ending(held=True)
     if code == INTERRUPTED:
-        return Ending(error="cancelled or interrupted; the same command goes on")
+        return Ending(error=CANCELLED)
     if code < 0:
         name = signal.Signals(-code).name
         reason = "; most often memory ran out" if name == "SIGKILL" else ""

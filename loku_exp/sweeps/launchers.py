@@ -9,7 +9,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, HeldError, UserError
 from loku_exp.runtime.lifetime import PARENT
-from loku_exp.sweeps.jobs import CONSOLE, SHOW_ERRORS, Ending, Job, Launcher, Work, ending_of
+from loku_exp.sweeps.jobs import CONSOLE, SHOW_ERRORS, Ended, Ending, Job, Launcher, Work, ending_of
 from loku_exp.sweeps.slurm import Cluster
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,14 @@ class InProcess:
         try:
             self.run(job.config)
         except HeldError:
-            return _Ended(Ending(held=True))
+            return Ended(Ending(held=True))
         except Exception as error:
             shown = (
                 str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             )
-            ended = _Ended(Ending(error="; ".join(shown.splitlines())))
+            ended = Ended(Ending(error="; ".join(shown.splitlines())))
         else:
-            return _Ended(Ending())
+            return Ended(Ending())
         import torch
 
         gc.collect()  # what a traceback held: after a failure for lack of memory the next run needs it
@@ -91,16 +92,8 @@ class InProcess:
             torch.cuda.empty_cache()
         return ended
 
-
-@dataclass(frozen=True)
-class _Ended:
-    ending: Ending
-
-    def poll(self) -> Ending:
-        return self.ending
-
-    def stop(self) -> None:
-        pass
+    def stop(self, works: Sequence[Work]) -> None:
+        """Nothing goes on here."""
 
 
 class Processes:
@@ -128,6 +121,18 @@ class Processes:
             )
         return _Process(process, console)
 
+    def stop(self, works: Sequence[Any]) -> None:
+        """Ask all of them to end; kill those that do not."""
+        for work in works:
+            work.process.terminate()
+        deadline = time.monotonic() + SECONDS_TO_END
+        for work in works:
+            try:
+                work.process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(work.process.pid, signal.SIGKILL)
+                work.process.wait()
+
 
 @dataclass(frozen=True)
 class _Process:
@@ -137,11 +142,3 @@ class _Process:
     def poll(self) -> Ending | None:
         code = self.process.poll()
         return None if code is None else ending_of(code, self.console)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()

@@ -101,9 +101,9 @@ def work_on(jobs: list[Job], launcher: Launcher) -> Generator[Job, None, None]:
                 told = _tell_of_held(waiting)
             if running or waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-    finally:
-        for _, _, work, _ in running:
-            work.stop()
+    except BaseException:
+        launcher.stop([work for _, _, work, _ in running])
+        raise
 
 
 def _can_start(job: Job, running: list[Job]) -> bool:

@@ -32,9 +32,9 @@ def show_sweep(jobs: list[Job]) -> None:
             place.print(f"{job.label or 'run'}: {job.folder.name}", soft_wrap=True)
     for job in jobs:
         if job.error:
-            place.print(
-                f"failed: {job.label}: {job.error} (see {job.folder}/run.log)", soft_wrap=True
-            )
+            run_log = job.folder / "run.log"
+            see = f" (see {run_log})" if run_log.is_file() else ""
+            place.print(f"failed: {job.label}: {job.error}{see}", soft_wrap=True)
 
 
 def header_and_cells(
