@@ -34,6 +34,8 @@ def required(tmp_path_factory):
 
     def of(option: str) -> list[str]:
         tdec = [f"dataset.path={folder}"] if option.startswith(NEEDS_TDEC) else []
+        if option in ("dataset=texts", "dataset=qa"):
+            tdec = ["dataset.forget=a.jsonl", "dataset.retain=b.jsonl"]
         return [option, *REQUIRED.get(option, []), *tdec]
 
     return of
@@ -218,7 +220,7 @@ MISTAKES = [
     (["loss._target_=loku_exp.losses.builtin.ihlo"], "no function 'ihlo'; did you mean 'ihl'?"),
     (["reference.source=log"], "reference.source=log needs reference.path"),
     (["reference.path=x"], "reference.path=x is not used with reference.source=train"),
-    (["model=hf"], "dataset: not chosen; add dataset=tdec | tofu | toy_tdec | toy_tofu"),
+    (["model=hf"], "dataset: not chosen; add dataset=qa | tdec | texts | tofu | toy_tdec | toy_tofu"),
     (["model=hf", "dataset=toy_tofu"], "model.path is not set"),
     (["model=phi", "dataset.retain_split=retain99"], "dataset.retain_split: no such key"),
     (["model=phi", "dataset.authors=0"], "dataset.authors=0: should be greater than or equal to 1"),

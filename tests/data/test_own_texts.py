@@ -80,7 +80,7 @@ def test_what_shares_a_passage_is_named_or_dropped(file):
 
 def test_what_is_odd_is_said_with_row_numbers(file, caplog):
     caplog.set_level(logging.WARNING)
-    corpus = load(file, forget=file("f.jsonl", [*FORGET, FORGET[0]]), length=8)
+    corpus = load(file, forget=file("g.jsonl", [*FORGET, FORGET[0]]), length=8)
     records(corpus)
     assert "dataset.forget: 2 rows (0, 3) have the text of another row" in caplog.text
     assert "dataset.retain: 4 rows (0, 1, 2, 3) have more than dataset.length=8" in caplog.text
@@ -88,7 +88,7 @@ def test_what_is_odd_is_said_with_row_numbers(file, caplog):
 
 def test_a_text_of_one_token_and_a_length_beyond_the_context(file):
     with pytest.raises(DataError, match=r"dataset\.forget: row 1 has one token"):
-        records(load(file, forget=file("f.jsonl", [FORGET[0], "a"])))
+        records(load(file, forget=file("g.jsonl", [FORGET[0], "a"])))
     with pytest.raises(DataError, match=r"dataset\.length=200 exceeds .* 100 tokens"):
         records(load(file), length=100)
 

@@ -49,7 +49,7 @@ READINGS = tuple(
     for pattern in (
         rf"[a-z0-9]+|{_OTHER}",
         rf"[{_CHARACTER}][{_CHARACTER}\p{{M}}]*",
-        r"\S",
+        r"[^\s\p{Cc}]",
     )
 )
 """What counts as a token, from strict to lenient."""
@@ -63,7 +63,7 @@ def rouge_recall(reference: str, generation: str) -> float:
         generation: what a model said.
 
     Returns:
-        In [0, 1]; 0 where the reference holds nothing but white space.
+        In [0, 1]; 0 where the reference holds nothing but white space and control characters.
     """
     for reading in READINGS:
         if reading.pattern.search(reference.lower()):
