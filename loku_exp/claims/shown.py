@@ -9,7 +9,7 @@ import pandas as pd
 from rich import box
 from rich.table import Table as Shown
 
-from loku_exp.report.claims import Claim, Claims, Judged, Verdict
+from loku_exp.claims.judging import Claim, Claims, Judged, Verdict
 from loku_exp.report.drawing import STYLE, Plot, finished, mpl, panels
 from loku_exp.results.terminal import console
 from loku_exp.runtime.whole_files import write_text

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loku_exp import claims as program
-from loku_exp.report.claims import Claim, Claims, judge_claims, read_claims, verdict_of
+from loku_exp.claims import __main__ as program
+from loku_exp.claims.judging import Claim, Claims, judge_claims, read_claims, verdict_of
 from loku_exp.report.collect import collect
 from tests.report.factory import edit, tofu
 

@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, help="output folder (claims, inside of that one)")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ending():
-        from loku_exp.report.claims import judge_claims, read_claims
-        from loku_exp.report.claims_shown import show_verdicts, write_verdicts
+        from loku_exp.claims.judging import judge_claims, read_claims
+        from loku_exp.claims.shown import show_verdicts, write_verdicts
         from loku_exp.report.collect import collect
 
         claims = read_claims(options.claims)
