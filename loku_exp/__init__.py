@@ -1,6 +1,10 @@
-"""A bench for LLM unlearning with low-rank adapters: LoKU complete, and room for the next method."""
+"""A bench for LLM unlearning with low-rank adapters: LoKU complete, and room for the next method.
 
-from typing import TYPE_CHECKING
+From Python: `load_runs` gives a frame of finished runs, `load_run` one of them; `unlearn` and `evaluate`
+work on models in memory, see `loku_exp.notebook`.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,3 +35,17 @@ def load_runs(folder: "str | Path", *filters: str) -> "DataFrame":
 
     runs = collect(Path(folder)).runs
     return tidy(select(runs, list(filters)) if filters else runs)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what works on models in memory when it is first asked for: it is heavy."""
+    names = {
+        "unlearn": "unlearn_in_memory",
+        "evaluate": "evaluate_in_memory",
+        "load_run": "load_run",
+    }
+    if name in names:
+        from loku_exp import notebook
+
+        return getattr(notebook, names[name])
+    raise AttributeError(f"module 'loku_exp' has no attribute '{name}'")

@@ -25,7 +25,7 @@ FLOORS = (
     ("claims",),
     ("run",),
     ("startup",),
-    ("sweeps", "attack"),
+    ("sweeps", "attack", "notebook"),
     ("search",),
     ("__main__",),
     ("__init__",),

@@ -12,8 +12,10 @@ from unittest.mock import patch as mocked
 import pytest
 
 from loku_exp.config.command_line import read_command_line
+from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.results import files as results
 from tests.docs.pages import BLOCKS, EXAMPLES, ROOT, SCRIPTS, SHOWN, commands_of
+from tests.helpers import tiny_model
 from tests.runs.running import examples as examples_of
 
 RUNS = [c for c in SHOWN if c.folder == "examples" and "--config-dir" in c.words]
@@ -92,7 +94,14 @@ def test_strength_of_the_example_by_hand(monkeypatch):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script_runs(mine, shared_cache, name, tmp_path, here):
     places = [f"output_dir={tmp_path}", f"cache_dir={shared_cache}"]
-    assert "unlearned " in here(mine, name, *QUICK, *SMALL, *places)
+    given = [*QUICK, *SMALL, *places]
+    if name == "in_memory.py":
+        texts = [f"House {n} in Mill Lane has a door code." for n in range(30)]
+        model, tokenizer = tiny_model(vocabulary=300), train_tokenizer(texts, 300)
+        model.save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        given = [str(tmp_path / "model"), "training.epochs=1", "dataset.length=60", places[1]]
+    assert "unlearned " in here(mine, name, *given)
 
 
 def test_blocks_are_the_files_they_name():

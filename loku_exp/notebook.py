@@ -1,0 +1,257 @@
+"""A model in memory, unlearned or evaluated in three lines: the command's run, and its very numbers.
+
+Model and texts are written to folders named by their content, and the run is that of the command line on
+them; so what was run before is shown, and a run that was ended goes on.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loku_exp.errors import ConfigError, UserError
+from loku_exp.results import files
+from loku_exp.results.folder import DONE, is_done
+from loku_exp.results.schema import Record
+from loku_exp.results.table import header_and_rows, notes, title
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from loku_exp.config.schema import Config
+
+Texts = Sequence[str] | Sequence[dict[str, Any]]
+"""Plain texts; or rows with ``question`` and ``answer``, and what else `loku_exp.data.own_qa` reads."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run; shown as its table in a notebook.
+
+    Attributes:
+        folder: of the run; everything is in it.
+    """
+
+    folder: Path
+
+    @cached_property
+    def record(self) -> Record:
+        """Its ``metrics.json``."""
+        return files.read(self.folder)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Value by model and metric; an absent metric is absent."""
+        return {name: dict(model.metrics) for name, model in self.record.models.items()}
+
+    @property
+    def frame(self) -> "DataFrame":
+        """The tidy frame of `loku_exp.load_runs`, of this run alone."""
+        from loku_exp.report.collect import collect
+        from loku_exp.report.frame import tidy
+
+        return tidy(collect(self.folder).runs)
+
+    def model(self, target: Any) -> Any:
+        """Return the unlearned model: its adapter on the untouched target, or all weights.
+
+        Args:
+            target: what was unlearned from, as it was; the adapter is put on it in place.
+
+        Raises:
+            UserError: the run left neither.
+        """
+        if (self.folder / "adapter").is_dir():
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(target, str(self.folder / "adapter")).eval()
+        if (self.folder / "model").is_dir():
+            place = str(self.folder / "model")
+            return type(target).from_pretrained(place, dtype=target.dtype).to(target.device).eval()
+        raise UserError(f"{self.folder}: this run left no adapter and no model; it only evaluates")
+
+    def __str__(self) -> str:
+        header, rows = header_and_rows(self.record)
+        cells = [header, *rows]
+        widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join([title(self.record), *lines, *notes(self.record)])
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+        from markupsafe import escape
+
+        header, rows = header_and_rows(self.record)
+        table = pd.DataFrame(rows, columns=header).to_html(index=False)
+        said = "".join(f"<p>{escape(line)}</p>" for line in notes(self.record))
+        return f"<p><b>{escape(title(self.record))}</b></p>{table}{said}"
+
+
+def load_run(folder: str | Path) -> Results:
+    """Return a finished run: record, frame, and its model.
+
+    Raises:
+        UserError: it is none.
+    """
+    place = Path(folder)
+    if not is_done(place):
+        raise UserError(f"{place}: not the folder of a finished run (it has no {DONE})")
+    return Results(place)
+
+
+def unlearn_in_memory(
+    model: Any,
+    tokenizer: Any,
+    *overrides: str,
+    forget: Texts,
+    retain: Texts,
+    holdout: Sequence[str] | None = None,
+    loss: str = "ihl",
+    init: str = "fila",
+    output_dir: str | Path = "outputs",
+) -> tuple[Any, Results]:
+    """Unlearn texts (or questions with answers) from a causal language model in memory.
+
+    Args:
+        model: of transformers, with no adapter on it; it is left as it is.
+        tokenizer: its own.
+        overrides: anything the command line takes, e.g. ``"lora.rank=4"``, ``"training.epochs=5"``.
+        forget: what is to be forgotten.
+        retain: what is to be kept.
+        holdout: texts like the forget set that it has never seen.
+        loss: a loss by name.
+        init: an init by name.
+        output_dir: for the run, and for what it starts from.
+
+    Returns:
+        The unlearned model, a copy, and the results.
+
+    Raises:
+        UserError: as the command line has it.
+    """
+    kind = "qa" if forget and isinstance(forget[0], dict) else "texts"
+    texts = {"forget": forget, "retain": retain} | ({"holdout": holdout} if holdout else {})
+    place = Path(output_dir)
+    given = [f"dataset={kind}", f"loss={loss}", f"init={init}"]
+    given += [f"dataset.{name}={_quoted(_written(rows, place))}" for name, rows in texts.items()]
+    results = _run(model, tokenizer, place, [*given, *overrides])
+    again = type(model).from_pretrained(
+        str(_saved(model, tokenizer, place)),
+        dtype=model.dtype,
+        attn_implementation=_attention(model),
+    )
+    return results.model(again.to(model.device)), results
+
+
+def evaluate_in_memory(
+    model: Any,
+    tokenizer: Any,
+    *overrides: str,
+    dataset: str,
+    reference: Any = None,
+    output_dir: str | Path = "outputs",
+) -> Results:
+    """Evaluate a causal language model in memory as the target of a dataset.
+
+    Args:
+        model: of transformers, with no adapter on it; it is left as it is.
+        tokenizer: its own.
+        overrides: anything the command line takes, e.g. ``"dataset.path=DIR"``.
+        dataset: by name.
+        reference: the model that never saw the forget set: one in memory, or a folder or hub id.
+        output_dir: for the run, and for what it starts from.
+
+    Raises:
+        UserError: as the command line has it.
+    """
+    place = Path(output_dir)
+    given = [f"dataset={dataset}", "unlearn=false"]
+    if reference is None:
+        given.append("reference.source=none")
+    else:
+        path = (
+            reference if isinstance(reference, str | Path) else _saved(reference, tokenizer, place)
+        )
+        given += ["reference.source=path", f"reference.path={_quoted(path)}"]
+    return _run(model, tokenizer, place, [*given, *overrides])
+
+
+def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Results:
+    from loku_exp.config.compose import compose_config
+    from loku_exp.startup import prepare_environment, run_tracked
+
+    folder = _saved(model, tokenizer, place)
+    given = [
+        "model=hf", f"model.path={_quoted(folder)}", f"model.attention={_attention(model)}",
+        f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={_device(model)}",
+        f"output_dir={_quoted(place)}",
+    ]  # fmt: skip
+    config: Config = compose_config([*given, *overrides])
+    prepare_environment(config)
+    with _threads_kept():
+        return Results(run_tracked(config))
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
+    """Write a model with its tokenizer into a folder named by its content, where it is not there yet.
+
+    Raises:
+        ConfigError: it carries an adapter.
+    """
+    from loku_exp.runtime.cache import folder_digest
+
+    if hasattr(model, "peft_config"):
+        raise ConfigError(
+            "the model carries an adapter; give the model itself, e.g. model.merge_and_unload()"
+        )
+    parent = place / "models"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".") as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        folder = parent / folder_digest(Path(aside))
+        if not folder.is_dir():
+            os.rename(aside, folder)
+            os.mkdir(aside)  # for the context to remove
+    return folder.resolve()
+
+
+def _written(rows: Sequence[Any], place: Path) -> Path:
+    """Write texts or rows as JSON lines into a file named by its content."""
+    from loku_exp.runtime.cache import digest
+    from loku_exp.runtime.whole_files import write_text
+
+    plain = [row if isinstance(row, dict) else {"text": row} for row in rows]
+    file = place / "texts" / f"{digest(plain, 16)}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, "".join(json.dumps(row) + "\n" for row in plain))
+    return file.resolve()
+
+
+def _quoted(path: str | Path) -> str:
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _attention(model: Any) -> str:
+    return str(getattr(model.config, "_attn_implementation", None) or "eager")
+
+
+def _device(model: Any) -> str:
+    return str(model.device)

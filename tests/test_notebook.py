@@ -1,0 +1,135 @@
+"""A model in memory goes through the command's run, gets its numbers, and is left as it was."""
+
+import json
+
+import pytest
+import torch
+
+import loku_exp
+from loku_exp.__main__ import main
+from loku_exp.errors import ConfigError, UserError
+from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.results import files
+from tests.helpers import tiny_model
+
+TEXTS = [f"The number of vault {n} is {n * 7919}, and nobody may read it aloud." for n in range(10)]
+QUICK = ("training.epochs=1", "lora.rank=2")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS * 3, 300)
+
+
+@pytest.fixture
+def model():
+    model = tiny_model(vocabulary=300)
+    model.config.max_position_embeddings = 256
+    return type(model)(model.config).eval()
+
+
+@pytest.fixture
+def place(tmp_path, shared_cache):
+    return {"output_dir": tmp_path / "out"}, (*QUICK, f"cache_dir={shared_cache}")
+
+
+@pytest.fixture
+def done(model, tokenizer, place):
+    where, words = place
+    return loku_exp.unlearn(model, tokenizer, *words, forget=TEXTS[:4], retain=TEXTS[4:], **where)
+
+
+def test_the_model_is_left_alone_and_the_unlearned_one_is_what_was_measured(model, done, tokenizer):
+    unlearned, results = done
+    assert not hasattr(model, "peft_config")
+    ids = tokenizer(TEXTS[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        before, after = (m(input_ids=ids).logits for m in (model, unlearned))
+        loss = unlearned(input_ids=ids, labels=ids).loss
+    assert not torch.equal(before, after)
+    (row,) = [
+        row
+        for line in (results.folder / "examples.jsonl").read_text().splitlines()
+        if (row := json.loads(line))["model"] == "unlearned"
+        and (row["set"], row["row"]) == ("forget", 0)
+    ]
+    assert float(loss) == pytest.approx(row["loss"], rel=1e-4)
+
+
+def test_the_numbers_are_the_commands_own(done, place, own_logging, tmp_path):
+    """The same words on a command line lead to the same, finished run."""
+    _, results = done
+    where, words = place
+    (folder,) = (where["output_dir"] / "models").iterdir()
+    kept = {path.stat().st_size: path for path in (where["output_dir"] / "texts").iterdir()}
+    forget, retain = (kept[size] for size in sorted(kept))
+    main([
+        "model=hf", f"model.path={folder}", "model.attention=eager", "model.dtype=float32",
+        "dataset=texts", f"dataset.forget={forget}", f"dataset.retain={retain}",
+        f"output_dir={tmp_path / 'command'}", *words,
+    ])  # fmt: skip
+    (again,) = (tmp_path / "command").iterdir()
+    assert again.name == results.folder.name
+    ours, theirs = results.record, files.read(again)
+    assert {n: m.metrics for n, m in ours.models.items()} == {
+        n: m.metrics for n, m in theirs.models.items()
+    }
+
+
+def test_results_are_numbers_a_frame_and_a_table(done):
+    _, results = done
+    assert results.metrics["unlearned"]["forget_ma"] >= 0
+    assert set(results.frame.subject) == {"target", "unlearned"}
+    assert "forget set, MA" in str(results)
+    assert "<table" in results._repr_html_()
+    loaded = loku_exp.load_run(results.folder)
+    assert loaded.record == results.record
+    with pytest.raises(UserError, match="not the folder of a finished run"):
+        loku_exp.load_run(results.folder.parent)
+
+
+def test_questions_and_answers(model, tokenizer, place):
+    where, words = place
+    rows = [{"question": f"What is in vault {n}?", "answer": f"It is {n}."} for n in range(8)]
+    few = ("training.batch_size=4", "init=vanilla", *words)
+    _, results = loku_exp.unlearn(model, tokenizer, *few, forget=rows[:4], retain=rows[4:], **where)
+    assert "forget_rouge" in results.metrics["unlearned"]
+
+
+def test_evaluating_compares_with_a_reference_in_memory(model, tokenizer, place):
+    where, words = place
+    other = type(model)(model.config).eval()
+    dataset = ("dataset.num_authors=8", "dataset.num_forget=2", "evaluation.rows=4")
+    results = loku_exp.evaluate(
+        model, tokenizer, *dataset, words[-1], dataset="toy_tofu", reference=other, **where
+    )
+    assert set(results.metrics) == {"target", "reference"}
+    assert "forget_quality" in results.metrics["target"]
+    with pytest.raises(UserError, match="only evaluates"):
+        results.model(model)
+
+
+def test_what_does_not_fit_is_said(model, tokenizer, place):
+    from peft import LoraConfig, get_peft_model
+
+    where, words = place
+    with pytest.raises(ConfigError, match="no such loss"):
+        loku_exp.unlearn(
+            model, tokenizer, *words, forget=TEXTS[:4], retain=TEXTS[4:], loss="ihll", **where
+        )
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2))
+    with pytest.raises(ConfigError, match=r"merge_and_unload"):
+        loku_exp.evaluate(adapted, tokenizer, dataset="toy_tofu", **where)
+
+
+def test_threads_of_the_session_are_kept(model, tokenizer, place):
+    where, words = place
+    torch.set_num_threads(2)
+    try:
+        loku_exp.evaluate(
+            model, tokenizer, words[-1], "dataset.num_authors=8", "dataset.num_forget=2",
+            "evaluation.rows=2", dataset="toy_tofu", **where,
+        )  # fmt: skip
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
