@@ -59,8 +59,12 @@ class Adapter:
         shapes = {name: weight_matrix(linear[name]).shape for name in names}
         smallest = min(names, key=lambda name: min(shapes[name]))
         if self.rank > min(shapes[smallest]):
+            least, last = min(shapes[smallest]), smallest.split(".")[-1]
+            others = sorted({name.split(".")[-1] for name in names} - {last})
+            without = f", or leave it out: model.lora_targets.all=[{','.join(others)}]"
             raise ModelError(
-                f"lora.rank={self.rank} exceeds layer {smallest} of shape {tuple(shapes[smallest])}"
+                f"lora.rank={self.rank} exceeds layer {smallest} of shape {tuple(shapes[smallest])}; set "
+                f"lora.rank to {least} or less{without if others else ''}"
             )
         return [
             Layer(

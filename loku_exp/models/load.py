@@ -190,8 +190,21 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LinearLayer) and module is not head
+        if isinstance(module, LinearLayer) and module is not head and _gives_a_product(module)
     }
+
+
+@torch.no_grad()
+def _gives_a_product(layer: LinearLayer) -> bool:
+    """Return whether a layer gives its product and no more: Llama 4's router gives scores beside it."""
+    if type(layer).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    outputs, inputs = weight_matrix(layer).shape
+    try:
+        given = layer(layer.weight.new_zeros(1, inputs))
+    except Exception:  # it wants something else than rows, whatever it says of these
+        return False
+    return isinstance(given, Tensor) and given.shape == (1, outputs)
 
 
 def weight_matrix(layer: LinearLayer, weight: Tensor | None = None) -> Tensor:
