@@ -21,15 +21,21 @@ SPECIAL = ("bos_token", "eos_token", "pad_token")
 
 
 def load_tokenizer(
-    model: ModelSettings, corpus: Corpus, cache: Cache
+    model: ModelSettings, corpus: Corpus | None, cache: Cache
 ) -> tuple[PreTrainedTokenizerBase, str]:
     """Return the model's tokenizer and its digest; without one, train a BPE on the corpus.
+
+    Args:
+        model: names its tokenizer, or how large one is trained.
+        corpus: read only where one is trained.
+        cache: keeps it.
 
     Raises:
         ModelError: it cannot be loaded, reads nothing, or has no end-of-text token.
     """
     key = "model.path" if model.tokenizer == model.path else "model.tokenizer"
     if model.tokenizer is None:
+        assert corpus is not None
         template = model.template
         recipe = {
             "texts": digest(corpus.texts(template)),

@@ -22,9 +22,11 @@ from transformers.utils import (
 
 from loku_exp.errors import ModelError
 from loku_exp.models.configuration import empty_model, read_config
+from loku_exp.models.head import CHANGED
 from loku_exp.models.identity import check_folder
 from loku_exp.models.tensors import tensor_problems, without_load_report
 from loku_exp.models.tokenizer import misfits
+from loku_exp.models.without_memory import changes_logits
 from loku_exp.runtime.hub import LONGEST_REASON, is_local, looks_like_a_path
 from loku_exp.runtime.settings import ModelSettings
 
@@ -40,7 +42,7 @@ AGAIN = "copy or download it again"
 
 
 def problems(
-    path: str, key: str, settings: ModelSettings, tokenizer: PreTrainedTokenizerBase
+    path: str, key: str, settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None
 ) -> list[str]:
     """Return everything that is wrong with the weights at a path, one line each.
 
@@ -57,7 +59,7 @@ def problems(
         path: folder or hub id.
         key: where it stands in the configuration, e.g. ``target.path``.
         settings: of the model.
-        tokenizer: the model's.
+        tokenizer: the model's; None where it could not be loaded.
     """
     if not is_local(path):
         return [f"{key}={path}: no such folder"] if looks_like_a_path(path) else []
@@ -69,8 +71,10 @@ def problems(
         model = empty_model(settings, config, attention, name)
     except ModelError as error:
         return [str(error)]
+    if changes_logits(model):
+        return [f"{name}: {CHANGED.format(kind=config.model_type)}"]
     embedding: Any = model.get_input_embeddings()
-    found = misfits(tokenizer, embedding.num_embeddings, name)
+    found = misfits(tokenizer, embedding.num_embeddings, name) if tokenizer is not None else []
     files, damages = _weight_files(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
