@@ -15,6 +15,7 @@ from loku_exp.models.tokenizer import beyond
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
 from loku_exp.stages.inputs import Inputs
+from loku_exp.stages.space import space_problems
 from loku_exp.stages.unlearn import plan_adapter
 from loku_exp.stages.weights import trained_here
 from loku_exp.training.schedule import Plan
@@ -35,6 +36,7 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
     problems += _said(lambda: _method_problems(config, inputs, adapter))
+    problems += _said(lambda: space_problems(config, inputs, adapter))
     for component in config.attacks.values():
         problems += _said(partial(_own_problems, component, records=inputs.records))
     if problems:

@@ -22,14 +22,17 @@ def places(config: Config) -> dict[str, str]:
     """Return the folders and hub ids that weights are read from, by key; each once."""
     if config.model.weights == "random":
         return {}
-    found = {}
-    if config.model.weights == "pretrained" and trained_here(config):
-        found["model.path"] = config.model.path
-    found["target.path"] = config.target.path
-    if config.reference.source == "path":
-        found["reference.path"] = config.reference.path
-    keys = {path: key for key, path in reversed(found.items()) if path}
-    return {key: path for path, key in reversed(keys.items())}
+    base = config.model.path if config.model.weights == "pretrained" else None
+    named = {
+        "model.path": base if trained_here(config) or base == config.target.path else None,
+        "target.path": config.target.path,
+        "reference.path": config.reference.path if config.reference.source == "path" else None,
+    }
+    keys: dict[str, str] = {}
+    for key, path in named.items():
+        if path:
+            keys.setdefault(path, key)
+    return {key: path for path, key in keys.items()}
 
 
 def weights_problems(
