@@ -121,7 +121,7 @@ def attach(
             module = peft_model.get_submodule(f"base_model.model.{name}")
             module.lora_A["default"].weight.copy_(layer_factors.a)  # type: ignore[union-attr,index]
             module.lora_B["default"].weight.copy_(layer_factors.b)  # type: ignore[union-attr,index]
-    return peft_model, (taken / total) ** 0.5
+    return peft_model, (taken / total) ** 0.5 if total else 0.0
 
 
 def adapted_layers(model: nn.Module) -> list[str]:

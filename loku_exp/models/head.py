@@ -130,9 +130,10 @@ def check_head(model: nn.Module) -> None:
     if not known or logits.shape != known[0].shape or not torch.equal(logits, known[0].to(logits)):
         raise ModelError(CHANGED.format(kind=kind))
     if not given[0].isfinite().all():
+        wider = "" if head.weight.dtype == torch.float32 else " (set model.dtype=float32)"
         raise ModelError(
             f"this {kind} model gives values that are not finite: its weights are damaged, or too large "
-            f"for {str(head.weight.dtype).removeprefix('torch.')} (set model.dtype=float32)"
+            f"for {str(head.weight.dtype).removeprefix('torch.')}{wider}"
         )
     one, other = given[0][:, :-1]
     noise = _NOISE if logits.dtype == torch.float32 else _NOISE_OF_HALF_PRECISION

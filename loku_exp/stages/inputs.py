@@ -94,5 +94,7 @@ def _sources(
         length = found.of(lambda: models.context_length(models.architecture(model, tokenizer)))
     found.problems += weights_problems(config, loaded)
     found.end_if_any()
-    assert corpus is not None and loaded is not None and length is not None
+    assert corpus is not None
+    assert loaded is not None
+    assert length is not None
     return corpus, loaded, length

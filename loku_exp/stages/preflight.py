@@ -36,9 +36,9 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
     problems += _said(lambda: _method_problems(config, inputs, adapter))
-    problems += _said(lambda: space_problems(config, inputs, adapter))
     for component in config.attacks.values():
         problems += _said(partial(_own_problems, component, records=inputs.records))
+    problems = problems or _said(lambda: space_problems(config, inputs, adapter))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return adapter

@@ -24,7 +24,10 @@ from loku_exp.stages.weights import trained_here
 from loku_exp.training.schedule import Plan
 
 RECORD = 2**20  # answers, log and record of the smallest run
-PARAMETER, MOMENTS = 4, 8  # bytes: trained parameters are fp32, and the optimiser has two numbers of each
+PARAMETER, MOMENTS = (
+    4,
+    8,
+)  # bytes: trained parameters are fp32, and the optimiser has two numbers of each
 UNITS = ("bytes", "kB", "MB", "GB")
 
 
