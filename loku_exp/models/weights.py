@@ -55,7 +55,8 @@ def problems(
     Of a folder: the configuration (not a causal language model, quantised, an attention it has not), files
     that are missing, cut off, or Git LFS pointers, tensors that are missing, left over, or of another
     shape, values that are not finite or all zero in a sample of rows, and ids of the tokenizer that the
-    embedding has no row for. Pickled weights (``.bin``) are read with ``weights_only``: nothing in them is executed.
+    embedding has no row for. Pickled weights (``.bin``) are read with ``weights_only``: nothing in them is
+    executed.
     Of a hub id nothing: `load_model` looks at its tensors when it has them.
 
     Costs 0.5 to 0.8 s of CPU for the 2.8 GB of Phi-1.5, most of it to build the architecture without

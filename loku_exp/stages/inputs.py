@@ -47,11 +47,11 @@ class Inputs:
 
 
 def load_inputs(config: Config, cache: Cache) -> Inputs:
-    """Load corpus and tokenizer, look at the weights, encode, and build all tasks.
+    """Load corpus and tokenizer, encode, and build all tasks; no weights are read.
 
     Raises:
-        UserError: something cannot be loaded or does not fit together; what is wrong with the data is said
-            together with what is wrong with the model.
+        UserError: something cannot be loaded or does not fit together. What is wrong with the data, with the
+            model, and then with its weights is said together.
     """
     corpus, (tokenizer, tokenizer_digest), max_length = _sources(config, cache)
     records = corpus.records(tokenizer, config.model.template, max_length)
@@ -92,7 +92,8 @@ def _sources(
     if loaded is not None:
         tokenizer = loaded[0]
         length = found.of(lambda: models.context_length(models.architecture(model, tokenizer)))
-    found.problems += weights_problems(config, loaded)
+    if found.problems:  # a run that goes on looks at its weights in its preflight
+        found.problems += weights_problems(config, loaded)
     found.end_if_any()
     assert corpus is not None
     assert loaded is not None

@@ -17,7 +17,7 @@ from loku_exp.runtime.hub import is_local
 from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.space import space_problems
 from loku_exp.stages.unlearn import plan_adapter
-from loku_exp.stages.weights import trained_here
+from loku_exp.stages.weights import trained_here, weights_problems
 from loku_exp.training.schedule import Plan
 
 
@@ -29,6 +29,7 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     """
     problems = inputs.suite.problems(inputs.max_length)
     problems += _finetuning_problems(config, inputs) + _torchrun_problems(config)
+    problems += weights_problems(config, (inputs.tokenizer, inputs.tokenizer_digest))
     problems += _reference_problems(config)
     problems += _said(lambda: _embedding_problems(config, inputs))
     problems += _said(lambda: _log_problems(config, inputs))

@@ -36,7 +36,8 @@ def refused(tmp_path, *overrides, error=ConfigError, match):
 
 def own(place, *overrides):
     sizes = ["evaluation.max_tokens=200", *SMALL]
-    return ["model=hf", f"model.path={place}", "reference.source=none", *sizes, *overrides]
+    model = ["model=hf", f"model.path={place}", "model.attention=auto"]
+    return [*model, "reference.source=none", *sizes, *overrides]
 
 
 def test_reference_is_not_trained_from_a_copy_of_the_target(place, tmp_path):
