@@ -91,7 +91,7 @@ def dataset_problems(node: Any) -> list[str]:
     except ValidationError:  # the schema says it
         return []
     check = dataset.chosen().beside("problems")
-    return check(**dataset.knobs) if check else []
+    return list(check(**dataset.knobs) or []) if check else []
 
 
 def cross_field_problems(config: Config) -> list[str]:

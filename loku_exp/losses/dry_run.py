@@ -40,7 +40,7 @@ def problems(
         }
         try:
             terms = loss(**scores)
-        except Exception as error:  # whatever a function of a user's own raises
+        except (Exception, SystemExit) as error:  # whatever a function of a user's own raises
             return [f"loss={name}: it fails on two rows ({_said(error)}{_line_of(error)})"]
         found = _terms_problems(name, terms)
         return found or _gradient_problems(name, terms, model)

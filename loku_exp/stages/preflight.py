@@ -61,7 +61,7 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
     takes = inspect.signature(check).parameters
     given = {name: value for name, value in available.items() if name in takes}
     knobs = {name: value for name, value in component.knobs.items() if name in takes}
-    return list(check(**given, **knobs))
+    return list(check(**given, **knobs) or [])
 
 
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:

@@ -291,8 +291,8 @@ def test_missing_split_is_a_problem_of_the_configuration(folder):
     (folder / "retain90.json").unlink()
     (folder / "full.json").rename(folder / "full.jsonl.gz")
     assert problems(path=str(folder), forget_split="forget10") == [
-        f"dataset.path={folder} lacks full.json, retain90.json; it has full.jsonl.gz: unpack or rename it to "
-        "full.json, one JSON object a line"
+        f"dataset.path={folder} lacks full.json, retain90.json; it has full.jsonl.gz: unpack or rename it "
+        "to full.json, one JSON object a line"
     ]
 
 
@@ -312,7 +312,9 @@ def test_a_wrong_answer_is_not_the_right_one(folder):
     rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
     rows[2]["perturbed_answer"][1] = rows[2]["answer"] + " "
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=r"line 3: 'perturbed_answer', item 2, is the answer itself"):
+    with pytest.raises(
+        DataError, match=r"line 3: 'perturbed_answer', item 2, is the answer itself"
+    ):
         load_tofu(path=str(folder), forget_split="forget10")
 
 
