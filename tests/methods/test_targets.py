@@ -60,9 +60,7 @@ def test_a_router_that_gives_more_than_its_product_is_no_linear_layer():
 def test_names_that_peft_takes_for_experts_are_left_out_and_refused_by_name():
     model = built("deepseek_v3")
     assert not any(name.endswith("gate_proj") for name in target_layers(model, ["all-linear"]))
-    with pytest.raises(
-        ModelError, match="'gate_proj': .* has a name that peft takes for an expert's"
-    ):
+    with pytest.raises(ModelError, match=r"'gate_proj': .* that peft takes for an expert's"):
         target_layers(model, ["gate_proj"])
 
 

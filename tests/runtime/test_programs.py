@@ -1,7 +1,9 @@
 """How programs end: one line a problem, an exit code, and a traceback only where it is asked for."""
 
 import errno
+import io
 import re
+import sys
 
 import pytest
 import torch
@@ -82,6 +84,15 @@ def test_the_place_is_in_our_code_or_the_users_not_in_a_library():
     except RuntimeError as error:
         (line,), _ = said(error)
     assert "test_programs.py, line" in line
+
+
+def test_what_a_terminal_cannot_show_ends_nothing(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    with ending():
+        print("report: /a/\u00fc \ud800")
+        sys.stdout.flush()
+    assert shown.getvalue() == b"report: /a/? ?\n"
 
 
 def test_debug_shows_the_traceback_too(capsys, monkeypatch):
