@@ -16,7 +16,7 @@ from loku_exp.data.records import Records
 from loku_exp.errors import UserError
 from loku_exp.fisher.measure import fisher_measure
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
-from loku_exp.methods.adapter import Adapter, attach, load_factors, save_factors
+from loku_exp.methods.adapter import Adapter, attach, coverage, load_factors, save_factors
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import digest, file_digest, set_aside
 from loku_exp.runtime.chosen import Chosen, check_returned
@@ -75,6 +75,12 @@ def ready_to_train(
             save_factors(*initial_factors(init, layers, measure), file)
             write_text(file.with_name(SUM), f"{file_digest(file)}  {file.name}\n")
     factors, report = load_factors(file)
+    report["share_of_matrices"], left_out = coverage(model, adapter.targets)
+    if left_out:
+        share, names = report["share_of_matrices"], ", ".join(left_out)
+        log.info(
+            "the adapter is on %.0f %% of the weights in matrices; not on %s", 100 * share, names
+        )
     adapted, report["share_of_weight_norm"] = attach(model, factors, adapter)
     dtype = workspace.machine.precision["model"]
     return Started(adapted, factors, adapter, report, dtype, _trainable(adapted))
