@@ -1,7 +1,10 @@
 """Errors that a user can mend; shown as a message without a traceback, exit code 1."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -38,6 +41,39 @@ class HeldError(UserError):
 
 class StorageError(UserError):
     """A file that cannot be written because there is no room; what was there before is untouched."""
+
+
+class Gathered:
+    """What several steps find wrong, said together.
+
+    Attributes:
+        problems: a line each.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._errors: list[UserError] = []
+
+    def of(self, step: Callable[[], T]) -> T | None:
+        """Return what a step returns; None where it raises a `UserError`, which is kept."""
+        try:
+            return step()
+        except UserError as error:
+            self.problems += str(error).splitlines()
+            self._errors.append(error)
+            return None
+
+    def end_if_any(self) -> None:
+        """Raise what was found: an error that came alone as it was, others as one.
+
+        Raises:
+            UserError: anything was found.
+        """
+        lines = list(dict.fromkeys(self.problems))
+        if self._errors and lines == str(self._errors[0]).splitlines():
+            raise self._errors[0]
+        if lines:
+            raise ConfigError(lines)
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -204,6 +204,8 @@ def _import(module_name: str, function_name: str) -> Any:
     function = getattr(module, function_name, None)
     if callable(function):
         return function
+    if function is not None:
+        raise TargetError(f"'{function_name}' of module '{module_name}' is no function")
     public = [name for name in vars(module) if not name.startswith("_")]
     hint = nearest(function_name, public)
     raise TargetError(f"module '{module_name}' has no function '{function_name}'{hint}")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from loku_exp.config import components
+from loku_exp.config.places import place_problems
 from loku_exp.config.schema import Component, Config, DatasetConfig, EvaluationConfig
 from loku_exp.config.schema_problems import schema_problems
 from loku_exp.errors import ConfigError
@@ -50,8 +51,9 @@ def parse(container: dict[str, Any]) -> Config:
     else:
         method_is_known = not any(text.startswith("method._target_") for text in problems)
         problems += cross_field_problems(config) if method_is_known else []
-        if not problems:
-            problems += dataset_problems(config.dataset)
+    problems += place_problems(container)
+    if not any(text.startswith("dataset") for text in problems):
+        problems += dataset_problems(container.get("dataset"))
     if problems:
         raise ConfigError(problems)
     return config
@@ -82,10 +84,14 @@ def component_problems(container: dict[str, Any]) -> list[str]:
     return problems
 
 
-def dataset_problems(dataset: DatasetConfig) -> list[str]:
+def dataset_problems(node: Any) -> list[str]:
     """Return what the dataset's own module finds wrong, if it offers ``problems(**knobs)``."""
+    try:
+        dataset = DatasetConfig.model_validate(node)
+    except ValidationError:  # the schema says it
+        return []
     check = dataset.chosen().beside("problems")
-    return check(**dataset.knobs) if check else []
+    return list(check(**dataset.knobs) or []) if check else []
 
 
 def cross_field_problems(config: Config) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from loku_exp.data.records import Records
 from loku_exp.runtime.settings import Template
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the configuration is checked before anything heavy is impor
 Role = Literal["target", "reference"]
 
 
+@runtime_checkable
 class Corpus(Protocol):
     """A dataset as text. Any object with these members is one."""
 

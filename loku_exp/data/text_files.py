@@ -52,7 +52,7 @@ class Row:
             DataError: the column is absent, not a text, or empty.
         """
         if column not in self.values:
-            raise DataError(f"{self.place}: lacks {column}; it has {', '.join(self.values)}")
+            raise DataError(f"{self.place}: lacks {column}; it has {_named(self.values)}")
         return self._text(f"'{column}'", self.values[column])
 
     def texts(self, column: str, at_least: int = 1) -> tuple[str, ...]:
@@ -77,6 +77,12 @@ class Row:
             seen = ": nothing of it can be seen" if value else ""
             raise DataError(f"{self.place}: {name} is empty{seen}")
         return value
+
+
+def _named(columns: Iterable[str]) -> str:
+    """Return the names of columns for a message: on one line, not much of it."""
+    names = [" ".join(name.split()) for name in columns]
+    return ", ".join(name if len(name) <= 40 else f"{name[:37]}..." for name in names)
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -209,7 +215,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
             place = f"{file}, row {number}"
             if len(fields) != len(columns):
                 raise DataError(
-                    f"{place}: has {len(fields)} of {len(columns)} columns ({', '.join(columns)}); put "
+                    f"{place}: has {len(fields)} of {len(columns)} columns ({_named(columns)}); put "
                     "fields that hold commas or line breaks in quotes"
                 )
             yield Row(place, dict(zip(columns, fields, strict=True)))

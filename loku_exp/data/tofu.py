@@ -98,9 +98,10 @@ def problems(
     counted = TOFU_AUTHORS[forget_split]
     if os.path.isdir(folder):
         names = _splits(forget_split)
-        missing = [f"{name}.json" for name in names if not os.path.isfile(folder / f"{name}.json")]
+        missing = [name for name in names if not os.path.lexists(folder / f"{name}.json")]
         if missing:
-            return [f"dataset.path={path} lacks {', '.join(missing)}"]
+            lacks = ", ".join(f"{name}.json" for name in missing)
+            return [f"dataset.path={path} lacks {lacks}{_beside(folder, missing[0])}"]
         if authors is not None:
             try:
                 counted = _counted({name: _rows(path, name) for name in names}, forget_split)
@@ -108,6 +109,17 @@ def problems(
                 return [str(error)]
     spare = retain_draw == "exclude_evaluated"
     return [] if authors is None else counted.problems(authors, forget_split, spare)
+
+
+def _beside(folder: Path, name: str) -> str:
+    """Return what a folder has in place of a file, e.g. ``full.jsonl`` or ``full.json.gz``."""
+    files = (file.name for file in sorted(folder.iterdir()))
+    other = next((file for file in files if file.lower().split(".")[0] == name), None)
+    return (
+        f"; it has {other}: unpack or rename it to {name}.json, one JSON object a line"
+        if other
+        else ""
+    )
 
 
 def _used(
@@ -186,7 +198,22 @@ def _evaluated(rows: list[Row], first: int | None = None) -> list[QA]:
             question=row.text("question"),
             answer=row.text("answer"),
             paraphrase=row.text("paraphrased_answer" if paraphrased else "answer"),
-            wrong=row.texts("perturbed_answer"),
+            wrong=_wrong(row),
         )
         for number, row in enumerate(rows)
     ]
+
+
+def _wrong(row: Row) -> tuple[str, ...]:
+    """Return a row's wrong answers.
+
+    Raises:
+        DataError: one of them is the right one, which would be compared with itself.
+    """
+    wrong, right = row.texts("perturbed_answer"), row.text("answer").strip()
+    for number, text in enumerate(wrong, 1):
+        if text.strip() == right:
+            raise DataError(
+                f"{row.place}: 'perturbed_answer', item {number}, is the answer itself, not a wrong one"
+            )
+    return wrong

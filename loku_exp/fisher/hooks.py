@@ -19,6 +19,7 @@ of the other set wait in main memory. `sweep_fisher` gives the same in far less.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +148,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def _gradients_from_the_embedding_on(model: nn.Module) -> Iterator[None]:
     """Let gradients flow through activations only: parameters frozen, embeddings' output not."""
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
-    handle = embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())
+
+    def begin(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return output.requires_grad_().clone()  # CTRL scales it in place, which no leaf allows
+
+    handle = embeddings.register_forward_hook(begin)
     try:
         with frozen(model):
             yield

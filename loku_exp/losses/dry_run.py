@@ -40,7 +40,7 @@ def problems(
         }
         try:
             terms = loss(**scores)
-        except Exception as error:  # whatever a function of a user's own raises
+        except (Exception, SystemExit) as error:  # whatever a function of a user's own raises
             return [f"loss={name}: it fails on two rows ({_said(error)}{_line_of(error)})"]
         found = _terms_problems(name, terms)
         return found or _gradient_problems(name, terms, model)
@@ -108,11 +108,11 @@ def _short(row: Sequence) -> Sequence:
     return Sequence(row.ids[start:], row.labels[start:])
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _line_of(error: Exception) -> str:
+def _line_of(error: BaseException) -> str:
     """Return the line of the loss's own file that an error comes from."""
     frames = traceback.extract_tb(error.__traceback__)[1:]  # without ours
     own = [frame for frame in frames if frame.filename == frames[0].filename]

@@ -59,8 +59,12 @@ class Adapter:
         shapes = {name: weight_matrix(linear[name]).shape for name in names}
         smallest = min(names, key=lambda name: min(shapes[name]))
         if self.rank > min(shapes[smallest]):
+            least, last = min(shapes[smallest]), smallest.split(".")[-1]
+            others = sorted({name.split(".")[-1] for name in names} - {last})
+            without = f", or leave it out: model.lora_targets.all=[{','.join(others)}]"
             raise ModelError(
-                f"lora.rank={self.rank} exceeds layer {smallest} of shape {tuple(shapes[smallest])}"
+                f"lora.rank={self.rank} exceeds layer {smallest} of shape {tuple(shapes[smallest])}; set "
+                f"lora.rank to {least} or less{without if others else ''}"
             )
         return [
             Layer(
@@ -117,7 +121,7 @@ def attach(
             module = peft_model.get_submodule(f"base_model.model.{name}")
             module.lora_A["default"].weight.copy_(layer_factors.a)  # type: ignore[union-attr,index]
             module.lora_B["default"].weight.copy_(layer_factors.b)  # type: ignore[union-attr,index]
-    return peft_model, (taken / total) ** 0.5
+    return peft_model, (taken / total) ** 0.5 if total else 0.0
 
 
 def adapted_layers(model: nn.Module) -> list[str]:

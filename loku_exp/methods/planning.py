@@ -50,7 +50,7 @@ def problems(
     Args:
         records: of the run.
         loss: tried on two rows.
-        init: its ``num_retain``, if it has one, must be there.
+        init: its ``num_retain``, if it has one, must be there; null: as many as forget examples.
         recipe: must make at least one update.
         vocabulary: tokens of the tokenizer.
         layers: of the model.
@@ -65,9 +65,9 @@ def problems(
         ]
     try:
         plan_of(recipe, len(records.forget))
-        num_retain = init.knobs.get("num_retain") if init else None
-        if num_retain is not None:
-            draw_retain(records.retain, num_retain, seed=0)
+        if init and "num_retain" in init.knobs:
+            count = init.knobs["num_retain"]
+            draw_retain(records.retain, len(records.forget) if count is None else count, seed=0)
     except TrainingError as error:
         found.append(f"training.{str(error).removeprefix('training.')}")
     except UserError as error:

@@ -5,7 +5,7 @@ of the target's without their product, so a snapshot means nothing without them.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 from torch import nn
 
 from loku_exp.data.records import Records
+from loku_exp.errors import UserError
 from loku_exp.fisher.measure import fisher_measure
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
-from loku_exp.methods.adapter import Adapter, attach, load_factors, save_factors
+from loku_exp.methods.adapter import Adapter, attach, coverage, load_factors, save_factors
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import digest, file_digest, set_aside
-from loku_exp.runtime.chosen import Chosen
+from loku_exp.runtime.chosen import Chosen, check_returned
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.whole_files import write_text
 from loku_exp.subject import Subject
@@ -74,6 +75,12 @@ def ready_to_train(
             save_factors(*initial_factors(init, layers, measure), file)
             write_text(file.with_name(SUM), f"{file_digest(file)}  {file.name}\n")
     factors, report = load_factors(file)
+    report["share_of_matrices"], left_out = coverage(model, adapter.targets)
+    if left_out:
+        share, names = report["share_of_matrices"], ", ".join(left_out)
+        log.info(
+            "the adapter is on %.0f %% of the weights in matrices; not on %s", 100 * share, names
+        )
     adapted, report["share_of_weight_norm"] = attach(model, factors, adapter)
     dtype = workspace.machine.precision["model"]
     return Started(adapted, factors, adapter, report, dtype, _trainable(adapted))
@@ -101,11 +108,39 @@ def initial_factors(
         return importance
 
     log.info("initialising the adapter with %s", init.name)
-    factors_by_layer = {factors.name: factors for factors in init(layers=layers, fisher=fisher)}
+    factors_by_layer = _checked(init, layers, init(layers=layers, fisher=fisher))
     counted = init.beside("flops")
     if counted is not None:
         report["low_rank_flops"] = counted(init.name, layers, init.knobs)
     return factors_by_layer, report
+
+
+def _checked(init: Chosen, layers: list[Layer], made: Any) -> dict[str, Factors]:
+    """Return an init's factors by layer.
+
+    Raises:
+        UserError: some are missing, of another shape, or not finite.
+    """
+    check_returned(init.target, made, Iterable)
+    found = {}
+    for factors in made:
+        check_returned(f"an item of {init.target}", factors, Factors)
+        found[factors.name] = factors
+    for layer in layers:
+        outputs, inputs = layer.weight.shape
+        wanted = [(layer.rank, inputs), (outputs, layer.rank)]
+        if layer.name not in found:
+            raise UserError(f"init={init.name}: {init.target} gave no factors of {layer.name}")
+        parts = found[layer.name].a, found[layer.name].b
+        shapes = [tuple(part.shape) for part in parts]
+        if shapes != wanted:
+            raise UserError(
+                f"init={init.name}: the factors a and b of {layer.name} have the shapes {shapes[0]} and "
+                f"{shapes[1]}; they must have {wanted[0]} and {wanted[1]}"
+            )
+        if not all(part.isfinite().all() for part in parts):
+            raise UserError(f"init={init.name}: factors of {layer.name} are not finite")
+    return found
 
 
 def _is_whole(file: Path) -> bool:

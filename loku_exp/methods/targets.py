@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 
 from loku_exp.errors import ModelError
@@ -99,6 +101,8 @@ def _unfit(model: Any, linear: dict[str, LinearLayer]) -> dict[str, str]:
     unfit = {}
     for name in bypassed(model, linear):
         unfit[name] = "is not called by the model, which takes its weight alone"
+    for name in _taken_for_experts(model, linear):
+        unfit[name] = "has a name that peft takes for an expert's, so it would adapt those"
     for name, layer in linear.items():
         others = [other for other in owners[id(layer.weight)] if other != name]
         if others:
@@ -106,6 +110,13 @@ def _unfit(model: Any, linear: dict[str, LinearLayer]) -> dict[str, str]:
         elif model.config.model_type in MAMBAS and name.split(".")[-1] == "out_proj":
             unfit[name] = "is taken apart by Mamba's fused kernels, so peft does not adapt it"
     return unfit
+
+
+def _taken_for_experts(model: nn.Module, linear: dict[str, LinearLayer]) -> set[str]:
+    """Return the layers that peft takes for experts of transformers 4, which had such names there."""
+    config = LoraConfig(target_modules=list(linear))
+    convert_peft_config_for_transformers(config, model, None)
+    return set(linear) - set(config.target_modules or [])
 
 
 def peft_names(model: nn.Module, names: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
 from loku_exp.models.head import hidden_before_head
 from loku_exp.models.load import LinearLayer
+from loku_exp.models.without_memory import runnable
 
 TEXTS, TOKENS = 2, 3  # of the probe; different, so that (T, B, in) is not taken for (B, T, in)
 Shapes = dict[str, list[tuple[int, ...]]]
@@ -54,18 +55,13 @@ def bypassed(model: Any, layers: dict[str, LinearLayer]) -> set[str]:
             whose work depends on the values, nothing is found.
         layers: the linear layers, by name.
     """
-    on_meta = next(model.parameters()).device.type == "meta"
-    attention = model.config._attn_implementation
-    if on_meta:  # the fused ones look at the mask's values
-        model.config._attn_implementation = "eager"
     try:
-        return _bypassed(model, layers)
+        with runnable(model):
+            return _bypassed(model, layers)
     except RuntimeError:
-        if not on_meta:
+        if next(model.parameters()).device.type != "meta":
             raise
         return set()
-    finally:
-        model.config._attn_implementation = attention
 
 
 def _bypassed(model: nn.Module, layers: dict[str, LinearLayer]) -> set[str]:

@@ -4,6 +4,7 @@ Nothing here reads weights.
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from loku_exp.errors import ModelError
-from loku_exp.runtime.hub import cannot_load, expanded
+from loku_exp.models.identity import check_folder
+from loku_exp.runtime.hub import cannot_load, expanded, is_local
 from loku_exp.runtime.settings import ModelSettings
 
 LENGTHS = (  # what models call the tokens they can see; a window comes last, being less than they can
@@ -43,6 +45,8 @@ def read_config(model: ModelSettings, path: str, key: str) -> Any:
     Raises:
         ModelError: it cannot be read, or is of a model that cannot be unlearned here.
     """
+    if is_local(path):
+        check_folder(Path(path).expanduser(), key)
     try:
         config = AutoConfig.from_pretrained(
             expanded(path),

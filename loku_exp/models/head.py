@@ -21,6 +21,10 @@ from loku_exp.errors import ModelError
 
 CHUNK_ELEMENTS = 256 * 50_257  # 51 MB of fp32 logits
 _NOISE, _NOISE_OF_HALF_PRECISION = 1e-4, 2e-2  # of the norm of hidden states, by rounding
+CHANGED = (
+    "models of type {kind} change their logits after the output head (a cap, a factor); losses and scores "
+    "here are computed from the head itself, so this model is not supported"
+)
 VOCABULARY_BLOCK = 1024  # rows of the head that a CPU multiplies at a time
 
 
@@ -124,14 +128,12 @@ def check_head(model: nn.Module) -> None:
     finally:
         handle.remove()
     if not known or logits.shape != known[0].shape or not torch.equal(logits, known[0].to(logits)):
-        raise ModelError(
-            f"models of type {kind} change their logits after the output head (a cap, a factor); losses "
-            "and scores here are computed from the head itself, so this model is not supported"
-        )
+        raise ModelError(CHANGED.format(kind=kind))
     if not given[0].isfinite().all():
+        wider = "" if head.weight.dtype == torch.float32 else " (set model.dtype=float32)"
         raise ModelError(
             f"this {kind} model gives values that are not finite: its weights are damaged, or too large "
-            f"for {str(head.weight.dtype).removeprefix('torch.')} (set model.dtype=float32)"
+            f"for {str(head.weight.dtype).removeprefix('torch.')}{wider}"
         )
     one, other = given[0][:, :-1]
     noise = _NOISE if logits.dtype == torch.float32 else _NOISE_OF_HALF_PRECISION

@@ -185,13 +185,37 @@ def _own_config(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Any
 
 
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
-    """Return all linear layers but the output head, by name."""
+    """Return the linear layers that read text, by name; not the output head."""
     head = model.get_output_embeddings()  # type: ignore[operator]
+    reading = set(_text_part(model).modules())
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LinearLayer) and module is not head
+        if isinstance(module, LinearLayer)
+        and module is not head
+        and module in reading
+        and _gives_a_product(module)
     }
+
+
+def _text_part(model: Any) -> Any:
+    """Return the part of a model that reads text: less than all where it sees pictures too."""
+    config = getattr(model, "config", None)
+    whole = config is None or config.get_text_config() is config
+    return model if whole else model.get_decoder()
+
+
+@torch.no_grad()
+def _gives_a_product(layer: LinearLayer) -> bool:
+    """Return whether a layer gives its product and no more: Llama 4's router gives scores beside it."""
+    if type(layer).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    outputs, inputs = weight_matrix(layer).shape
+    try:
+        given = layer(layer.weight.new_zeros(1, inputs))
+    except Exception:  # it wants something else than rows, whatever it says of these
+        return False
+    return isinstance(given, Tensor) and given.shape == (1, outputs)
 
 
 def weight_matrix(layer: LinearLayer, weight: Tensor | None = None) -> Tensor:

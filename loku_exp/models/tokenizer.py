@@ -11,6 +11,7 @@ from loku_exp.data.corpus import Corpus
 from loku_exp.data.records import Example, Records
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import ModelError
+from loku_exp.models.configuration import read_config
 from loku_exp.models.identity import PROBE, tokenizer_digest
 from loku_exp.runtime.cache import Cache, digest
 from loku_exp.runtime.hub import LONGEST_REASON, cannot_load, expanded, is_local
@@ -21,27 +22,22 @@ SPECIAL = ("bos_token", "eos_token", "pad_token")
 
 
 def load_tokenizer(
-    model: ModelSettings, corpus: Corpus, cache: Cache
+    model: ModelSettings, corpus: Corpus | None, cache: Cache
 ) -> tuple[PreTrainedTokenizerBase, str]:
     """Return the model's tokenizer and its digest; without one, train a BPE on the corpus.
+
+    Args:
+        model: names its tokenizer, or how large one is trained.
+        corpus: read only where one is trained.
+        cache: keeps it.
 
     Raises:
         ModelError: it cannot be loaded, reads nothing, or has no end-of-text token.
     """
     key = "model.path" if model.tokenizer == model.path else "model.tokenizer"
-    if model.tokenizer is None:
-        template = model.template
-        recipe = {
-            "texts": digest(corpus.texts(template)),
-            "vocabulary": model.vocabulary,
-        }
-
-        def build(folder: Path) -> None:
-            train_tokenizer(corpus.texts(template), model.vocabulary or 0).save_pretrained(folder)
-
-        path = str(cache.entry("tokenizers", recipe, build))
-    else:
-        path = model.tokenizer
+    path = model.tokenizer or _trained(model, corpus, cache)
+    if path == model.path:
+        read_config(model, path, key)  # transformers reads it too, and speaks of the tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
@@ -66,6 +62,18 @@ def load_tokenizer(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from ids
     return tokenizer, tokenizer_digest(tokenizer)
+
+
+def _trained(model: ModelSettings, corpus: Corpus | None, cache: Cache) -> str:
+    """Return the folder of a tokenizer that is trained on a corpus, where it is not cached."""
+    assert corpus is not None
+    texts = corpus.texts(model.template)
+    recipe = {"texts": digest(texts), "vocabulary": model.vocabulary}
+
+    def build(folder: Path) -> None:
+        train_tokenizer(texts, model.vocabulary or 0).save_pretrained(folder)
+
+    return str(cache.entry("tokenizers", recipe, build))
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

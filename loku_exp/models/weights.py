@@ -4,6 +4,8 @@ Headers are read whole and values by sample, so a damaged copy costs a second an
 """
 
 import json
+import logging
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,32 +24,39 @@ from transformers.utils import (
 
 from loku_exp.errors import ModelError
 from loku_exp.models.configuration import empty_model, read_config
+from loku_exp.models.head import CHANGED
 from loku_exp.models.identity import check_folder
 from loku_exp.models.tensors import tensor_problems, without_load_report
 from loku_exp.models.tokenizer import misfits
+from loku_exp.models.without_memory import changes_logits
 from loku_exp.runtime.hub import LONGEST_REASON, is_local, looks_like_a_path
 from loku_exp.runtime.settings import ModelSettings
 
+log = logging.getLogger(__name__)
 FILES = (
     SAFE_WEIGHTS_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
 )  # as looked for
+OTHERS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 SAMPLED_ROWS = 8  # of a tensor, looked at for values that are not finite
 LFS_POINTER = b"version https://git-lfs"
 AGAIN = "copy or download it again"
+_Sample = dict[str, tuple[tuple[int, ...], float]]
+"""By tensor: its shape, and the largest absolute value of a few rows."""
 
 
 def problems(
-    path: str, key: str, settings: ModelSettings, tokenizer: PreTrainedTokenizerBase
+    path: str, key: str, settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None
 ) -> list[str]:
     """Return everything that is wrong with the weights at a path, one line each.
 
     Of a folder: the configuration (not a causal language model, quantised, an attention it has not), files
     that are missing, cut off, or Git LFS pointers, tensors that are missing, left over, or of another
-    shape, values that are not finite in a sample of rows, and ids of the tokenizer that the embedding has
-    no row for. Pickled weights (``.bin``) are read with ``weights_only``: nothing in them is executed.
+    shape, values that are not finite or all zero in a sample of rows, and ids of the tokenizer that the
+    embedding has no row for. Pickled weights (``.bin``) are read with ``weights_only``: nothing in them is
+    executed.
     Of a hub id nothing: `load_model` looks at its tensors when it has them.
 
     Costs 0.5 to 0.8 s of CPU for the 2.8 GB of Phi-1.5, most of it to build the architecture without
@@ -57,7 +66,7 @@ def problems(
         path: folder or hub id.
         key: where it stands in the configuration, e.g. ``target.path``.
         settings: of the model.
-        tokenizer: the model's.
+        tokenizer: the model's; None where it could not be loaded.
     """
     if not is_local(path):
         return [f"{key}={path}: no such folder"] if looks_like_a_path(path) else []
@@ -69,24 +78,15 @@ def problems(
         model = empty_model(settings, config, attention, name)
     except ModelError as error:
         return [str(error)]
+    if changes_logits(model):
+        return [f"{name}: {CHANGED.format(kind=config.model_type)}"]
     embedding: Any = model.get_input_embeddings()
-    found = misfits(tokenizer, embedding.num_embeddings, name)
+    found = misfits(tokenizer, embedding.num_embeddings, name) if tokenizer is not None else []
     files, damages = _weight_files(folder)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        try:
-            tensors = _tensors(file)
-        except _Damaged as damage:
-            damages.append(f"{file.name} {damage}")
-            continue
-        shapes |= {tensor: _shape(values) for tensor, values in tensors.items()}
-        damages += [
-            f"{file.name}: tensor {tensor} holds values that are not finite; {AGAIN}"
-            for tensor, values in tensors.items()
-            if not _sample_is_finite(values)
-        ]
-    if shapes and not damages:
-        damages = _misplaced(type(model), config, shapes)
+    sample, damaged = _sampled(files)
+    damages += damaged
+    if sample and not damages:
+        damages = _zero(sample, name) or _misplaced(type(model), config, sample)
     return found + [f"cannot load {name}: {damage}" for damage in damages]
 
 
@@ -98,10 +98,10 @@ def _weight_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the files transformers would read the weights from, and which of them are not there."""
     first = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if first is None:
-        others = sorted(
-            file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")
-        )
+        others = sorted(file.name for file in folder.iterdir() if file.suffix in OTHERS)
         beside = f"; {', '.join(others[:3])} is not looked for" if others else ""
+        if any(name.endswith(".gguf") for name in others):
+            beside += ": python -m loku_exp.from_gguf FILE --to DIR makes a folder of it"
         return [], [f"no weights in it ({' or '.join(FILES)}){beside}"]
     if first.name not in (SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME):
         return [first], []
@@ -171,22 +171,56 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(tensor.shape if isinstance(tensor, Tensor) else tensor.get_shape())
 
 
-def _sample_is_finite(tensor: Any) -> bool:
-    """Look at a few rows of a tensor, evenly spaced, the first and the last among them."""
-    shape = _shape(tensor)
+def _sampled(files: list[Path]) -> tuple[_Sample, list[str]]:
+    """Return shape and largest value of each tensor, and what is wrong with the files."""
+    sample: _Sample = {}
+    damages = []
+    for file in files:
+        try:
+            tensors = _tensors(file)
+        except _Damaged as damage:
+            damages.append(f"{file.name} {damage}")
+            continue
+        for name, values in tensors.items():
+            largest = _largest_of_sample(values)
+            sample[name] = _shape(values), largest
+            if not math.isfinite(largest):
+                damages.append(
+                    f"{file.name}: tensor {name} holds values that are not finite; {AGAIN}"
+                )
+    return sample, damages
+
+
+def _zero(sample: _Sample, name: str) -> list[str]:
+    """Return whether all matrices are zero; some that are get a warning."""
+    matrices = {tensor: largest for tensor, (shape, largest) in sample.items() if len(shape) > 1}
+    zero = [tensor for tensor, largest in matrices.items() if largest == 0]
+    if zero and len(zero) == len(matrices):
+        return [f"all of its matrices are zero, as in a file that was never written; {AGAIN}"]
+    if zero:
+        some = ", ".join(zero[:3])
+        log.warning("%s: %d matrices are zero wherever looked at: %s", name, len(zero), some)
+    return []
+
+
+def _largest_of_sample(tensor: Any) -> float:
+    """Return the largest absolute value of a few rows, evenly spaced, the first and the last among them."""
+    shape, largest = _shape(tensor), 0.0
     if 0 in shape:
-        return True
+        return 1.0
     for step in range(SAMPLED_ROWS if len(shape) > 1 else 1):
         at = [step * (size - 1) // (SAMPLED_ROWS - 1) for size in shape[:-1]]
         values = tensor[tuple(slice(i, i + 1) for i in at)] if at else tensor[...]
-        if values.is_floating_point() and not values.float().isfinite().all():
-            return False
-    return True
+        most = float(values.double().abs().max())
+        if not math.isfinite(most):
+            return most
+        largest = max(largest, most)
+    return largest
 
 
-def _misplaced(kind: Any, config: Any, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+def _misplaced(kind: Any, config: Any, sample: _Sample) -> list[str]:
     """Return which tensors do not fit the architecture: transformers' own loading, without memory."""
-    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    state = {name: torch.empty(shape, device="meta") for name, (shape, _) in sample.items()}
     try:
         with without_load_report():
             _, info = kind.from_pretrained(

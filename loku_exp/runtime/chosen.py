@@ -1,11 +1,14 @@
 """A function the user chose, with its knobs: a loss, an init, a method, an attack, a dataset, a suite."""
 
 import importlib
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from loku_exp.errors import UserError
+
+_SHORT = reprlib.Repr()
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,23 @@ class Chosen:
         return getattr(module, name, None)
 
 
+def check_returned(target: str, value: Any, kind: Any) -> None:
+    """Check what a function returned, which may be a user's own.
+
+    Args:
+        target: its dotted name.
+        value: what it returned.
+        kind: the class it must be of.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(value, kind):
+        raise UserError(
+            f"{target} returned {_SHORT.repr(value)}; it must return {kind.__name__}, see {kind.__module__}"
+        )
+
+
 def imported(module: str) -> Any:
     """Return a module by its dotted name.
 
@@ -48,7 +68,7 @@ def imported(module: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:300]
         raise UserError(
             f"module '{module}' fails when it is imported ({type(error).__name__}: {said}); mend it, or "

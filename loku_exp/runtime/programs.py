@@ -1,6 +1,7 @@
 """How the programs of this package end: with one line a mistake, and a traceback where one is asked for."""
 
 import argparse
+import io
 import os
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from loku_exp.runtime import distributed
 DEBUG = "LOKU_DEBUG"  # environment variable: show where an error comes from
 INTERRUPTED = 130  # as shells say of Ctrl-C
 UNFORESEEN = 70  # "internal software error", as of sysexits.h
+UNSEEN = "nobody foresaw this: --debug shows more"
 PACKAGE = Path(__file__).parents[1]
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu.cpp")
 
@@ -40,8 +42,12 @@ def ending() -> Iterator[None]:
     """End with a line a problem and its exit code, or as a shell expects of Ctrl-C.
 
     What nobody foresaw is a line too, exit code 70: a user never has to read a traceback, and ``--debug``
-    shows it.
+    shows it. What a function of the user's own raises is named with its place, exit code 1.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a path that an ascii terminal cannot show ends nothing
     try:
         yield
     except KeyboardInterrupt:
@@ -71,10 +77,17 @@ def said(error: Exception) -> tuple[list[str], int]:
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror or text}"], UserError.exit_code
     what = f"{type(error).__name__}: {text or 'it says nothing'}"
-    return [f"{what} ({_place(error)}); nobody foresaw this: --debug shows more"], UNFORESEEN
+    frame = _innermost(error)
+    if frame is None:
+        return [f"{what} (outside of loku_exp); {UNSEEN}"], UNFORESEEN
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    if Path(frame.filename).is_relative_to(PACKAGE):
+        return [f"{what} ({place}); {UNSEEN}"], UNFORESEEN
+    own = f"{frame.name} of {frame.filename}, line {frame.lineno}, fails: {what}"
+    return [f"{own}; it is not of loku_exp: mend it there; --debug shows more"], UserError.exit_code
 
 
-def _place(error: Exception) -> str:
+def _innermost(error: Exception) -> traceback.FrameSummary | None:
     """Return the innermost line that is of this package or of a user's own code."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
@@ -82,8 +95,7 @@ def _place(error: Exception) -> str:
     def is_ours(file: Path) -> bool:
         return file.is_relative_to(PACKAGE) or not any(map(file.is_relative_to, foreign))
 
-    ours = [frame for frame in frames if is_ours(Path(frame.filename))]
-    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "outside of loku_exp"
+    return next((f for f in reversed(frames) if is_ours(Path(f.filename))), None)
 
 
 def _say(lines: list[str], mark: str = "error: ") -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from loku_exp.config.schema import Config
+from loku_exp.runtime.chosen import check_returned
 from loku_exp.stages import identity
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
@@ -37,6 +38,7 @@ def attacked(
             if subject is None or subject.load is None:
                 continue
             made: Subject = attack(subject=subject, records=inputs.records, workspace=workspace)
+            check_returned(component.target, made, Subject)
             reference = subject.reference
             if reference and subjects[reference].load is not None:
                 reference = f"{reference}+{name}"

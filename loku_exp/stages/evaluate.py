@@ -1,6 +1,7 @@
 """Ask subjects what the suite asks: any subject, once, going on where an earlier evaluation was ended."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from loku_exp.evaluation.suite import Depth, Evaluation
 from loku_exp.models import identity
 from loku_exp.models.head import check_head
 from loku_exp.results.schema import CurvePoint
+from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.events import Measured, tell
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Outcome, Subject
@@ -48,6 +50,7 @@ def evaluate_subject(
     if subject.load is None:
         return _evaluation_of_log(subject, inputs)
     tasks = [] if subject.abilities_only else inputs.suite.tasks(reference, depth)
+    check_returned(f"tasks of {config.evaluation.target}", tasks, Sequence)
     tasks = [*tasks, *(inputs.abilities if depth == "full" else [])]
     answers = Answers(answers_file(subject, config, inputs, workspace))
     lm = UnlearnLM(answers, partial(_inference, subject, config, inputs))

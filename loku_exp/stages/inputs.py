@@ -9,12 +9,15 @@ from transformers import PreTrainedTokenizerBase
 from loku_exp.config.schema import Config
 from loku_exp.data.corpus import Corpus
 from loku_exp.data.records import Records
+from loku_exp.errors import Gathered, UserError
 from loku_exp.evaluation.ability.build import ability
 from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.suite import Suite
 from loku_exp.models import load as models
 from loku_exp.models.tokenizer import load_tokenizer
 from loku_exp.runtime.cache import Cache
+from loku_exp.runtime.chosen import check_returned
+from loku_exp.stages.weights import weights_problems
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,17 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
     """Load corpus and tokenizer, encode, and build all tasks; no weights are read.
 
     Raises:
-        UserError: something cannot be loaded or does not fit together.
+        UserError: something cannot be loaded or does not fit together; what is wrong with the data is said
+            together with what is wrong with the model and its weights.
     """
-    corpus: Corpus = config.dataset.chosen()()
-    tokenizer, tokenizer_digest = load_tokenizer(config.model, corpus, cache)
-    max_length = models.context_length(models.architecture(config.model, tokenizer))
+    corpus, (tokenizer, tokenizer_digest), max_length = _sources(config, cache)
     records = corpus.records(tokenizer, config.model.template, max_length)
+    check_returned(f"records of {config.dataset.target}", records, Records)
+    if not any(records.evaluation.values()):
+        raise UserError(f"dataset={config.dataset.label}: it has no row to evaluate; give it some")
     evaluation = config.evaluation
     suite: Suite = evaluation.chosen()(records=records, tokenizer=tokenizer, max_length=max_length)
+    check_returned(evaluation.target, suite, Suite)
     further = ability(
         evaluation.abilities,
         tokenizer,
@@ -77,3 +83,32 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
         further.missing,
         documents_digest(abilities),
     )
+
+
+def _sources(
+    config: Config, cache: Cache
+) -> tuple[Corpus, tuple[PreTrainedTokenizerBase, str], int]:
+    """Return the corpus, the model's tokenizer with its digest, and its context length in tokens."""
+    found, model = Gathered(), config.model
+    corpus = found.of(lambda: _corpus(config))
+    loaded, length = None, None
+    if corpus is not None or model.tokenizer is not None:  # else it is trained on the corpus
+        loaded = found.of(lambda: load_tokenizer(model, corpus, cache))
+    if loaded is not None:
+        tokenizer = loaded[0]
+        length = found.of(lambda: models.context_length(models.architecture(model, tokenizer)))
+    if found.problems:  # a run that goes on looks at its weights in its preflight
+        found.problems += weights_problems(config, loaded)
+    found.end_if_any()
+    assert corpus is not None
+    assert loaded is not None
+    assert length is not None
+    return corpus, loaded, length
+
+
+def _corpus(config: Config) -> Corpus:
+    corpus: Corpus = config.dataset.chosen()()
+    protocol = getattr(corpus, "protocol", {})
+    check_returned(f"protocol of {config.dataset.target}", protocol, dict)
+    check_returned(config.dataset.target, corpus, Corpus)
+    return corpus

@@ -7,15 +7,17 @@ from typing import Any
 
 from loku_exp.config.rules import TARGET_IS_BASE
 from loku_exp.config.schema import Component, Config
-from loku_exp.data.corpus import Role
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
 from loku_exp.models.load import architecture
+from loku_exp.models.tokenizer import beyond
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
 from loku_exp.stages.inputs import Inputs
+from loku_exp.stages.space import space_problems
 from loku_exp.stages.unlearn import plan_adapter
+from loku_exp.stages.weights import trained_here, weights_problems
 from loku_exp.training.schedule import Plan
 
 
@@ -27,7 +29,9 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     """
     problems = inputs.suite.problems(inputs.max_length)
     problems += _finetuning_problems(config, inputs) + _torchrun_problems(config)
-    problems += _said(lambda: _weights_problems(config))
+    problems += weights_problems(config, (inputs.tokenizer, inputs.tokenizer_digest))
+    problems += _reference_problems(config)
+    problems += _said(lambda: _embedding_problems(config, inputs))
     problems += _said(lambda: _log_problems(config, inputs))
     adapters: list[Adapter | None] = []
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
@@ -35,17 +39,10 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: _method_problems(config, inputs, adapter))
     for component in config.attacks.values():
         problems += _said(partial(_own_problems, component, records=inputs.records))
+    problems = problems or _said(lambda: space_problems(config, inputs, adapter))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return adapter
-
-
-def trained_here(config: Config) -> list[Role]:
-    """Return which of target and reference are fine-tuned here."""
-    if config.model.weights == "random":
-        return []
-    roles: list[Role] = [] if config.target.path else ["target"]
-    return [*roles, "reference"] if config.reference.source == "train" else roles
 
 
 def _said(check: Callable[[], list[str] | None]) -> list[str]:
@@ -64,7 +61,7 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
     takes = inspect.signature(check).parameters
     given = {name: value for name, value in available.items() if name in takes}
     knobs = {name: value for name, value in component.knobs.items() if name in takes}
-    return list(check(**given, **knobs))
+    return list(check(**given, **knobs) or [])
 
 
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
@@ -125,19 +122,18 @@ def _log_problems(config: Config, inputs: Inputs) -> list[str] | None:
     return None
 
 
-def _weights_problems(config: Config) -> list[str]:
-    """Return whether weights are missing, or a reference would be trained from the target."""
+def _reference_problems(config: Config) -> list[str]:
+    """Return whether a reference would be trained from the target."""
     base, target = str(config.model.path), config.target.path
-    roles = trained_here(config)
-    if config.model.weights == "random":
-        return []
-    if roles and config.model.weights == "pretrained":
-        identity.check_weights(base, "model.path")
-    if target is not None:
-        identity.check_weights(target, "target.path")
-    if config.reference.source == "path":
-        identity.check_weights(str(config.reference.path), "reference.path")
-    if target is None or "reference" not in roles or not (is_local(base) and is_local(target)):
+    wanted = "reference" in trained_here(config)
+    if target is None or not wanted or not (is_local(base) and is_local(target)):
         return []
     same = identity.weight_files(base) == identity.weight_files(target)
     return [TARGET_IS_BASE.format(path=target)] if same else []
+
+
+def _embedding_problems(config: Config, inputs: Inputs) -> list[str]:
+    """Return which texts have ids that the model's embedding has no row for."""
+    text = architecture(config.model, inputs.tokenizer).get_text_config()
+    rows = getattr(text, "vocab_size", None)
+    return beyond(inputs.records, rows) if rows else []

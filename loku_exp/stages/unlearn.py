@@ -16,6 +16,7 @@ from loku_exp.methods.adapter import Adapter
 from loku_exp.models import load as models
 from loku_exp.results.folder import DONE
 from loku_exp.runtime import distributed
+from loku_exp.runtime.chosen import check_returned
 from loku_exp.stages.identity import made_by
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Outcome, Subject
@@ -77,6 +78,8 @@ def unlearn(
         recipe=config.training,
         stop=_stop(config, inputs, knows),
     )
+
+    check_returned(config.method.target, outcome, Outcome)
 
     def known(made: Subject, step: int) -> Subject:
         """Return what the method made with its name, identity and descent."""

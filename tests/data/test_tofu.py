@@ -1,6 +1,7 @@
 """TOFU's splits, and what is said about folders that are not TOFU."""
 
 import json
+import os
 
 import pytest
 
@@ -288,11 +289,33 @@ def test_an_array_is_read_as_lines_are(folder):
 
 def test_missing_split_is_a_problem_of_the_configuration(folder):
     (folder / "retain90.json").unlink()
+    (folder / "full.json").rename(folder / "full.jsonl.gz")
+    assert problems(path=str(folder), forget_split="forget10") == [
+        f"dataset.path={folder} lacks full.json, retain90.json; it has full.jsonl.gz: unpack or rename it "
+        "to full.json, one JSON object a line"
+    ]
+
+
+def test_something_else_where_a_file_is_expected(folder):
     (folder / "full.json").unlink()
     (folder / "full.json").mkdir()
-    assert problems(path=str(folder), forget_split="forget10") == [
-        f"dataset.path={folder} lacks full.json, retain90.json"
-    ]
+    with pytest.raises(DataError, match=r"full\.json is a folder, not a file"):
+        load_tofu(path=str(folder), forget_split="forget10")
+    (folder / "full.json").rmdir()
+    os.mkfifo(folder / "full.json")
+    with pytest.raises(DataError, match=r"full\.json is no regular file"):
+        load_tofu(path=str(folder), forget_split="forget10")
+
+
+def test_a_wrong_answer_is_not_the_right_one(folder):
+    file = folder / "forget10_perturbed.json"
+    rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+    rows[2]["perturbed_answer"][1] = rows[2]["answer"] + " "
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        DataError, match=r"line 3: 'perturbed_answer', item 2, is the answer itself"
+    ):
+        load_tofu(path=str(folder), forget_split="forget10")
 
 
 def test_unknown_forget_split_lists_the_known_ones():

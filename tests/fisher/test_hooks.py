@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import CTRLConfig, CTRLLMHeadModel
 
 from loku_exp.data.batches import pad
 from loku_exp.fisher.hooks import diagonal_fisher, reduce_fisher, row_weights
@@ -106,3 +107,15 @@ def test_row_weights_by_hand():
     assert row_weights(forget, retain, 1.0).tolist() == pytest.approx([2**0.5, 0.0])
     # relative: the mean retain Fisher is 4, so 0.25 of it is 1
     assert row_weights(forget, retain, 0.25, relative=True).tolist() == pytest.approx([2**0.5, 0.0])
+
+
+def test_a_model_that_scales_its_embedding_in_place():
+    config = CTRLConfig(
+        vocab_size=61, n_embd=16, dff=24, n_layer=2, n_head=2, n_positions=64,
+        resid_pdrop=0, embd_pdrop=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = CTRLLMHeadModel(config).eval()
+    fisher = diagonal_fisher(model, linear_layers(model), SEQUENCES, group_size=1)
+    for name, expected in published(model, SEQUENCES, group_size=1).items():
+        torch.testing.assert_close(fisher[name], expected, rtol=1e-4, atol=1e-10)

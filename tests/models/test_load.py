@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from loku_exp.config.compose import compose_config
-from loku_exp.errors import DataError, ModelError
+from loku_exp.errors import ConfigError, DataError, ModelError
 from loku_exp.models.load import attention_of, load_model
 from loku_exp.models.weights import problems
 from loku_exp.runtime.cache import Cache
@@ -20,7 +20,8 @@ SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 
 def materials(place, tmp_path, *overrides):
     """What every run does first, from the command line on."""
-    own = ["model=hf", f"model.path={place}", "reference.source=none", "evaluation.max_tokens=200"]
+    own = ["model=hf", f"model.path={place}", "model.attention=auto", "reference.source=none"]
+    own += ["evaluation.max_tokens=200"]
     config = compose_config([*own, *SMALL, *overrides])
     return load_inputs(config, Cache(tmp_path / "cache"))
 
@@ -185,7 +186,7 @@ def test_quantised_weights_are_refused(tmp_path):
 
 
 def test_the_key_is_the_one_the_user_wrote(tmp_path):
-    with pytest.raises(ModelError, match=r"^model\.path=/nonexistent: no such folder$"):
+    with pytest.raises(ConfigError, match=r"^model\.path=/nonexistent: no such folder$"):
         materials("/nonexistent", tmp_path)
     with pytest.raises(ModelError, match=r"^reference\.path=/nonexistent: no such folder$"):
         load_model(settings("x"), "/nonexistent", CPU, key="reference.path")

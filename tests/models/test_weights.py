@@ -320,3 +320,24 @@ def test_values_that_are_not_finite_are_refused_at_load_too(place):
     changed(place, set_to("model.norm.weight", 5, float("nan")))
     with pytest.raises(ModelError, match=r"target\.path=.*values that are not finite"):
         load_model(settings(place), str(place), CPU, key="target.path")
+
+
+def test_weights_that_were_never_written_are_refused(tmp_path):
+    place = folder("llama", tmp_path / "base")
+    changed(place, lambda tensors: {k: torch.zeros_like(v) for k, v in tensors.items()})
+    (line,) = said(place)
+    assert "all of its matrices are zero" in line
+
+
+def test_one_matrix_of_zeros_is_warned_of(tmp_path, caplog):
+    place = folder("llama", tmp_path / "base")
+    changed(place, set_to("lm_head.weight", slice(None), 0.0))
+    assert said(place) == []
+    assert "1 matrices are zero wherever looked at: lm_head.weight" in caplog.text
+
+
+def test_a_gguf_in_place_of_weights_says_what_makes_a_folder_of_it(tmp_path):
+    place = folder("llama", tmp_path / "base")
+    (place / FILE).rename(place / "model.gguf")
+    (line,) = said(place)
+    assert "model.gguf is not looked for: python -m loku_exp.from_gguf" in line

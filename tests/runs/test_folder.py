@@ -45,6 +45,7 @@ def test_a_run_leaves_everything_promised(quick, capsys):
     assert record.curve[0].metrics == record.models["target"].metrics
     assert record.curve[-1].metrics == record.models["unlearned"].metrics
     assert 0 < record.init["share_of_weight_norm"] < 1
+    assert record.init["share_of_matrices"] == 1.0
     assert record.init["epsilon_dominates"] in (True, False)
     assert record.cost["flops"]["training"] > 0
     assert "model_utility" in record.models["target"].metrics

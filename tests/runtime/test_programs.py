@@ -1,11 +1,15 @@
 """How programs end: one line a problem, an exit code, and a traceback only where it is asked for."""
 
 import errno
+import io
+import re
+import sys
 
 import pytest
 import torch
 
 from loku_exp.errors import ConfigError, HeldError
+from loku_exp.runtime.cache import folder_digest
 from loku_exp.runtime.programs import DEBUG, ending, parser_of, said
 
 
@@ -55,13 +59,23 @@ def test_too_little_memory_says_what_takes_less(error, capsys):
     assert err.count("\n") == 1
 
 
-def test_what_nobody_foresaw_is_one_line_that_names_the_place(capsys):
-    code, err = end_with(KeyError("thresholds"), capsys)
-    assert code == 70
-    assert err.startswith("error: KeyError: 'thresholds' (test_programs.py:")
+def test_what_nobody_foresaw_is_one_line_that_names_the_place(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended, ending():
+        folder_digest(str(tmp_path))  # a mistake of ours: it takes a Path
+    err = capsys.readouterr().err
+    assert ended.value.code == 70
+    assert err.startswith("error: AttributeError: 'str' object has no attribute 'rglob' (cache.py:")
     assert err.count("\n") == 1
+
+
+def test_what_a_users_own_function_raises_is_named_with_its_place(capsys):
     code, err = end_with(ValueError("first\nsecond"), capsys)
-    assert "ValueError: first second (" in err
+    assert code == 1
+    assert re.match(
+        r"error: end_with of .*test_programs\.py, line \d+, fails: ValueError: first second; it is",
+        err,
+    )
+    assert err.count("\n") == 1
 
 
 def test_the_place_is_in_our_code_or_the_users_not_in_a_library():
@@ -69,7 +83,16 @@ def test_the_place_is_in_our_code_or_the_users_not_in_a_library():
         torch.zeros(2) @ torch.zeros(3)
     except RuntimeError as error:
         (line,), _ = said(error)
-    assert "(test_programs.py:" in line
+    assert "test_programs.py, line" in line
+
+
+def test_what_a_terminal_cannot_show_ends_nothing(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    with ending():
+        print("report: /a/\u00fc \ud800")
+        sys.stdout.flush()
+    assert shown.getvalue() == b"report: /a/? ?\n"
 
 
 def test_debug_shows_the_traceback_too(capsys, monkeypatch):

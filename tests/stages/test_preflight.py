@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.config.compose import compose_config
+from loku_exp.data import tofu
 from loku_exp.errors import ConfigError, ModelError
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.run import run
+from loku_exp.runtime.cache import Cache
+from loku_exp.stages.inputs import load_inputs
+from loku_exp.stages.preflight import prepare
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 
@@ -36,7 +41,8 @@ def refused(tmp_path, *overrides, error=ConfigError, match):
 
 def own(place, *overrides):
     sizes = ["evaluation.max_tokens=200", *SMALL]
-    return ["model=hf", f"model.path={place}", "reference.source=none", *sizes, *overrides]
+    model = ["model=hf", f"model.path={place}", "model.attention=auto"]
+    return [*model, "reference.source=none", *sizes, *overrides]
 
 
 def test_reference_is_not_trained_from_a_copy_of_the_target(place, tmp_path):
@@ -123,3 +129,47 @@ def test_code_that_comes_with_a_model_reaches_the_adapter(place, tmp_path):
     config = compose_config(own(place, "model.trust_remote_code=true"))
     inputs = load_inputs(config, Cache(tmp_path / "cache"))
     assert plan_adapter(config, inputs) is not None
+
+
+def test_data_model_and_weights_are_said_together(place, tmp_path):
+    shutil.copytree(place, tmp_path / "other")
+    (tmp_path / "other/model.safetensors").write_bytes(b"cut off")
+    for file in place.glob("tokenizer*"):
+        file.unlink()
+    (tmp_path / "tofu").mkdir()
+    for name in tofu._splits("forget01"):
+        (tmp_path / f"tofu/{name}.json").write_text("{,}\n")
+    data = ["dataset=tofu", "dataset.forget_split=forget01", f"dataset.path={tmp_path}/tofu"]
+    model = ["model=hf", f"model.path={place}", "model.attention=auto", "reference.source=none"]
+    with pytest.raises(ConfigError) as error:
+        run(
+            compose_config(
+                [*data, *model, f"target.path={tmp_path}/other", f"output_dir={tmp_path}/out"]
+            )
+        )
+    lines = str(error.value).splitlines()
+    assert ["not JSON" in lines[0], "no tokenizer" in lines[1], "cut off" in lines[2]] == [True] * 3
+    assert len(lines) == 3
+
+
+def test_folders_that_are_not_there_are_named_with_every_other_mistake():
+    wrong = ["dataset=tofu", "dataset.path=/nowhere", "model=hf", "model.path=/none", "lora.rank=0"]
+    with pytest.raises(ConfigError) as error:
+        compose_config([*wrong, "reference.source=path", "reference.path=/nor/this"])
+    assert error.value.problems == [
+        "lora.rank=0: should be greater than or equal to 1",
+        "model.path=/none: no such folder",
+        "reference.path=/nor/this: no such folder",
+        "dataset.path=/nowhere: no such folder, and not a hub id like owner/name",
+    ]
+
+
+def test_a_retain_set_smaller_than_the_forget_set_is_said_before(tmp_path):
+    few = ["dataset.num_authors=2", "dataset.num_forget=1", "dataset=toy_tofu"]
+    config = compose_config([*few, f"cache_dir={tmp_path}/cache"])
+    inputs = load_inputs(config, Cache(tmp_path / "cache"))
+    records = replace(inputs.records, retain=inputs.records.retain[:1])
+    with pytest.raises(
+        ConfigError, match=r"retain examples, the dataset has 1; set init\.num_retain"
+    ):
+        prepare(config, replace(inputs, records=records))

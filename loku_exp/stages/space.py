@@ -1,0 +1,111 @@
+"""Whether there is room on the disk for what a run writes, seen before it begins.
+
+Counted is what is certain: weights, adapters, snapshots. So a run that passes can still find no room, for
+answers, or because others write too; then the file is named, and the same command goes on.
+"""
+
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from loku_exp.config.schema import Config
+from loku_exp.methods.adapter import Adapter
+from loku_exp.models import load as models
+from loku_exp.results import files
+from loku_exp.runtime.cache import Cache
+from loku_exp.stages.finetuning import training_recipe
+from loku_exp.stages.identity import run_folder, run_id
+from loku_exp.stages.inputs import Inputs
+from loku_exp.stages.weights import trained_here
+from loku_exp.training.schedule import Plan
+
+RECORD = 2**20  # answers, log and record of the smallest run
+PARAMETER, MOMENTS = (
+    4,
+    8,
+)  # bytes: trained parameters are fp32, and the optimiser has two numbers of each
+UNITS = ("bytes", "kB", "MB", "GB")
+
+
+class _Need(NamedTuple):
+    key: str  # names the folder
+    folder: Path
+    size: int  # bytes
+    what: str
+
+
+def space_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
+    """Return the disks with less room than the run is going to write, one line each.
+
+    Args:
+        config: resolved for this machine.
+        inputs: of the run.
+        adapter: its shape, where there is one.
+    """
+    folder = run_folder(config, run_id(config, inputs))
+    if files.has_everything(folder, list(config.attacks)):
+        return []
+    with torch.device("meta"):
+        model = models.from_architecture(config.model, inputs.tokenizer)
+    needs = _bases(config, inputs, model.num_parameters())
+    needs += _results(config, inputs, folder, model, adapter)
+    disks: dict[int, list[_Need]] = defaultdict(list)
+    for need in needs:
+        disks[os.stat(existing(need.folder)).st_dev].append(need)
+    found = []
+    for of_disk in disks.values():
+        free = shutil.disk_usage(existing(of_disk[0].folder)).free
+        needed = sum(need.size for need in of_disk)
+        if needed > free:
+            folders = dict.fromkeys(f"{need.key}={need.folder}" for need in of_disk)
+            parts = ", ".join(f"{_in_words(need.size)} {need.what}" for need in of_disk)
+            found.append(
+                f"{' and '.join(folders)}: {_in_words(free)} are free on this disk, and the run writes "
+                f"{_in_words(needed)} or more ({parts}); make room, or name a folder on another disk"
+            )
+    return found
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _bases(config: Config, inputs: Inputs, parameters: int) -> list[_Need]:
+    """Return what bases that are to be trained here take in the cache."""
+    cache = Cache(config.cache_dir)
+    roles = [
+        role
+        for role in trained_here(config)
+        if not cache.has("models", training_recipe(role, config, inputs))
+    ]
+    size = len(roles) * parameters * getattr(torch, config.model.dtype).itemsize
+    what = f"of weights ({' and '.join(roles)})"
+    return [_Need("cache_dir", cache.root.absolute(), size, what)] if roles else []
+
+
+def _results(
+    config: Config, inputs: Inputs, folder: Path, model: torch.nn.Module, adapter: Adapter | None
+) -> list[_Need]:
+    """Return what a run takes in its folder: its record, and what it trains unless it has begun to."""
+    place = Path(config.output_dir).expanduser().absolute()
+    needs = [_Need("output_dir", place, RECORD, "of answers and record")]
+    begun = (folder / "snapshots").exists()
+    if begun or not (config.unlearn and config.uses("recipe")):
+        return needs
+    layers = adapter.layers(model, seed=0) if adapter else []
+    trained = sum(layer.rank * sum(layer.weight.shape) for layer in layers)
+    trained = trained if adapter else sum(p.numel() for p in model.parameters())
+    recipe = config.training
+    kept = len(Plan.of(recipe, len(inputs.records.forget)).snapshot_steps(recipe.snapshot_epochs))
+    size = trained * (kept * PARAMETER + min(kept, 2) * MOMENTS)
+    return [*needs, _Need("output_dir", place, size, f"of snapshots ({kept})")]
+
+
+def _in_words(size: int) -> str:
+    power = min(len(UNITS) - 1, (len(str(size)) - 1) // 3)
+    return f"{size / 1000**power:.{1 if power else 0}f} {UNITS[power]}"
