@@ -20,7 +20,7 @@ BASES = {
     "attacks": [["attacks=[relearn]"]],
     "dataset": [["model=phi"], ["model=gpt_neo_125m"]],
     "init": [["init=fila_official"], ["lora=none"]],
-    "launcher": [["launcher=processes"], ["launcher=gpus"]],
+    "launcher": [["launcher=processes"], ["launcher=gpus"], ["launcher=slurm"]],
     "model": [["model=hf", "model.path=X", "dataset=tofu", "reference.source=none"]],
     "reference": [["reference.source=path"]],
 }

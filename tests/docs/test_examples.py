@@ -161,6 +161,8 @@ def test_a_researchers_day(tmp_path, shared_cache, here, monkeypatch):
             arguments += [*TINY, f"cache_dir={shared_cache}"]
             arguments += ["--margin=1"] if module.endswith("search") else []
             arguments += ["seed=1"] if "tensorboard" in line else []  # else that run is there
+        if module.endswith("claims"):
+            arguments += ["--claims", str(ROOT / "docs/claims.yaml")]
         here(tmp_path, "-m", module, *arguments)
     assert (tmp_path / "outputs/report/report.html").is_file()
     assert list(tmp_path.glob("outputs/report/compare-*.csv"))
