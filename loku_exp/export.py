@@ -72,7 +72,7 @@ def export(run: Path, to: Path, base: str | None = None) -> str:
         reason = "is not finished" if (run / "config.yaml").is_file() else "is no folder of a run"
         raise UserError(f"{run} {reason}: it has no {DONE}; run its command to the end first")
     record = results.read(run)
-    kind, shipped, recipe = _shipped(run)
+    kind, shipped, recipe = _shipped(run, record)
     if record.models["target"].weights == "random":
         raise UserError(f"{run}: its weights are random (model.weights=random), for timing only")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -129,7 +129,7 @@ def _caution(record: Any) -> str:
     return " It says nothing about pretrained models." if small else ""
 
 
-def _shipped(run: Path) -> tuple[str, Path, dict[str, Any]]:
+def _shipped(run: Path, record: Any) -> tuple[str, Path, dict[str, Any]]:
     """Return what the run shipped, where it lies, and of which base it was made."""
     from loku_exp.runtime.cache import MANIFEST, is_whole
 
@@ -143,7 +143,15 @@ def _shipped(run: Path) -> tuple[str, Path, dict[str, Any]]:
                 )
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             return kind, folder, manifest["recipe"]
-    raise UserError(f"{run} left no adapter and no model: it only evaluates (unlearn=false)")
+    if not record.unlearned:
+        raise UserError(f"{run} left no adapter and no model: it only evaluates (unlearn=false)")
+    method = record.run.choices.get("method", "gradient")
+    if method != "gradient":
+        raise UserError(f"{run} left no adapter and no model: method={method} trains none")
+    raise UserError(
+        f"{run} has lost its adapter; delete {run}/done.json, and run the command again: it goes on from "
+        "the newest snapshot"
+    )
 
 
 def _name_base(folder: Path, base: str) -> int:

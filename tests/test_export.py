@@ -107,6 +107,16 @@ def test_what_cannot_be_exported_is_refused(start, tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         export(folder, tmp_path / "new")
     shutil.rmtree(folder / "adapter")
+    with pytest.raises(UserError, match=r"has lost its adapter; delete .*done\.json"):
+        export(folder, tmp_path / "new")
+    corrupting = record.replace('"method": "gradient"', '"method": "prompt_corruption"')
+    assert corrupting != record
+    (folder / "metrics.json").write_text(corrupting)
+    with pytest.raises(UserError, match="method=prompt_corruption trains none"):
+        export(folder, tmp_path / "new")
+    only = json.loads(record)
+    del only["models"]["unlearned"]
+    (folder / "metrics.json").write_text(json.dumps(only))
     with pytest.raises(UserError, match="only evaluates"):
         export(folder, tmp_path / "new")
     (folder / "done.json").unlink()

@@ -75,9 +75,11 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        UserError: a run is not finished or damaged, the two are of other data or scoring, or one has no
-            such model.
+        UserError: a run is not finished or damaged, the two are one or of other data or scoring, or one has
+            no such model.
     """
+    if first.resolve() == second.resolve():
+        raise UserError(f"{first}: compared with itself nothing differs; give two runs")
     by_set = paired_rows((first, second), model)
     records = [finished_record(folder) for folder in (first, second)]
     notes = [UNIT, *_notes(*records)]

@@ -47,6 +47,7 @@ class ModelPart(_Part):
         role: ``target``, ``reference``, ``unlearned``, ``attacked``, or ``untuned``: the pretrained model
             that the target was fine-tuned from here, of which only what it can is known.
         weights: how they came about.
+        path: folder, hub id or log it was read from, on the machine of the run.
         derived_from: the subject it was made from.
         reference: the subject it is compared with.
         metrics: by name.
@@ -57,6 +58,7 @@ class ModelPart(_Part):
 
     role: str
     weights: str
+    path: str | None = None
     derived_from: str | None
     reference: str | None
     metrics: dict[str, float]

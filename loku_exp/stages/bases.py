@@ -55,6 +55,8 @@ def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str
     bases = {role: make_base(role, config, inputs, workspace) for role in roles}
     found: dict[str, Subject] = {"reference": _of_log(config)} if _has_log(config) else {}
     found |= {role: bases[role] for role in ("reference", "target") if role in bases}
+    for role, base in bases.items():
+        log.info("the %s is %s", role, base.path or "drawn at random")
     return found | ({UNTUNED: _untuned(config)} if _has_untuned(config, inputs) else {})
 
 

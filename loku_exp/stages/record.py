@@ -111,6 +111,7 @@ def _model(
     return ModelPart(
         role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
         weights=subject.weights,
+        path=subject.path,
         derived_from=subject.derived_from,
         reference=subject.reference,
         metrics=evaluation.metrics,

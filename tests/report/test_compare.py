@@ -109,6 +109,11 @@ def test_other_rows_or_tokens_are_no_pairs(pair):
         compare(*pair)
 
 
+def test_a_run_is_not_compared_with_itself(pair):
+    with pytest.raises(UserError, match="give two runs"):
+        compare(pair[0], pair[0] / "snapshots" / "..")
+
+
 def test_unknown_model_and_broken_lines(pair):
     with pytest.raises(UserError, match="did you mean 'unlearned'"):
         compare(*pair, model="unlearnt")

@@ -30,13 +30,15 @@ def command(*overrides: str, cache: Path, output: Path, **environment: str):
 
 
 def numbers(folder: Path) -> dict:
-    """A record without what may differ between two equal runs: times, and where they ran."""
+    """A record without what may differ between two equal runs: times, places, and where they ran."""
     record = results.read(folder).model_dump()
     record["cost"] = record["cost"].get("flops")
     record["training"].pop("check_seconds", None)
     for check in record["training"].get("checks", []):
         del check["seconds"]
     del record["run"]["started"]
+    for model in record["models"].values():
+        del model["path"]
     return record
 
 
