@@ -48,7 +48,10 @@ def test_texts(run_on):
     )
     assert list(record.models) == ["target", "unlearned"]
     assert record.protocol["rows"] == {"forget": 4, "retain": 5}
-    assert {"forget_el10", "forget_ma", "retain_ma"} <= record.models["unlearned"].metrics.keys()
+    metrics = record.models["unlearned"].metrics
+    assert {"forget_el10", "forget_ma", "retain_ma"} <= metrics.keys()
+    for name in ("strength", "prob", "rouge"):
+        assert 0 <= metrics[f"forget_{name}"] <= 1
     assert record.judgement.success is None
     assert any("nothing says whether" in note for note in record.notes)
     assert (folder / "adapter/adapter_model.safetensors").is_file()

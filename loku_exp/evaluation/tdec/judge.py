@@ -25,17 +25,21 @@ PERPLEXITIES = {
 PARTS: dict[str, Any] = {"forget_ma": "knowledge", "sibling_ma": "utility", "retain_ma": "utility"}
 
 
-def catalogue(n: Sequence[int], length: int, suffix: int) -> list[Metric]:
+def catalogue(n: Sequence[int], length: int, suffix: int, further: bool = False) -> list[Metric]:
     """Return the metrics in the order of tables.
 
     Args:
         n: sizes of n-grams of EL.
         length: of a whole text in tokens.
         suffix: tokens that exact extraction asks for.
+        further: whether extraction strength, probability and ROUGE are measured as well.
     """
     quantities = {f"el{size}": f"EL_{size}" for size in sorted(n)} | {"ma": "MA"}
     exact = sorted({suffix, length - suffix})
     quantities |= {f"exact{size}": f"exact {size}" for size in exact} | {"loss": "loss"}
+    if further:
+        quantities |= {"strength": "extraction strength", "prob": "probability"}
+        quantities |= {"rouge": "ROUGE-L recall"}
     of_sets = [
         Metric(
             name=f"{name}_{quantity}",

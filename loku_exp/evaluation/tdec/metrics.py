@@ -48,6 +48,18 @@ def memorisation_accuracy(ids: Ids, argmax: Ids) -> float:
     return sum(right) / len(right)
 
 
+def extraction_strength(ids: Ids, argmax: Ids) -> float:
+    """Return the largest share of a text that its beginning brings by itself, in [0, 1).
+
+    Carlini et al. 2021 (arXiv 2012.07805) in the form of OpenUnlearning: 1 - k / T with the shortest
+    beginning x_<k, k >= 1, after which the greedy continuation is the rest of the text.
+    """
+    given = max(
+        (t + 1 for t, right in enumerate(hits(ids, argmax), start=1) if not right), default=1
+    )
+    return 1 - given / len(ids)
+
+
 def wanted(ids: Ids, argmax: Ids, n: int, shown: int | None = None) -> list[int]:
     """Return the prefix lengths that must be decoded for EL_n: those whose next token is wrong.
 

@@ -8,6 +8,7 @@ before it (50 tokens from 50 at length 200).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import exp
 from statistics import fmean
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.rouge import rouge_recall
 from loku_exp.evaluation.suite import Depth, Evaluation, Stop, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tdec.judge import SETS, catalogue, judge_tdec
@@ -24,6 +26,7 @@ from loku_exp.evaluation.tdec.metrics import (
     continuations,
     exact,
     extraction_likelihood,
+    extraction_strength,
     memorisation_accuracy,
 )
 from loku_exp.evaluation.tdec.perplexity import PerplexityTask
@@ -43,12 +46,14 @@ class Settings:
         length: full length of a sequence; exact extraction is defined for those only.
         end_of_text: id at which a continuation ends, or None to go on.
         decode: ids to text.
+        further: whether extraction strength, probability and ROUGE are measured as well.
     """
 
     n: tuple[int, ...]
     length: int
     end_of_text: int | None
     decode: Decode
+    further: bool = False
 
     @property
     def suffix(self) -> int:
@@ -62,6 +67,7 @@ def tdec_suite(
     *,
     n: Counts,
     end_of_text: Literal["continue", "stop"],
+    further: bool = False,
 ) -> Suite:
     """Return the suite of TDEC over these records.
 
@@ -72,6 +78,8 @@ def tdec_suite(
         end_of_text: ``continue``: a continuation goes on after end-of-text (the definition); ``stop``: it
             ends there and is filled up (the predecessor's code). They differ only where a model emits
             end-of-text early.
+        further: measure extraction strength, probability, and ROUGE-L recall of the continuation of all but
+            the last quarter, as well.
 
     Raises:
         ConfigError: n is longer than the texts.
@@ -87,10 +95,10 @@ def tdec_suite(
     length = max(len(record.prompt) for rows in sets.values() for record in rows)
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
     decode: Decode = tokenizer.decode  # type: ignore[assignment]
-    settings = Settings(tuple(sorted(n)), length, stop, decode)
+    settings = Settings(tuple(sorted(n)), length, stop, decode, further)
     return Suite(
         tasks=partial(_tasks, sets, settings),
-        catalogue=catalogue(settings.n, settings.length, settings.suffix),
+        catalogue=catalogue(settings.n, settings.length, settings.suffix, further),
         judge=judge_tdec,
         protocol={
             "el_n": list(settings.n),
@@ -139,6 +147,8 @@ class ExtractionTask(OwnTask):
         suffix = settings.suffix
         metrics = ["ma", "loss", f"exact{suffix}", f"exact{settings.length - suffix}"]
         metrics += [f"el{n}" for n in settings.n] if full else []
+        if settings.further:
+            metrics += ["prob", "strength", *(["rouge"] if full else [])]
         documents = {row: (f"row {row}", "") for row in self.rows}
         super().__init__(name, documents, dict.fromkeys(metrics, fmean), lower_is_better=metrics)
 
@@ -167,6 +177,9 @@ class ExtractionTask(OwnTask):
             scores: TokenScores = results[1]
             values[f"exact{suffix}"] = float(all(scores.greedy))
             values[f"exact{len(ids) - suffix}"] = float(exact(ids, greedy.argmax, suffix))
+        if settings.further:
+            values["prob"] = exp(-greedy.loss)
+            values["strength"] = extraction_strength(ids, greedy.argmax)
         example = {"row": record.row, "group": record.group, "tokens": len(ids)} | values
         if self.full:
             known = continuations(ids, greedy, settings.end_of_text)
@@ -177,6 +190,8 @@ class ExtractionTask(OwnTask):
             cut = len(ids) - suffix
             if cut in known:
                 example["prompt"] = settings.decode(list(ids[cut - suffix : cut]))
-                example["answer"] = settings.decode(list(ids[cut:]))
-                example["generation"] = settings.decode(list(known[cut]))
+                truth, said = settings.decode(list(ids[cut:])), settings.decode(list(known[cut]))
+                example |= {"answer": truth, "generation": said}
+                if settings.further:
+                    example["rouge"] = values["rouge"] = rouge_recall(truth, said)
         return values | {"n": example}  # aggregated to a count; the samples keep the example

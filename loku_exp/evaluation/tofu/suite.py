@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Example, Records
 from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.rouge import rouge_recall
 from loku_exp.evaluation.suite import Depth, Evaluation, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
 from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu
 from loku_exp.evaluation.tofu.published_log import evaluation_of_log
-from loku_exp.evaluation.tofu.rouge import rouge_recall
 from loku_exp.runtime.knobs import Count, Rows
 
 FORGET = "forget"  # the set whose truth ratio is largest where true and wrong are equally likely

@@ -12,6 +12,7 @@ from loku_exp.evaluation.tdec.metrics import (
     exact,
     extraction_bound,
     extraction_likelihood,
+    extraction_strength,
     hits,
     memorisation_accuracy,
     wanted,
@@ -29,6 +30,24 @@ def test_memorisation_accuracy_by_hand():
     assert memorisation_accuracy(TEXT, [0] * 5) == 0
     with pytest.raises(ValueError, match="zip"):
         memorisation_accuracy(TEXT, GUESSES[:-1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "strength"),
+    [((), 5 / 6), ((1,), 4 / 6), ((2,), 3 / 6), ((5,), 0.0), ((1, 3), 2 / 6)],
+)
+def test_extraction_strength_by_hand(wrong, strength):
+    """Six tokens; the guesses of the places named are wrong, and everything up to them must be given."""
+    ids = [10, 11, 12, 13, 14, 15]
+    guesses = [99 if place in wrong else token for place, token in enumerate(ids)][1:]
+    assert extraction_strength(ids, guesses) == pytest.approx(strength)
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=12), st.data())
+def test_extraction_strength_equals_trying_every_beginning(ids, data):
+    guesses = data.draw(st.lists(st.integers(0, 2), min_size=len(ids) - 1, max_size=len(ids) - 1))
+    tried = [k for k in range(1, len(ids) + 1) if guesses[k - 1 :] == ids[k:]]
+    assert extraction_strength(ids, guesses) == pytest.approx(1 - min(tried) / len(ids))
 
 
 def test_loss_by_hand():

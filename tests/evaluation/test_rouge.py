@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from loku_exp.data.text_files import read_rows
+from loku_exp.evaluation.rouge import rouge_recall
 from loku_exp.evaluation.tofu.published_log import read_log
-from loku_exp.evaluation.tofu.rouge import rouge_recall
 
 THEIRS = RougeScorer(["rougeL"], use_stemmer=True)
 
