@@ -42,14 +42,14 @@ class FiniteUpdates(TrainerCallback):
         values = dict(zip(("loss", "norm"), torch.stack([loss, norm]).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise TrainingError(
-                f"the loss is {values['loss']} at update {state.global_step + 1}; the last snapshot is "
-                "kept. Lower the learning rate, or use a bounded loss (loss=ihl)"
+                f"the loss is {values['loss']} at update {state.global_step + 1}; {_kept(state)}. Lower "
+                "the learning rate, or use a bounded loss (loss=ihl)"
             )
         if not math.isfinite(values["norm"]):
             raise TrainingError(
-                f"the gradient is not finite at update {state.global_step + 1} though the loss is; the "
-                "last snapshot is kept. Lower the learning rate, or use a bounded loss (loss=ihl); in a "
-                "loss of your own look for log(0), 0 / 0 or sqrt(0)"
+                f"the gradient is not finite at update {state.global_step + 1} though the loss is; "
+                f"{_kept(state)}. Lower the learning rate, or use a bounded loss (loss=ihl); in a loss of "
+                "your own look for log(0), 0 / 0 or sqrt(0)"
             )
 
 
@@ -123,6 +123,49 @@ class EveryMatrixLearns(TrainerCallback):
                 f"update, e.g. {without[0]}; the loss does not reach them. A loss that leaves layers out "
                 "on purpose says so: LossTerms(..., reaches_all=False)"
             )
+
+
+class WeightsMove(TrainerCallback):
+    """Checks at the end that training has changed some weight, where there were gradients."""
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Take the weights' sums."""
+        self.step, self.before, self.pulled = state.global_step, _sums(model), False
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Note whether there was a gradient, until there was one."""
+        self.pulled = self.pulled or any(_some(p.grad) for p in model.parameters())
+
+    def on_train_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Compare.
+
+        Raises:
+            TrainingError: all sums are the same bits, so what was trained is what there was before.
+        """
+        if self.pulled and state.global_step > self.step and torch.equal(self.before, _sums(model)):
+            raise TrainingError(
+                f"{state.global_step - self.step} updates with gradients changed no weight: the learning "
+                f"rate ({args.learning_rate:g}) is too small for these weights, or something puts them "
+                "back; raise it"
+            )
+
+
+def _sums(model: nn.Module) -> torch.Tensor:
+    """Return the sum and the norm of every trained weight, in float64."""
+    trained = [p.detach() for p in model.parameters() if p.requires_grad]
+    exact = {"dtype": torch.float64}
+    pairs = [(p.sum(**exact), torch.linalg.vector_norm(p, **exact)) for p in trained]
+    return torch.stack([value for pair in pairs for value in pair])
+
+
+def _kept(state: Any) -> str:
+    return "snapshots made before are kept" if state.global_step else "nothing was trained yet"
 
 
 def _some(gradient: torch.Tensor | None) -> bool:

@@ -28,6 +28,7 @@ from loku_exp.runtime.whole_files import writing
 from loku_exp.training.guards import (
     EveryMatrixLearns,
     FiniteUpdates,
+    WeightsMove,
     on_device_of_model,
     own_forward,
 )
@@ -80,6 +81,7 @@ class ObjectiveTrainer(Trainer):
         self._reaches_all = True
         self.add_callback(FiniteUpdates(self._losses))
         self.add_callback(EveryMatrixLearns(lambda: self._reaches_all))
+        self.add_callback(WeightsMove())
         self._step_flops = StepFlops.of(trainer["model"])
         # an adapter makes its input fp32, which autocast makes bf16 again; dropout between needs the fp32
         self._casts_twice = self.args.bf16 and not _drops(trainer["model"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from loku_exp.errors import TrainingError
 from loku_exp.inits.vanilla import vanilla
@@ -21,7 +21,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
 
     model = tiny_model()
     before = weights(model).clone()
-    with pytest.raises(TrainingError, match=r"the loss is inf at update 1;"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is inf at update 1; nothing was trained yet"
+    ):
         trained(tmp_path, loss=infinite, model=model)
     assert torch.equal(weights(model), before)
 
@@ -37,6 +39,21 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
     with pytest.raises(TrainingError, match=r"gradient is not finite at update 1 though the loss"):
         trained(tmp_path, loss=root_of_zero, model=model)
     assert torch.equal(weights(model), before)
+
+
+class PutBack(TrainerCallback):
+    """Undoes every update, as an engine does whose updates go to a copy of the weights."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        self.kept = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        model.load_state_dict(self.kept)
+
+
+def test_updates_that_change_no_weight_are_an_error(tmp_path):
+    with pytest.raises(TrainingError, match=r"6 updates with gradients changed no weight"):
+        trained(tmp_path, callbacks=(PutBack(),))
 
 
 def test_trainer_is_pinned_to_the_device_of_the_model(tmp_path):
