@@ -66,7 +66,7 @@ def fila(
         inverse = torch.where(d > NEGLIGIBLE * d.max(), 1 / d, 0)
         weighted = d[:, None] * layer.weight.float()
         u, s, v = low_rank(weighted, layer.rank, layer.seed, exact=svd == "exact")
-        yield _factors(layer, u, s, v, inverse)
+        yield factors_of(layer, u, s, v, inverse)
 
 
 def fila_official(
@@ -95,7 +95,7 @@ def fila_official(
         d = importance.row_weights[layer.name].to(layer.weight.device)
         weighted = d[:, None] * layer.weight.float()
         u, s, v = _seeded_svd(weighted, layer.rank, layer.seed, power_iterations=2)
-        yield _factors(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
+        yield factors_of(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
 
 
 def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:
@@ -145,7 +145,7 @@ def _seeded_svd(
         return torch.svd_lowrank(matrix, q=q, niter=power_iterations)
 
 
-def _factors(layer: Layer, u: Tensor, s: Tensor, v: Tensor, inverse: Tensor) -> Factors:
+def factors_of(layer: Layer, u: Tensor, s: Tensor, v: Tensor, inverse: Tensor) -> Factors:
     """Split ``scaling * B @ A = diag(inverse) U S V^T`` evenly between the factors."""
     root = (s / layer.scaling).sqrt()
     return Factors(layer.name, (v * root).T.contiguous(), inverse[:, None] * u * root)
