@@ -15,7 +15,7 @@ from loku_exp.models.configuration import read_config
 from loku_exp.models.identity import PROBE, tokenizer_digest
 from loku_exp.runtime.cache import Cache, digest
 from loku_exp.runtime.hub import LONGEST_REASON, cannot_load, expanded, is_local
-from loku_exp.runtime.settings import ModelSettings
+from loku_exp.runtime.settings import ModelSettings, Template
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL = ("bos_token", "eos_token", "pad_token")
@@ -64,9 +64,50 @@ def load_tokenizer(
     return tokenizer, tokenizer_digest(tokenizer)
 
 
+def template_of(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """Return the text around a question; of a chat model what its chat template puts there.
+
+    Args:
+        model: says which.
+        tokenizer: the model's.
+
+    Raises:
+        ModelError: ``chat`` was asked for, and the tokenizer has none that could be used.
+    """
+    if isinstance(model.template, Template):
+        return model.template
+    instead = (
+        "give the text itself: model.template.question_start=..., question_end=..., answer_tag=..."
+    )
+    mark = "QUESTION"
+    if not tokenizer.chat_template:
+        raise ModelError(f"model.template=chat: this tokenizer has no chat template; {instead}")
+    try:
+        asked = [{"role": "user", "content": mark}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        start, end = str(text).split(mark)
+    except Exception as error:  # a template is a program of whoever made the model
+        said = " ".join(str(error).split())[:LONGEST_REASON]
+        raise ModelError(
+            f"model.template=chat: the tokenizer's chat template fails ({said}); {instead}"
+        ) from error
+    first = tokenizer.bos_token or ""
+    if (
+        first
+        and start.startswith(first)
+        and plain_ids(tokenizer, "")[:1] == [tokenizer.bos_token_id]
+    ):
+        start = start[len(first) :]  # the tokenizer adds it, too
+    return Template(question_start=start, question_end=end, answer_tag="")
+
+
 def _trained(model: ModelSettings, corpus: Corpus | None, cache: Cache) -> str:
     """Return the folder of a tokenizer that is trained on a corpus, where it is not cached."""
     assert corpus is not None
+    if not isinstance(model.template, Template):
+        raise ModelError(
+            "model.template=chat: the tokenizer is trained here and has no chat template; leave it out"
+        )
     texts = corpus.texts(model.template)
     recipe = {"texts": digest(texts), "vocabulary": model.vocabulary}
 

@@ -83,7 +83,9 @@ class ModelSettings(Setting):
     architecture: dict[str, Any] | None
     vocabulary: Count | None
     context_length: Count | None  # tokens; null: what its configuration names
-    template: Template
+    template: (
+        Template | Literal["chat"]
+    )  # chat: the tokenizer's own, see `models.tokenizer.template_of`
     lora_targets: dict[str, Annotated[list[str], MinLen(1)]]
     dtype: Literal["auto", "float32", "bfloat16", "float16"]  # auto: bfloat16 where hardware has it
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]

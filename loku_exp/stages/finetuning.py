@@ -105,7 +105,7 @@ def training_recipe(role: Role, config: Config, inputs: Inputs) -> dict[str, Any
         "format": BASE_FORMAT,
         "start": model.architecture if scratch else _start_digest(model),
         "tokenizer": inputs.tokenizer_digest,
-        "template": model.template.model_dump(),
+        "template": inputs.template.model_dump(),
         "dtype": model.dtype,
         "finetuning": model.finetuning.model_dump(mode="json", exclude_none=True),
         "rows": corpus.training_digest(role),

@@ -128,7 +128,10 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = inputs.corpus.digest()
-    content["model"]["tokenizer"] = inputs.tokenizer_digest
+    content["model"] |= {
+        "tokenizer": inputs.tokenizer_digest,
+        "template": inputs.template.model_dump(),
+    }
     random = config.model.weights == "random"
     content["target"]["path"] = None if random else _content_of(config, "target")
     if config.model.weights == "pretrained":

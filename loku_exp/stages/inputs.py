@@ -14,9 +14,10 @@ from loku_exp.evaluation.ability.build import ability
 from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.suite import Suite
 from loku_exp.models import load as models
-from loku_exp.models.tokenizer import load_tokenizer
+from loku_exp.models.tokenizer import load_tokenizer, template_of
 from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.chosen import check_returned
+from loku_exp.runtime.settings import Template
 from loku_exp.stages.weights import weights_problems
 
 
@@ -28,6 +29,7 @@ class Inputs:
         corpus: the dataset as text.
         tokenizer: the model's.
         tokenizer_digest: its identity.
+        template: the text around a question.
         records: the dataset as labelled ids.
         max_length: the model's context in tokens.
         suite: the tasks made of the evaluation sets, and their words.
@@ -39,6 +41,7 @@ class Inputs:
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
     tokenizer_digest: str
+    template: Template
     records: Records
     max_length: int
     suite: Suite
@@ -55,7 +58,8 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
             together with what is wrong with the model and its weights.
     """
     corpus, (tokenizer, tokenizer_digest), max_length = _sources(config, cache)
-    records = corpus.records(tokenizer, config.model.template, max_length)
+    template = template_of(config.model, tokenizer)
+    records = corpus.records(tokenizer, template, max_length)
     check_returned(f"records of {config.dataset.target}", records, Records)
     if not any(records.evaluation.values()):
         raise UserError(f"dataset={config.dataset.label}: it has no row to evaluate; give it some")
@@ -76,6 +80,7 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
         corpus,
         tokenizer,
         tokenizer_digest,
+        template,
         records,
         max_length,
         suite,

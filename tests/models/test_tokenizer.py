@@ -3,12 +3,14 @@
 import re
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from loku_exp.config.compose import compose_config
 from loku_exp.data.qa import QA, QACorpus
 from loku_exp.errors import ModelError
 from loku_exp.models.load import architecture
-from loku_exp.models.tokenizer import beyond, load_tokenizer, misfits
+from loku_exp.models.tokenizer import beyond, load_tokenizer, misfits, template_of, train_tokenizer
 from loku_exp.models.weights import problems
 from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.settings import Template
@@ -20,6 +22,63 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 def loaded(place, tmp_path, **fields):
     return load_tokenizer(settings(place, **fields), CORPUS, Cache(str(tmp_path / "cache")))[0]
+
+
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def chat_model(template="chat"):
+    config = compose_config(
+        ["model=hf", "model.path=X", "dataset=toy_tofu", "reference.source=none",
+         f"model.template={template}"]
+    )  # fmt: skip
+    return config.model
+
+
+def test_a_chat_models_own_words_stand_around_a_question():
+    own = train_tokenizer(["what is it"], 300)
+    own.chat_template = CHAT
+    found = template_of(chat_model(), own)
+    assert found == Template(
+        question_start="<|user|>", question_end="<|end|><|assistant|>", answer_tag=""
+    )
+    plain = compose_config(["model=phi"]).model
+    assert template_of(plain, own) == plain.template
+    rows = [QA(0, "", "who?", "me")]
+    (example,) = QACorpus(rows, [], rows, [], {}, {}).records(own, found, 99).forget
+    shown = own.apply_chat_template(
+        [{"role": "user", "content": "who?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert own.decode(example.prompt) == shown
+    labelled = [token for token in example.answer.labels if token != -100]
+    assert own.decode(labelled) == "me" + own.eos_token
+
+
+def test_what_the_tokenizer_puts_first_itself_is_not_there_twice():
+    own = train_tokenizer(["what is it"], 300)
+    own.bos_token = own.eos_token
+    own.chat_template = "{{ bos_token }}" + CHAT
+    start = own.bos_token
+    assert template_of(chat_model(), own).question_start == f"{start}<|user|>"
+    own.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[start, "$A"], special_tokens=[(start, own.bos_token_id)]
+    )
+    assert template_of(chat_model(), own).question_start == "<|user|>"
+
+
+def test_without_a_chat_template_or_with_a_broken_one():
+    own = train_tokenizer(["what is it"], 300)
+    with pytest.raises(
+        ModelError, match=r"model\.template=chat: this tokenizer has no chat template"
+    ):
+        template_of(chat_model(), own)
+    for broken in ("{{ raise_exception('no') }}", "{{ messages[3] }}", "nothing"):
+        own.chat_template = broken
+        with pytest.raises(ModelError, match="chat template fails"):
+            template_of(chat_model(), own)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma", "bloom", "qwen2", "mamba", "phi"])
