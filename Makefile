@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check docs bench bench-gpu controls slurm-test smollm2 clean
+.PHONY: help install run test test-slow check docs bench bench-gpu controls slurm-test smollm2 clean
 
 help:  ## show this help
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,8 +22,11 @@ install: $(VENV)/installed  ## make the virtual environment .venv with the teste
 run: install  ## the embedded default: toy model, toy authors, IHL + FILA; no hub, no GPU
 	$(BIN)/python -m loku_exp
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest -n 2
+test: install  ## the test suite, but for what takes minutes
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: install  ## the tests that take minutes: whole programs, kills, sweeps, real texts
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: install  ## lint, format, types
 	$(BIN)/ruff check .
