@@ -70,9 +70,9 @@ def finetune(
         ],
         resume_from=newest,
     )
-    _note_cost(folder, history[-1]["total_flops"])
     models.store_as(model, config.model.dtype)
     model.save_pretrained(folder)
+    _note_cost(folder, history[-1]["total_flops"])
     inputs.tokenizer.save_pretrained(folder)
     if config.model.weights == "pretrained":
         hand_on_origin(str(config.model.path), folder)

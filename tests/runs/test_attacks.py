@@ -75,6 +75,7 @@ def test_mistakes_of_the_program(copied, arguments, said, capsys, shared_cache, 
     assert (copied / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_extraction_run_is_attacked_too(begin):
     folder = begin("attacks=[relearn]", *SHORT, "evaluation.curve=none", base=TINY_TDEC)
     record = results.read(folder)
@@ -82,6 +83,7 @@ def test_an_extraction_run_is_attacked_too(begin):
     assert record.judgement == record.models["unlearned"].judgement
 
 
+@pytest.mark.slow
 def test_a_method_that_trains_nothing_is_run_shown_and_attacked(begin, asked):
     """Wrapped models go through everything: the suite, an attack on what they wrap, reloading."""
     few = ["method=prompt_corruption", "attacks=[relearn]", *SHORT, "evaluation.rows=6"]

@@ -56,6 +56,7 @@ def test_released_fila_runs_at_the_micro_batch_of_its_readme(begin):
     assert record.init["fisher_micro_batch"] == 2
 
 
+@pytest.mark.slow
 def test_without_a_limit_no_update_is_clipped(begin):
     changes = ["training.max_grad_norm=null", "model.finetuning.max_grad_norm=null"]
     record = results.read(begin(*changes, "evaluation.curve=none"))
@@ -99,6 +100,7 @@ def test_random_weights_are_marked(begin):
     assert "reference" not in record.models
 
 
+@pytest.mark.slow
 def test_target_and_reference_from_folders(begin, shared_cache):
     base = json.loads((begin() / "adapter/manifest.json").read_text())["recipe"]["base"]
     record = results.read(
@@ -208,6 +210,7 @@ def test_weights_trained_whole_are_fp32_while_they_train(shared_cache, tmp_path)
     assert torch.stack(moved).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_of_a_bf16_model_trains_fp32_weights(begin):
     folder = begin("lora=none", "model.dtype=bfloat16", "evaluation.curve=reduced")
     step = load_file(folder / "snapshots/step-00010/model.safetensors")

@@ -124,7 +124,9 @@ def undisturbed(quick, tmp_path_factory, shared_cache):
     return run
 
 
-@pytest.mark.parametrize("when", KILLED)
+@pytest.mark.parametrize(
+    "when", [pytest.param(w, marks=[pytest.mark.slow] if "attacked" in w else []) for w in KILLED]
+)
 def test_a_killed_evaluation_goes_on_with_what_was_answered(
     undisturbed, begin, tmp_path, shared_cache, when, asked
 ):

@@ -45,6 +45,7 @@ def start(tmp_path_factory, shared_cache):
     return start
 
 
+@pytest.mark.slow
 def test_the_untuned_model_is_asked_what_it_can_and_nothing_else(start):
     record = start("evaluation.rows=2")
     assert list(record.models) == ["untuned", "target", "unlearned", "reference"]
@@ -60,5 +61,6 @@ def test_the_untuned_model_is_asked_what_it_can_and_nothing_else(start):
     assert "pretrained, dequantised from Q4_1" in record.run.label
 
 
+@pytest.mark.slow
 def test_no_further_model_where_nothing_is_asked_of_it(start):
     assert "untuned" not in start("evaluation.rows=2", "evaluation.abilities=[]").models

@@ -129,6 +129,7 @@ def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path):
     assert updates == [6, 7, 8, 9, 10]
 
 
+@pytest.mark.slow
 def test_tracking_changes_neither_the_run_nor_its_folder(start):
     tracked_run, plain = start(*OFFLINE), start("force=true")
     assert plain.name == tracked_run.name + "-r2"
