@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from typing import Literal
 
+from loku_exp.data.own_texts import absent
 from loku_exp.data.qa import QA, QACorpus
 from loku_exp.data.text_files import Row, read_source
 from loku_exp.errors import DataError
@@ -124,8 +125,10 @@ def _places(places: list[str]) -> str:
 
 def problems(*, forget: str | None = None, retain: str | None = None, **_: object) -> list[str]:
     """Return what is missing, without reading anything."""
-    return [
+    given = {"forget": forget, "retain": retain}
+    unset = [
         f"dataset.{name} is not set; give a jsonl, json, csv or parquet file: dataset.{name}=FILE"
-        for name, value in (("forget", forget), ("retain", retain))
+        for name, value in given.items()
         if value is None
     ]
+    return unset + absent(given)

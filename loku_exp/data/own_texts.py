@@ -5,15 +5,18 @@ so nothing says whether a text is as hard to extract as one never seen.
 """
 
 import logging
+import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from loku_exp.data.corpus import Role, digest_of_rows
 from loku_exp.data.overlap import overlaps
 from loku_exp.data.records import Example, Records, Sequence
 from loku_exp.data.text import Text
-from loku_exp.data.text_files import read_texts
+from loku_exp.data.text_files import SUFFIXES, read_texts
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
 from loku_exp.runtime.knobs import Count
@@ -217,12 +220,29 @@ def problems(
     *,
     forget: str | None = None,
     retain: str | None = None,
+    holdout: str | None = None,
     **_: object,
 ) -> list[str]:
     """Return what is missing, without reading anything."""
     given = {"forget": forget, "retain": retain}
-    return [
+    unset = [
         f"dataset.{name} is not set; give a jsonl, csv, parquet or txt file: dataset.{name}=FILE"
         for name, value in given.items()
         if value is None
+    ]
+    return unset + absent(given | {"holdout": holdout})
+
+
+def absent(sources: Mapping[str, str | None]) -> list[str]:
+    """Return which of these sources are files that are not there, without reading any.
+
+    Args:
+        sources: by the key of the dataset they stand at.
+    """
+    return [
+        f"dataset.{key}={source}: no such file"
+        for key, source in sources.items()
+        if source
+        and Path(source).suffix.lower() in (*SUFFIXES, ".txt")
+        and not os.path.exists(os.path.expanduser(source))
     ]

@@ -85,7 +85,7 @@ def row_means(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
     return {name: fmean(values) for name, values in columns.items()}
 
 
-def no_problems(_: int) -> list[str]:
+def no_problems(_: Any) -> list[str]:
     """Find nothing wrong."""
     return []
 
@@ -103,6 +103,7 @@ class Suite:
         abilities: tasks that do not depend on the forget set; ``evaluation.limit`` cuts them.
         aggregate: from some of a model's rows (and the reference's) to its metrics; means by set.
         stop: makes its stop rule, from the recipe's and the target's evaluation; None: it has none.
+        stop_problems: from the recipe's rule to why it could not be made, known without an evaluation.
         read_log: reads a published evaluation log; None: it knows no such logs.
         problems: from the model's context length to what does not fit, a line each.
     """
@@ -115,5 +116,6 @@ class Suite:
     abilities: Sequence[Any] = ()
     aggregate: Callable[[Sequence[Row], Sequence[Row] | None], Metrics] = row_means
     stop: Callable[[StopRule, Evaluation], Stop] | None = None
+    stop_problems: Callable[[StopRule], list[str]] = no_problems
     read_log: Callable[[str], Evaluation] | None = None
     problems: Callable[[int], list[str]] = no_problems

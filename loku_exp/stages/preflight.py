@@ -33,6 +33,7 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _reference_problems(config)
     problems += _said(lambda: _embedding_problems(config, inputs))
     problems += _said(lambda: _log_problems(config, inputs))
+    problems += _stop_problems(config, inputs)
     adapters: list[Adapter | None] = []
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
@@ -51,6 +52,19 @@ def _said(check: Callable[[], list[str] | None]) -> list[str]:
         return check() or []
     except UserError as error:
         return str(error).splitlines()
+
+
+def _stop_problems(config: Config, inputs: Inputs) -> list[str]:
+    """Return why the recipe's stop rule could not be made."""
+    rule = config.training.stop
+    if rule is None or not config.uses("stop"):
+        return []
+    if inputs.suite.stop is None:
+        return [
+            f"training.stop: the suite of dataset {config.dataset.label} has no stop rule; set "
+            "training.stop=null"
+        ]
+    return inputs.suite.stop_problems(rule)
 
 
 def _own_problems(component: Component, **available: Any) -> list[str]:

@@ -69,10 +69,34 @@ def test_texts_with_a_holdout_have_thresholds(run_on):
     assert "unseen_ma" in record.models["target"].metrics
 
 
+def test_a_stop_rule_without_a_holdout_is_refused_before_anything_is_evaluated(run_on, capsys):
+    with pytest.raises(SystemExit):
+        run_on(
+            "dataset=texts", "dataset.forget=forget.jsonl", "dataset.retain=retain.txt",
+            "training=tdec",
+        )  # fmt: skip
+    error = capsys.readouterr().err
+    assert "training.stop.el is to be measured on unseen text" in error
+    assert "training.stop.ma is to be measured on unseen text" in error
+    assert "evaluating" not in error
+
+
+def test_files_and_a_model_that_are_not_there_are_named_together(run_on, capsys):
+    with pytest.raises(SystemExit):
+        run_on(
+            "dataset=texts", "dataset.forget=no.jsonl", "dataset.retain=no.txt", "model.path=./no"
+        )
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        "error: dataset.forget=no.jsonl: no such file",
+        "error: dataset.retain=no.txt: no such file",
+        "error: model.path=./no: no such folder",
+    ]
+
+
 def test_questions(run_on):
     _, record, said = run_on(
         "dataset=qa", "dataset.forget=forget_qa.json", "dataset.retain=retain_qa.json",
-        "training.batch_size=4",
+        "training.batch_size=4", "training.epochs=2",
     )  # fmt: skip
     metrics = record.models["unlearned"].metrics
     assert {"forget_prob", "forget_rouge", "retain_prob", "retain_rouge"} <= metrics.keys()

@@ -63,3 +63,12 @@ def test_constant_schedule_stays_after_a_warm_up_that_loses_no_update(tmp_path):
     assert [entry["learning_rate"] for entry in history] == pytest.approx(
         [1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 1e-3, 1e-3]
     )
+
+
+def test_an_only_update_at_a_rate_of_zero_is_refused():
+    recipe = compose_config(["model=phi"]).training
+    with pytest.raises(TrainingError, match=r"warmup_epochs=1: the only update .* rate is 0"):
+        Plan.of(recipe.model_copy(update={"epochs": 1}), 32)
+    assert Plan.of(recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0}), 32).updates == 1
+    assert Plan.of(recipe.model_copy(update={"epochs": 1, "schedule": "constant"}), 32).updates == 1
+    assert Plan.of(recipe.model_copy(update={"epochs": 2}), 32).updates == 2

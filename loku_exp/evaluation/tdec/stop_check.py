@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from loku_exp.data.batches import pad, to_device
-from loku_exp.data.records import Sequence
+from loku_exp.data.records import Example, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.lm.wavefront import greedy_continuations, teacher_forced
 from loku_exp.evaluation.suite import Evaluation
@@ -27,6 +27,11 @@ from loku_exp.evaluation.tdec.metrics import (
 )
 from loku_exp.runtime.settings import StopRule
 
+TO_BE_MEASURED = (
+    "training.stop.{name} is to be measured on unseen text, and the evaluation has no {column} of at least "
+    "two unseen texts; set training.stop.{name}=..., training.stop=null, or use a dataset with unseen text "
+    "(tdec; texts with a holdout) and add its n to evaluation.n"
+)
 BATCH = 8  # texts read between two looks at the sum
 Ids = tuple[int, ...]
 
@@ -91,6 +96,23 @@ class ExtractionStop:
         return check_forgotten(model, self._texts, self._limits, self._end_of_text)
 
 
+def measured_problems(unseen: list[Example], n: tuple[int, ...], stop: StopRule) -> list[str]:
+    """Return which thresholds are to be measured and cannot be, known before anything is evaluated.
+
+    Args:
+        unseen: texts that the model never saw.
+        n: sizes of n-grams that are evaluated.
+        stop: the recipe's.
+    """
+    long = [row for row in unseen if len(row.prompt) > stop.n]
+    found = []
+    for name, value, texts in (("el", stop.el, long), ("ma", stop.ma, unseen)):
+        if value is None and (len(texts) < 2 or (name == "el" and stop.n not in n)):
+            column = f"el{stop.n}" if name == "el" else "ma"
+            found.append(TO_BE_MEASURED.format(name=name, column=column))
+    return found
+
+
 def thresholds_of(stop: StopRule, target: Evaluation) -> Thresholds:
     """Return what the forget set must come below: what is configured, else measured on unseen text.
 
@@ -109,11 +131,7 @@ def thresholds_of(stop: StopRule, target: Evaluation) -> Thresholds:
             continue
         rows = [row[column] for row in unseen if column in row]
         if len(rows) < 2:
-            raise ConfigError(
-                f"training.stop.{name} is to be measured on unseen text, and the evaluation has no "
-                f"{column} of at least two unseen texts; set training.stop.{name}=..., training.stop=null, "
-                "or use a dataset with unseen text (tdec) and add its n to evaluation.n"
-            )
+            raise ConfigError(TO_BE_MEASURED.format(name=name, column=column))
         values[name] = fmean(rows)
         values[f"{name}_error"] = stdev(rows) / len(rows) ** 0.5
     if min(values["el"], values["ma"]) <= 0:
