@@ -19,6 +19,7 @@ NOT_IDENTITY = {"output_dir", "cache_dir", "force", "page", "device", "threads",
 NOT_IDENTITY |= {"launcher", "on_error", "pairs"}  # of a sweep, not of its runs
 NOT_IDENTITY |= {"attacks", "pairing"}  # added to a run; read where target and reference name it
 RUN_FORMAT = 5  # raise by hand whenever the numbers of an unchanged configuration change
+LATER_KNOBS = {"retain_term": "ce"}  # of gd and ihl, with what they meant while they were none
 PLACES = ("data_dir", "texts_dir", "include_path")  # their content is in a digest
 
 
@@ -126,6 +127,9 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     content["format"] = RUN_FORMAT
     if content.get("init") is not None:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
+    loss = content.get("loss", {})
+    if loss.get("_target_") in (f"loku_exp.losses.builtin.{name}" for name in ("gd", "ihl")):
+        content["loss"] = {k: v for k, v in loss.items() if LATER_KNOBS.get(k) != v}
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = inputs.corpus.digest()
     content["model"] |= {
