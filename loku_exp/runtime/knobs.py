@@ -29,3 +29,5 @@ FisherPass = Literal["auto", "hooks", "sweep"]
 Rows = Count | Literal["all"]
 RetainTerm = Literal["ce", "kl"]
 """What keeps the retain set: cross-entropy, or the divergence from what the target predicts there."""
+LATER_KNOBS = {f"loku_exp.losses.builtin.{name}": {"retain_term": "ce"} for name in ("gd", "ihl")}
+"""By function, knobs that it was given when there were runs of it, with what it did before."""

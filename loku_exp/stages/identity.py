@@ -11,6 +11,7 @@ from loku_exp.errors import UserError
 from loku_exp.models import identity
 from loku_exp.results.folder import DONE, is_done
 from loku_exp.runtime.cache import digest
+from loku_exp.runtime.knobs import LATER_KNOBS
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
 
@@ -19,7 +20,6 @@ NOT_IDENTITY = {"output_dir", "cache_dir", "force", "page", "device", "threads",
 NOT_IDENTITY |= {"launcher", "on_error", "pairs"}  # of a sweep, not of its runs
 NOT_IDENTITY |= {"attacks", "pairing"}  # added to a run; read where target and reference name it
 RUN_FORMAT = 5  # raise by hand whenever the numbers of an unchanged configuration change
-LATER_KNOBS = {"retain_term": "ce"}  # of gd and ihl, with what they meant while they were none
 PLACES = ("data_dir", "texts_dir", "include_path")  # their content is in a digest
 
 
@@ -127,9 +127,9 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     content["format"] = RUN_FORMAT
     if content.get("init") is not None:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
-    loss = content.get("loss", {})
-    if loss.get("_target_") in (f"loku_exp.losses.builtin.{name}" for name in ("gd", "ihl")):
-        content["loss"] = {k: v for k, v in loss.items() if LATER_KNOBS.get(k) != v}
+    if "loss" in content:
+        later = LATER_KNOBS.get(content["loss"]["_target_"], {})
+        content["loss"] = {k: v for k, v in content["loss"].items() if later.get(k) != v}
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = inputs.corpus.digest()
     content["model"] |= {
