@@ -31,8 +31,16 @@ def rmu(
 
     Deviations: the states are those that predict a labelled token (there those at it); all trained weights
     up to the layer learn; there `layer` is 7, of 16 in its main model, here None takes that share of them.
+
+    Raises:
+        ValueError: the model has no such layer.
     """
-    depth = max(1, round(forget.num_layers * 7 / 16)) if layer is None else layer
+    layers = forget.num_layers
+    depth = max(1, round(layers * 7 / 16)) if layer is None else layer
+    if depth > layers:
+        raise ValueError(
+            f"loss.layer={layer}: the model has {layers} layers; take one of 1 to {layers}"
+        )
     states = forget.hidden(depth)
     generator = torch.Generator().manual_seed(0)
     direction = torch.rand(states.shape[-1], generator=generator).to(states)

@@ -52,3 +52,19 @@ def test_divergence_under_autocast_is_0_before_training():
         rows = Scores(model, BATCHES["retain"], as_target=target_function(model), chunk_rows=2)
         terms = with_retain(torch.zeros(()), rows, "kl", 1.0)
     assert terms.retain.item() == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("frozen_head", [True, False])
+def test_no_more_logits_are_held_than_a_chunk(frozen_head):
+    model, as_target = moved(frozen_head)
+    rows = Scores(model, BATCHES["retain"], as_target=as_target, chunk_rows=2)
+    seen = []
+
+    def term(logits, labels, target_logits):
+        seen.append((logits.shape, target_logits.shape, len(labels), target_logits.requires_grad))
+        return logits.sum(-1)
+
+    rows.mean_of(rows.target_term(term)).backward()
+    assert {count for _, _, count, _ in seen} <= {1, 2}
+    assert all(shape == of_target == (count, 61) for shape, of_target, count, _ in seen)
+    assert not any(needs for *_, needs in seen)

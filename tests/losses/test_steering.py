@@ -1,5 +1,6 @@
 """RMU: by hand, and beside a loop over positions."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from loku_exp.data.batches import pad
 from loku_exp.data.records import IGNORED
+from loku_exp.losses.dry_run import problems
 from loku_exp.losses.scores import Scores
 from loku_exp.losses.steering import rmu
 from tests.helpers import random_sequence
@@ -91,6 +93,14 @@ def test_rmu_with_another_retain_term_equals_the_loop():
         return steered(model) + ce(model)
 
     check(rmu, slow, reaches_all=False, layer=1, norm=3.0, retain_term="ce")
+
+
+def test_a_layer_that_there_is_not_is_refused_before_the_run():
+    rows = [random_sequence(7, 3, 61, i) for i in range(2)]
+    (said,) = problems("rmu", partial(rmu, layer=3), {"forget": rows, "retain": rows}, 61, layers=2)
+    assert "loss.layer=3: the model has 2 layers; take one of 1 to 2" in said
+    for layers in (1, 2, 16, 32):
+        assert problems("rmu", rmu, {"forget": rows, "retain": rows}, 61, layers=layers) == []
 
 
 def test_rmu_leaves_the_layers_above_alone():
