@@ -6,7 +6,7 @@ from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy
 
 
-def dpo(
+def my_dpo(
     forget: Scores, idk: Scores, retain: Scores, *, beta: float = 0.1, retain_weight: float = 1.0
 ) -> LossTerms:
     """Prefer a refusal to each forget row's answer, as measured from the target."""

@@ -4,7 +4,7 @@ from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy
 
 
-def npo(
+def my_npo(
     forget: Scores, retain: Scores, *, beta: float = 0.1, retain_weight: float = 1.0
 ) -> LossTerms:
     """Push forget sequences below what the target gives them; cross-entropy on the retain set."""

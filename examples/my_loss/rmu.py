@@ -5,7 +5,7 @@ import torch
 from loku_exp.losses.scores import LossTerms, Scores
 
 
-def rmu(
+def my_rmu(
     forget: Scores, retain: Scores, *, layer: int, norm: float = 6.5, retain_weight: float = 100.0
 ) -> LossTerms:
     """Pull forget states after a layer to one random direction, keep retain states the target's."""

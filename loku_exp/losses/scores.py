@@ -17,8 +17,11 @@ from loku_exp.models.head import (
     hidden_before_head,
     hidden_by_layer,
     label_positions,
+    logits_of,
 )
 
+TargetTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From logits (n, V), labels (n,) and the target's logits (n, V) to values (n,), row by row."""
 Context = Callable[[], AbstractContextManager[None]]
 
 
@@ -105,11 +108,37 @@ class Scores:
         Args:
             term: maps logits (m, V) fp32 and labels (m,) to (m,); row by row.
         """
+        return self._each(term, self.labels)
+
+    def target_term(self, term: TargetTerm) -> Tensor:
+        """Return a term that reads the target's logits too, of each labelled token, (n,) fp32.
+
+        Differentiable in the model's logits alone. The target's hidden states are kept, its logits made
+        chunk by chunk beside the model's.
+        """
+        target, labels, device = self.reference, self.labels, self.labels.device.type
+        rows = torch.arange(len(labels), device=labels.device)
+        target.logits(rows[:1])  # runs the model now, not inside a chunk
+        cast = torch.is_autocast_enabled(device)  # which is off inside a chunk
+
+        def of_rows(logits: Tensor, some: Tensor) -> Tensor:
+            with torch.autocast(device, torch.get_autocast_dtype(device), enabled=cast):
+                of_target = target.logits(some)
+            return term(logits, labels[some], of_target)
+
+        return self._each(of_rows, rows)
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Return the logits (m, V) of some of the labelled tokens, fp32; for a few rows at a time.
+
+        Args:
+            rows: (m,) int64, places in `labels`.
+        """
         with self._context():
             if self._plain:
-                return term(self._logits, self.labels)
+                return self._logits[rows]
             head = self._model.get_output_embeddings()  # type: ignore[operator]
-            return apply_term(term, self._hidden, self.labels, head, self._chunk_rows)
+            return logits_of(self._hidden[rows], head)
 
     def logprobs(self) -> Tensor:
         """Return log p of each labelled token, (n,), differentiable."""
@@ -120,7 +149,25 @@ class Scores:
 
         Of the micro-batch (official) or of the whole update, as the batch's denominator says.
         """
-        return self.token_term(term).sum() / self._batch["denominator"]
+        return self.mean_of(self.token_term(term))
+
+    def mean_of(self, values: Tensor, skipped: int | Tensor = 0) -> Tensor:
+        """Return the mean of values of labelled tokens, (n,), as `mean` does.
+
+        Args:
+            values: a value a token; 0 where it is skipped.
+            skipped: how many tokens of this micro-batch are.
+        """
+        return values.sum() / (self._batch["denominator"] - skipped)
+
+    @property
+    def places(self) -> Tensor:
+        """Which labelled token of its sequence each one is, from 0, (n,) int64."""
+        return self.mask.cumsum(dim=1)[self._rows, self._columns] - 1
+
+    def sequence_means(self, values: Tensor) -> Tensor:
+        """Average values of labelled tokens, (n,), over each sequence, (B,)."""
+        return self.sequence_sums(values) / self.sequence_sums(torch.ones_like(values))
 
     def sequence_sums(self, values: Tensor) -> Tensor:
         """Sum values of labelled tokens, (n,), over each sequence, (B,)."""
@@ -132,6 +179,11 @@ class Scores:
         Layers are counted as transformers does. The first call costs a forward pass without the head.
         """
         return self._states[layer]
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers the model has; asking costs what `hidden` costs."""
+        return len(self._states) - 1
 
     @cached_property
     def reference(self) -> "Scores":
@@ -145,6 +197,14 @@ class Scores:
             chunk_rows=self._chunk_rows,
             context=self._as_target,
         )
+
+    def _each(self, term: Term | ClosedForm, index: Tensor) -> Tensor:
+        """Return a term of each labelled token, told which by `index`, (n,)."""
+        with self._context():
+            if self._plain:
+                return term(self._logits, index)
+            head = self._model.get_output_embeddings()  # type: ignore[operator]
+            return apply_term(term, self._hidden, index, head, self._chunk_rows)
 
     @cached_property
     def _states(self) -> tuple[Tensor, ...]:

@@ -63,3 +63,9 @@ LoKU (arXiv 2408.06621), inverted hinge loss; released code csm9493/efficient-ll
 Deviations: the softmax is always applied (the released code skips it when all logits happen to lie in
 [0, 1]) and is fp32; no one-hot tensor is built.
 """
+
+
+def divergence(logits: Tensor, labels: Tensor, target_logits: Tensor) -> Tensor:
+    """KL(target || model) of the predicted distributions, in nats, >= 0; labels only say where."""
+    target = target_logits.log_softmax(dim=-1)
+    return (target.exp() * (target - logits.log_softmax(dim=-1))).sum(dim=-1)

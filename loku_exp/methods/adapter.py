@@ -175,9 +175,11 @@ def target_function(model: nn.Module) -> Callable[[], AbstractContextManager[Non
                 initial[parameter] = parameter.data = value.to(parameter.device)
             for module in training:
                 module.training = False
+            torch.clear_autocast_cache()  # it knows a parameter, not its value
             with torch.no_grad():
                 yield
         finally:
+            torch.clear_autocast_cache()
             for module in training:
                 module.training = True
             for parameter, value in trained.items():

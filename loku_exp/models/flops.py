@@ -20,8 +20,8 @@ torch stops before a block's last product where nothing in the backward pass nee
 Left out: softmax, norms, activations, biases, dropout, scaling, masks, residuals, the terms on the
 logits, embedding look-up, rotary angles, optimiser, gradient clipping. ``sdpa`` is counted like
 ``eager``, T by T in both directions, without the recomputation inside a fused kernel; products inside
-``flash_attention_2`` are not seen. A loss that scores a batch several times, or by the target model,
-is counted as if it did so once.
+``flash_attention_2`` are not seen. A loss that scores a batch several times, not at all, or by the
+target model, is counted as if it did so once.
 """
 
 from dataclasses import dataclass

@@ -14,6 +14,7 @@ from loku_exp.errors import UserError, nearest
 from loku_exp.results import files as results
 from loku_exp.results.folder import DONE, run_folders
 from loku_exp.results.schema import Record
+from loku_exp.runtime.knobs import LATER_KNOBS
 
 CONFIG_FILE, LOG_FILE = "config.yaml", "run.log"
 STOPPED = "the run stopped here"  # what a failed run's log ends with, before the traceback
@@ -137,7 +138,11 @@ def _config(folder: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return {}
-    return _dotted(content) if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    flat = _dotted(content)
+    later = LATER_KNOBS.get(flat.get("loss._target_", ""), {})
+    return {f"loss.{knob}": value for knob, value in later.items()} | flat
 
 
 def _dotted(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ Number = Annotated[float, _FINITE, Ge(-LARGEST), Le(LARGEST)]
 Positive = Annotated[float, _FINITE, Gt(0), Le(LARGEST)]
 NonNegative = Annotated[float, _FINITE, Ge(0), Le(LARGEST)]
 Share = Annotated[float, _FINITE, Ge(0), Le(1)]
+Inner = Annotated[float, _FINITE, Gt(0), Lt(1)]
 Decay = Annotated[float, _FINITE, Ge(0), Lt(1)]
 Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 NonNegativeCount = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
@@ -26,3 +27,7 @@ Place = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00\n]+$")]
 """A folder to write to."""
 FisherPass = Literal["auto", "hooks", "sweep"]
 Rows = Count | Literal["all"]
+RetainTerm = Literal["ce", "kl"]
+"""What keeps the retain set: cross-entropy, or the divergence from what the target predicts there."""
+LATER_KNOBS = {f"loku_exp.losses.builtin.{name}": {"retain_term": "ce"} for name in ("gd", "ihl")}
+"""By function, knobs that it was given when there were runs of it, with what it did before."""

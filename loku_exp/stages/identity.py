@@ -11,6 +11,7 @@ from loku_exp.errors import UserError
 from loku_exp.models import identity
 from loku_exp.results.folder import DONE, is_done
 from loku_exp.runtime.cache import digest
+from loku_exp.runtime.knobs import LATER_KNOBS
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
 
@@ -126,6 +127,9 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     content["format"] = RUN_FORMAT
     if content.get("init") is not None:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
+    if "loss" in content:
+        later = LATER_KNOBS.get(content["loss"]["_target_"], {})
+        content["loss"] = {k: v for k, v in content["loss"].items() if later.get(k) != v}
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = inputs.corpus.digest()
     content["model"] |= {

@@ -267,7 +267,9 @@ def test_a_loss_of_ones_own_asks_for_what_there_is(tmp_path, monkeypatch, argume
     monkeypatch.syspath_prepend(tmp_path)
     module = f"own_{abs(hash(arguments))}"
     (tmp_path / f"{module}.py").write_text(f"def loss({arguments}):\n    return None\n")
-    problems = rehearse([f"loss._target_={module}.loss", "~loss.retain_weight"])
+    problems = rehearse(
+        [f"loss._target_={module}.loss", "~loss.retain_weight", "~loss.retain_term"]
+    )
     assert any(said in problem for problem in problems), problems
 
 
@@ -275,7 +277,9 @@ def test_a_loss_of_ones_own_may_ask_for_further_batches(tmp_path, monkeypatch):
     """Which ones there are, the data say."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "of_three.py").write_text("def loss(forget, idk, retain):\n    return None\n")
-    assert rehearse(["loss._target_=of_three.loss", "~loss.retain_weight"]) == []
+    assert (
+        rehearse(["loss._target_=of_three.loss", "~loss.retain_weight", "~loss.retain_term"]) == []
+    )
 
 
 def test_all_mistakes_come_at_once():

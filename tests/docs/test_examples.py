@@ -76,7 +76,7 @@ def test_worked_example_runs(mine, shared_cache, command, tmp_path, here, monkey
     if name == "guard":
         said = [row["generation"] for row in examples_of(runs[0], "unlearned", "forget")]
         assert said.count(" I don't know.") > len(said) / 2
-    if name == "dpo":
+    if name == "my_dpo":
         assert record.training["forget_loss"][0] == pytest.approx(math.log(2) / 0.1, rel=1e-3)
 
 

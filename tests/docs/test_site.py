@@ -12,7 +12,9 @@ from tests.docs.pages import BLOCK, CHANGELOG, DOCS, LINK, LLMS, PAGES, README, 
 TEXT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("file", ["benchmarks/toy_grid.md", "benchmarks/toy_seeds.md"])
+@pytest.mark.parametrize(
+    "file", [f"benchmarks/toy_{name}.md" for name in ("grid", "seeds", "losses")]
+)
 def test_tables_are_the_committed_ones(file):
     tables = [part for part in (ROOT / file).read_text().split("\n\n") if part.startswith("|")]
     assert tables

@@ -152,6 +152,25 @@ def test_target_function_is_the_target_before_during_and_after_training(name):
     assert not torch.allclose(after, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("target_first", [True, False])
+@pytest.mark.parametrize("name", [*INITS, "full"])
+def test_target_function_is_the_target_under_autocast(name, target_first):
+    """Autocast keeps a parameter's cast until its block ends, also when other values take its place."""
+    model = tiny_model() if name == "full" else initialised(name)[0]
+    as_target = target_function(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = logits(model)
+    train_a_little(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = logits(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        first = None if target_first else logits(model)
+        with as_target():
+            assert torch.equal(logits(model), expected)
+        assert torch.equal(logits(model) if first is None else first, trained)
+    assert not torch.allclose(trained, expected, atol=1e-2)
+
+
 def test_target_function_has_no_dropout_and_leaves_training_as_it_was():
     adapter = Adapter(rank=3, alpha=6, dropout=0.5, targets=ADAPTER.targets)
     model = tiny_model()

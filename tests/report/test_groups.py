@@ -85,6 +85,16 @@ def test_a_setting_outside_the_choices_makes_another_arm(tmp_path):
     assert labels == {"IHL + FILA, learning_rate 0.0002", "IHL + FILA, learning_rate 0.001"}
 
 
+def test_a_knob_that_came_later_sets_no_runs_apart(tmp_path):
+    loss = "loku_exp.losses.builtin.ihl"
+    for seed, later in enumerate(["", "\n  retain_term: ce", "\n  retain_term: kl"]):
+        file = tofu(tmp_path, seed=seed) / "config.yaml"
+        file.write_text(file.read_text().replace("x.ihl", loss + later))
+    (group,) = groups_of(tmp_path)
+    sizes = {group.label(arm): len(runs) for arm, runs in group.by_arm().items()}
+    assert sizes == {"IHL + FILA, retain_term ce": 2, "IHL + FILA, retain_term kl": 1}
+
+
 def test_labels_name_only_what_differs(tmp_path):
     tofu(tmp_path, rank=4)
     tofu(tmp_path, rank=8)

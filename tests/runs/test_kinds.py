@@ -1,6 +1,7 @@
 """Whole runs of every kind: other methods, losses, weights and bases, and what ends them early."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from loku_exp.config.compose import compose_config
+from loku_exp.config.groups import conf_dir
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.methods import shipping
 from loku_exp.results import files as results
@@ -41,11 +43,23 @@ def test_an_adapter_that_is_not_folded_is_not_shipped(begin, monkeypatch, dtype)
         begin(f"model.dtype={dtype}", "evaluation.curve=none", "model.weights=random")
 
 
-@pytest.mark.parametrize("loss", ["ga", "gd"])
-def test_other_losses_run(begin, loss):
+@pytest.mark.parametrize("loss", [path.stem for path in sorted((conf_dir() / "loss").glob("*"))])
+def test_every_loss_runs(begin, loss):
     record = results.read(begin(f"loss={loss}", "init=vanilla", "evaluation.curve=none"))
-    assert ("retain_loss" in record.training) == (loss != "ga")
-    assert record.protocol["examples_per_update"] == [8, 8 if loss == "gd" else 0]
+    without = ("ga", "undial", "ce_u", "masc")  # as published
+    assert ("retain_loss" in record.training) == (loss not in without)
+    assert record.protocol["examples_per_update"] == [8, 0 if loss == "ga" else 8]
+
+
+@pytest.mark.parametrize("autocast", ["none", "bfloat16"])
+def test_a_loss_that_compares_begins_at_the_target_and_leaves_it(begin, autocast):
+    """With FILA, too, whose base is not the target's; under autocast the two were once the same."""
+    changes = ["loss=npo", "loss.retain_term=kl", f"training.autocast={autocast}"]
+    training = results.read(begin(*changes, "evaluation.curve=none")).training
+    assert training["forget_loss"][0] == pytest.approx(2 * math.log(2) / 0.1, rel=1e-3)
+    assert training["forget_loss"][-1] < 0.9 * training["forget_loss"][0]
+    assert training["retain_loss"][0] == pytest.approx(0, abs=1e-4)
+    assert training["retain_loss"][-1] > 0.01
 
 
 def test_released_fila_runs_at_the_micro_batch_of_its_readme(begin):
@@ -129,7 +143,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(begin, tmp_pa
     whole = objectives.ihl
     calls = []
 
-    def breaking(forget, retain, *, retain_weight):
+    def breaking(forget, retain, *, retain_term, retain_weight):
         calls.append(1)
         terms = whole(forget, retain, retain_weight=retain_weight)
         return terms if len(calls) <= 8 else type(terms)(terms.forget * float("nan"), terms.retain)
@@ -146,7 +160,7 @@ def test_a_loss_may_compare_with_the_target_in_full_fine_tuning(begin, monkeypat
     import loku_exp.losses.builtin as objectives
     from loku_exp.losses.scores import LossTerms
 
-    def divergence(forget, retain, *, retain_weight):
+    def divergence(forget, retain, *, retain_term, retain_weight):
         ratio = forget.logprobs() - forget.reference.logprobs()
         return LossTerms(ratio.mean())
 
@@ -161,7 +175,7 @@ def test_loss_that_reaches_no_adapter_is_refused(begin, monkeypatch):
     import loku_exp.losses.builtin as objectives
     from loku_exp.losses.scores import LossTerms
 
-    def constant(forget, retain, *, retain_weight):
+    def constant(forget, retain, *, retain_term, retain_weight):
         return LossTerms(0 * forget.logprobs().sum())
 
     monkeypatch.setattr(objectives, "ihl", constant)

@@ -78,7 +78,7 @@ def foreign(tmp_path, shared_cache):
 @pytest.mark.slow
 def test_a_loss_of_a_foreign_package_runs_by_its_dotted_name(foreign, tmp_path):
     """By a yaml of one's own it runs in the README's example."""
-    by_target = foreign("loss._target_=mypkg.unlikely", "~loss.retain_weight")
+    by_target = foreign("loss=ga", "loss._target_=mypkg.unlikely")
     assert by_target.returncode == 0, by_target.stderr
     (folder,) = (tmp_path / "out").iterdir()
     assert "mypkg.unlikely" in (folder / "config.yaml").read_text()

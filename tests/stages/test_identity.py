@@ -53,7 +53,7 @@ def test_a_users_own_function_enters_by_its_source(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / "own_loss.py"
     code = "def mild(forget):\n    return {}\n"
-    arguments = [*SMALL, "loss._target_=own_loss.mild", "~loss.retain_weight"]
+    arguments = [*SMALL, "loss._target_=own_loss.mild", "~loss.retain_weight", "~loss.retain_term"]
     ids = []
     for factor in ("1", "22"):
         file.write_text(code.format(factor))
@@ -61,6 +61,16 @@ def test_a_users_own_function_enters_by_its_source(tmp_path, monkeypatch):
         ids.append(run_id(config, load_inputs(config, Cache(tmp_path / "cache"))))
     assert ids[0] != ids[1]
     assert identity.own_code(compose_config(SMALL).functions()) == {}
+
+
+@pytest.mark.parametrize("loss", ["gd", "ihl"])
+def test_a_knob_that_came_later_leaves_the_runs_before_it_their_names(tmp_path, loss):
+    def named(*words):
+        config = compose_config([*SMALL, f"loss={loss}", *words])
+        return run_id(config, load_inputs(config, Cache(tmp_path / "cache")))
+
+    assert named() == named("~loss.retain_term")
+    assert named() != named("loss.retain_term=kl")
 
 
 def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
