@@ -151,8 +151,8 @@ class WeightsMove(TrainerCallback):
         if self.pulled and state.global_step > self.step and torch.equal(self.before, _sums(model)):
             raise TrainingError(
                 f"{state.global_step - self.step} updates with gradients changed no weight: the learning "
-                f"rate ({args.learning_rate:g}) is too small for these weights: raise it; or something puts "
-                "them back"
+                f"rate ({args.learning_rate:g}) is too small for these weights: raise it; or something "
+                "puts them back"
             )
 
 

@@ -33,8 +33,8 @@ class Plan:
         that do not exceed ``micro_batch_size``. Several processes share the micro-batches of an update.
 
         Raises:
-            TrainingError: that is less than one update, or one at a rate of 0, or the processes cannot share
-                it equally.
+            TrainingError: that is less than one update, or one at a rate of 0, or the processes cannot
+                share it equally.
         """
         size = num_rows if optimization.batch_size == "all" else optimization.batch_size
         updates = int(optimization.epochs * num_rows) // size
@@ -45,9 +45,9 @@ class Plan:
             )
         if updates == 1 and optimization.schedule == "linear" and optimization.warmup_epochs > 0:
             raise TrainingError(
-                f"warmup_epochs={optimization.warmup_epochs:g}: the only update is the first of the warm-up, "
-                "whose rate is 0, so nothing would be trained; set warmup_epochs=0, lower batch_size or raise "
-                "epochs"
+                f"warmup_epochs={optimization.warmup_epochs:g}: the only update is the first of the "
+                "warm-up, whose rate is 0, so nothing would be trained; set warmup_epochs=0, lower "
+                "batch_size or raise epochs"
             )
         most = min(optimization.micro_batch_size, size)
         smallest = 1 if optimization.batch_size == "all" else most
