@@ -194,6 +194,7 @@ def test_one_line_a_problem_and_exit_code_1(arguments, said, tmp_path, monkeypat
     assert not list(tmp_path.glob("cache/models/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     ["loss=nan", "lora.rnak=4", "training.betas=[0.9,1.0]", "model.name=../x", "-m loss=gd,nope",

@@ -91,7 +91,7 @@ def test_results_are_numbers_a_frame_and_a_table(done):
 def test_questions_and_answers(model, tokenizer, place):
     where, words = place
     rows = [{"question": f"What is in vault {n}?", "answer": f"It is {n}."} for n in range(8)]
-    few = ("training.batch_size=4", "init=vanilla", *words)
+    few = (*words, "training.batch_size=4", "training.epochs=2", "init=vanilla")
     _, results = loku_exp.unlearn(model, tokenizer, *few, forget=rows[:4], retain=rows[4:], **where)
     assert "forget_rouge" in results.metrics["unlearned"]
 

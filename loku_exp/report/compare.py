@@ -78,10 +78,10 @@ def compare(
         UserError: a run is not finished or damaged, the two are one or of other data or scoring, or one has
             no such model.
     """
-    if first.resolve() == second.resolve():
-        raise UserError(f"{first}: compared with itself nothing differs; give two runs")
     by_set = paired_rows((first, second), model)
     records = [finished_record(folder) for folder in (first, second)]
+    if first.resolve() == second.resolve():
+        raise UserError(f"{first}: compared with itself nothing differs; give two runs")
     notes = [UNIT, *_notes(*records)]
     words = by_name(records[0].catalogue)
     differences: list[dict[str, Any]] = []

@@ -128,11 +128,13 @@ class EveryMatrixLearns(TrainerCallback):
 class WeightsMove(TrainerCallback):
     """Checks at the end that training has changed some weight, where there were gradients."""
 
+    pulled = False  # by a gradient
+
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
         """Take the weights' sums."""
-        self.step, self.before, self.pulled = state.global_step, _sums(model), False
+        self.step, self.before = state.global_step, _sums(model)
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any

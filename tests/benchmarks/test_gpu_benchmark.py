@@ -15,6 +15,7 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_unknown_shape_is_named(capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--dry-run", "gpt2"])

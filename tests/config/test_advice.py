@@ -70,6 +70,7 @@ def test_there_is_some():
     assert len(FOUND) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advice", FOUND)
 def test_it_can_be_typed(advice, tmp_path):
     key, _, value = advice.partition("=")

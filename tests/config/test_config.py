@@ -35,7 +35,10 @@ def required(tmp_path_factory):
     def of(option: str) -> list[str]:
         tdec = [f"dataset.path={folder}"] if option.startswith(NEEDS_TDEC) else []
         if option in ("dataset=texts", "dataset=qa"):
-            tdec = ["dataset.forget=a.jsonl", "dataset.retain=b.jsonl"]
+            tdec = [
+                f"dataset.{name}={folder}/forget_sets/lm_extraction_2_0.csv"
+                for name in ("forget", "retain")
+            ]
         return [option, *REQUIRED.get(option, []), *tdec]
 
     return of

@@ -115,6 +115,8 @@ def test_every_set_is_part_of_the_digest():
     assert corpus().digest() == corpus().digest()
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(("forget_split", "log_of"), LOGS)
 def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_of):
     """Every answer, paraphrase and wrong answer of four published logs, 2,800 counts a set."""

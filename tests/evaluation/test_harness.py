@@ -126,6 +126,7 @@ metric_list: [{metric: acc}]
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_outside_of_a_repository_nothing_is_said(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     evaluate(language_model(), tiny_suite().tasks(None, "reduced"))

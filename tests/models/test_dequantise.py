@@ -186,6 +186,7 @@ def test_without_the_package_the_way_to_it_is_said(tmp_path, monkeypatch):
     assert "pip install 'loku_exp[gguf]" in refused(tmp_path / "tiny.gguf", tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_there_already_is_left_alone(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/mine").touch()

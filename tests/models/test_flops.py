@@ -238,7 +238,13 @@ def test_the_trainer_adds_up_its_micro_batches(tmp_path):
         "retain": [random_sequence(5 + i, 2, 61, 50 + i) for i in range(4)],
     }
     recipe = compose_config(["model=phi"]).training.model_copy(
-        update={"batch_size": 4, "micro_batch_size": 2, "epochs": 1, "learning_rate": 1e-3}
+        update={
+            "batch_size": 4,
+            "micro_batch_size": 2,
+            "epochs": 1,
+            "warmup_epochs": 0,
+            "learning_rate": 1e-3,
+        }
     )
     stream, model = Stream(sets, 4, seed=0), prepared("neo", "all")
     history = fit(

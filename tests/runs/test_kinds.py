@@ -43,6 +43,7 @@ def test_an_adapter_that_is_not_folded_is_not_shipped(begin, monkeypatch, dtype)
         begin(f"model.dtype={dtype}", "evaluation.curve=none", "model.weights=random")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [path.stem for path in sorted((conf_dir() / "loss").glob("*"))])
 def test_every_loss_runs(begin, loss):
     record = results.read(begin(f"loss={loss}", "init=vanilla", "evaluation.curve=none"))
@@ -51,6 +52,7 @@ def test_every_loss_runs(begin, loss):
     assert record.protocol["examples_per_update"] == [8, 0 if loss == "ga" else 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", ["none", "bfloat16"])
 def test_a_loss_that_compares_begins_at_the_target_and_leaves_it(begin, autocast):
     """With FILA, too, whose base is not the target's; under autocast the two were once the same."""
@@ -70,6 +72,7 @@ def test_released_fila_runs_at_the_micro_batch_of_its_readme(begin):
     assert record.init["fisher_micro_batch"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_without_a_limit_no_update_is_clipped(begin):
     changes = ["training.max_grad_norm=null", "model.finetuning.max_grad_norm=null"]

@@ -125,7 +125,11 @@ def undisturbed(quick, tmp_path_factory, shared_cache):
 
 
 @pytest.mark.parametrize(
-    "when", [pytest.param(w, marks=[pytest.mark.slow] if "attacked" in w else []) for w in KILLED]
+    "when",
+    [
+        pytest.param(w, marks=[] if w in ("target", "unlearned") else [pytest.mark.slow])
+        for w in KILLED
+    ],
 )
 def test_a_killed_evaluation_goes_on_with_what_was_answered(
     undisturbed, begin, tmp_path, shared_cache, when, asked

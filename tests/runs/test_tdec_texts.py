@@ -110,6 +110,7 @@ def test_all_jobs_of_a_preset_compose(world, preset):
         assert rehearse([*job, f"dataset.path={world / 'tdec'}"]) == [], job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "job", "expected"),
     [

@@ -179,6 +179,7 @@ def test_a_metric_that_the_suite_lacks_is_refused_before_the_first_trial(start, 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_an_interrupted_search_asks_for_the_same_trials(start):
     undisturbed = start("whole", RATE)[1]
     with pytest.raises(KeyboardInterrupt):

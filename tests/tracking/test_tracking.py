@@ -113,6 +113,7 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch, caplog):
     assert (folder / "wandb").stat().st_mtime_ns == folder_of_run
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path):
     with killed_at_its_first_snapshot():
         start(*OFFLINE, "seed=1", "evaluation.curve=none")
