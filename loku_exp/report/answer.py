@@ -172,7 +172,8 @@ def _value(found: Findings, metric: Metric | None, arm: Arm) -> float:
 def _rate_text(rate: Estimate | None) -> str:
     if rate is None:
         return ""
-    return f"{round(rate.value * rate.n)} of {rate.n} [{rate.low:.2f}, {rate.high:.2f}]"
+    text = f"{round(rate.value * rate.n)} of {rate.n}"
+    return text if rate.low is None else f"{text} [{rate.low:.2f}, {rate.high:.2f}]"
 
 
 def _broken(runs: list[Run]) -> bool:

@@ -50,8 +50,9 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     axis.annotate(
         "target", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", color="0.35"
     )
-    if again := found.mean(kept, None, "reference"):
-        axis.plot([0], [again.value], "k*", markersize=9)  # its gap to itself is none
+    again = _kept_by_reference(found)
+    if again is not None:
+        axis.plot([0], [again], "k*", markersize=9, clip_on=False)  # its gap to itself is none
         used.append(handle("reference", color="black", marker="*", linestyle=""))
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
     axis.set(xlabel=f"{gap.label} (0: forgotten)", ylabel=kept.label)
@@ -65,6 +66,15 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
+
+
+def _kept_by_reference(found: Findings) -> float | None:
+    """Return the reference's share of the target's utility, where more of it is better."""
+    before, again = (found.mean(found.utility, None, name) for name in ("target", "reference"))
+    words = found.utility
+    if words is None or words.better == "low" or words.form == "perplexity":
+        return None
+    return again.value / before.value if before and again and before.value else None
 
 
 def over_ranks(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
@@ -117,7 +127,7 @@ def _lines(
     used = [handle("target", **DOTTED)]
     for axis, metric in zip(axes[0], metrics, strict=True):
         for number, members in enumerate(lines.values()):
-            shift = 0.4 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)
+            shift = 0.2 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)
             look = looks.of(members[0].method)
             known = [
                 (places[a] + shift, e, arms[a]) for a in members if (e := found.mean(metric, a))

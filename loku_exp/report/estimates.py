@@ -59,6 +59,9 @@ def success_rate(outcomes: Sequence[tuple[Hashable, bool]]) -> Estimate | None:
 
     Args:
         outcomes: unit and success of each run; a unit counts where all its runs succeed.
+
+    Returns:
+        None without outcomes; no interval with one unit.
     """
     by_unit: dict[Hashable, bool] = {}
     for unit, success in outcomes:
@@ -66,6 +69,8 @@ def success_rate(outcomes: Sequence[tuple[Hashable, bool]]) -> Estimate | None:
     if not by_unit:
         return None
     n, k = len(by_unit), sum(by_unit.values())
+    if n == 1:
+        return Estimate(float(k), None, None, n)
     interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(k / n, float(interval.low), float(interval.high), n)
 

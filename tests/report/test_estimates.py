@@ -18,7 +18,7 @@ from loku_exp.report.estimates import (
 )
 
 
-@pytest.mark.parametrize(("k", "n"), [(8, 10), (0, 5), (5, 5), (1, 1)])
+@pytest.mark.parametrize(("k", "n"), [(8, 10), (0, 5), (5, 5), (1, 2)])
 def test_wilson_interval_by_hand(k, n):
     z, p = 1.959963984540054, k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -27,6 +27,11 @@ def test_wilson_interval_by_hand(k, n):
     assert (rate.value, rate.n) == (k / n, n)
     assert rate.low == pytest.approx(max(0, centre - half), abs=1e-12)
     assert rate.high == pytest.approx(min(1, centre + half), abs=1e-12)
+
+
+def test_one_unit_has_a_rate_and_no_interval():
+    rate = success_rate([("a", True), ("a", True)])
+    assert (rate.value, rate.low, rate.high, rate.n) == (1.0, None, None, 1)
 
 
 def test_wilson_interval_of_a_textbook_case():
