@@ -7,8 +7,7 @@ them; so what was run before is shown, and a run that was ended goes on.
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,28 +181,22 @@ def evaluate_in_memory(
 
 
 def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Results:
+    import torch
+
     from loku_exp.config.compose import compose_config
     from loku_exp.startup import prepare_environment, run_tracked
 
     folder = _saved(model, tokenizer, place)
     given = [
         "model=hf", f"model.path={_quoted(folder)}", f"model.attention={_attention(model)}",
-        f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={_device(model)}",
+        f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
         f"output_dir={_quoted(place)}",
     ]  # fmt: skip
     config: Config = compose_config([*given, *overrides])
     prepare_environment(config)
-    with _threads_kept():
-        return Results(run_tracked(config))
-
-
-@contextmanager
-def _threads_kept() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads()  # of the session; a run has its own
     try:
-        yield
+        return Results(run_tracked(config))
     finally:
         torch.set_num_threads(threads)
 
@@ -251,7 +244,3 @@ def _quoted(path: str | Path) -> str:
 
 def _attention(model: Any) -> str:
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
-
-
-def _device(model: Any) -> str:
-    return str(model.device)

@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, help="output folder (claims, inside of that one)")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ending():
-        from loku_exp.claims.judging import judge_claims, read_claims
+        from loku_exp.claims.judging import judge_claims
+        from loku_exp.claims.registered import read_claims
         from loku_exp.claims.shown import show_verdicts, write_verdicts
         from loku_exp.report.collect import collect
 

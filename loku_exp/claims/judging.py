@@ -8,16 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError
-from yaml import YAMLError
-
-from loku_exp.errors import DataError
+from loku_exp.claims.registered import Arm, Claim, Claims
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import Estimate, at_level, mean_over_units
 from loku_exp.report.matched import curve_of
@@ -27,35 +21,7 @@ RATE = "training.learning_rate"
 PAIRED = ("lora.rank", "lora.targets", "training.recipe")
 OF_RUN = ("collapsed", "updates", "init_share_of_retraining")
 KNOWN = "forget_prob"  # what a level is of
-Arm = dict[str, Any]
 Key = tuple[Any, ...]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Claim(_Part):
-    """A claim, as its file has it; there `docs/claims.yaml` says what the fields mean."""
-
-    id: str
-    claim: str
-    quantity: str
-    at: Literal["level", "end"]
-    a: Arm
-    b: Arm | None = None
-    side: Literal["above", "below", "within"]
-    margin: float
-    same_rate: bool = False
-    best: bool = False
-
-
-class Claims(_Part):
-    """A file of claims: what runs they are about, the level of equal forgetting, and each claim."""
-
-    protocol: Arm
-    level: float
-    claims: list[Claim]
 
 
 @dataclass(frozen=True)
@@ -88,24 +54,6 @@ class Judged:
     verdicts: list[Verdict]
     runs: int
     left_out: dict[str, str] = field(default_factory=dict)
-
-
-def read_claims(file: Path) -> Claims:
-    """Read a file of claims.
-
-    Raises:
-        DataError: it cannot be read, or an entry is none.
-    """
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file))
-        return Claims.model_validate(content)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        else:
-            said = " ".join(str(error).split())[:200]
-        raise DataError(f"{file}: no file of claims ({said}); see docs/claims.yaml") from error
 
 
 def judge_claims(claims: Claims, runs: Iterable[Run]) -> Judged:

@@ -9,7 +9,8 @@ import pandas as pd
 from rich import box
 from rich.table import Table as Shown
 
-from loku_exp.claims.judging import Claim, Claims, Judged, Verdict
+from loku_exp.claims.judging import Judged, Verdict
+from loku_exp.claims.registered import Claim, Claims
 from loku_exp.report.drawing import STYLE, Plot, finished, mpl, panels
 from loku_exp.results.terminal import console
 from loku_exp.runtime.whole_files import write_text
@@ -84,7 +85,8 @@ def _draw(verdicts: list[Verdict], folder: Path) -> Plot:
     figure, axes = panels(len(verdicts), 1, 0.62)
     for axis, verdict in zip(axes[:, 0], verdicts, strict=True):
         estimate, colour = verdict.estimate, COLOURS[verdict.says]
-        assert estimate is not None
+        if estimate is None:
+            continue
         axis.plot([estimate.value], [0], "o", color=colour)
         if estimate.low is not None and estimate.high is not None:
             axis.hlines(0, estimate.low, estimate.high, color=colour)

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import cast
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
@@ -35,7 +36,7 @@ def load_tokenizer(
         ModelError: it cannot be loaded, reads nothing, or has no end-of-text token.
     """
     key = "model.path" if model.tokenizer == model.path else "model.tokenizer"
-    path = model.tokenizer or _trained(model, corpus, cache)
+    path = model.tokenizer or _trained(model, cast(Corpus, corpus), cache)
     if path == model.path:
         read_config(model, path, key)  # transformers reads it too, and speaks of the tokenizer
     try:
@@ -101,9 +102,8 @@ def template_of(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Tem
     return Template(question_start=start, question_end=end, answer_tag="")
 
 
-def _trained(model: ModelSettings, corpus: Corpus | None, cache: Cache) -> str:
+def _trained(model: ModelSettings, corpus: Corpus, cache: Cache) -> str:
     """Return the folder of a tokenizer that is trained on a corpus, where it is not cached."""
-    assert corpus is not None
     if not isinstance(model.template, Template):
         raise ModelError(
             "model.template=chat: the tokenizer is trained here and has no chat template; leave it out"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -105,10 +105,7 @@ def _sources(
     if found.problems:  # a run that goes on looks at its weights in its preflight
         found.problems += weights_problems(config, loaded)
     found.end_if_any()
-    assert corpus is not None
-    assert loaded is not None
-    assert length is not None
-    return corpus, loaded, length
+    return cast(tuple[Corpus, tuple[PreTrainedTokenizerBase, str], int], (corpus, loaded, length))
 
 
 def _corpus(config: Config) -> Corpus:

@@ -1,10 +1,6 @@
-"""Runs as jobs of a Slurm cluster, by submitit (an extra).
-
-Slurm's own word is had from squeue: sacct, which submitit asks, says nothing where accounting is off.
-"""
+"""Runs as jobs of a Slurm cluster, by submitit (an extra)."""
 
 import logging
-import math
 import os
 import re
 import shutil
@@ -15,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,6 @@ from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.runtime.programs import INTERRUPTED
 from loku_exp.sweeps.jobs import (
-    CANCELLED,
     CONSOLE,
     SHOW_ERRORS,
     Ended,
@@ -32,25 +27,10 @@ from loku_exp.sweeps.jobs import (
     Work,
     ending_of,
 )
+from loku_exp.sweeps.queue import REASONS, Queue, answer_of
 
 log = logging.getLogger(__name__)
-SECONDS_BETWEEN_QUESTIONS = 15
-SECONDS_TO_ANSWER = 60
 SECONDS_TO_BE_TOLD = 5
-GONE = "gone from the queue"
-REASONS = {  # states in which a job stays, as squeue writes them, and what is said of them
-    "CANCELLED": CANCELLED,
-    "TIMEOUT": "it ran out of time; raise launcher.parameters.timeout_min",
-    "DEADLINE": "it ran out of time; raise launcher.parameters.timeout_min",
-    "OUT_OF_MEMORY": "memory ran out; raise launcher.parameters.mem_gb",
-    "NODE_FAIL": "its node failed; the same command goes on",
-    "BOOT_FAIL": "its node failed; the same command goes on",
-    "PREEMPTED": "it was preempted and not queued again; the same command goes on",
-    GONE: "cancelled, or its node failed; the same command goes on",
-    "REVOKED": "",
-    "COMPLETED": "",
-    "FAILED": "",
-}
 
 
 class Cluster:
@@ -79,7 +59,7 @@ class Cluster:
         given = dict(self.parameters)
         # a name of its own, so that one question and one cancel reach this sweep's jobs and no others
         name = f"{given.pop('slurm_job_name', 'loku_exp')}-{uuid.uuid4().hex[:8]}"
-        self.queue = _Queue(name)
+        self.queue = Queue(name)
         folder = Path(config.output_dir).expanduser() / ".slurm"
         limits = {f"{chosen.cluster}_max_num_timeout": chosen.max_timeouts}
         self.executor = submitit.AutoExecutor(folder, cluster=chosen.cluster, **limits)
@@ -112,7 +92,7 @@ class Cluster:
             return
         command = ["scancel", *self.queue.chosen]
         try:
-            _answer(command)
+            answer_of(command)
         except UserError as error:
             log.error(
                 "error: jobs not cancelled: %s; once Slurm answers: %s", error, " ".join(command)
@@ -154,53 +134,6 @@ class Command:
         return submitit.helpers.DelayedSubmission(self)
 
 
-@dataclass
-class _Queue:
-    """What Slurm says of the jobs of one name: one question for all of them, now and then.
-
-    Attributes:
-        name: of the jobs.
-        states: by job.
-        over: the look at which a job was first seen to have ended, by job.
-    """
-
-    name: str
-    states: dict[str, str] = field(default_factory=dict)
-    over: dict[str, int] = field(default_factory=dict)
-    looks: int = 0
-    asked: float = -math.inf
-    answers: bool = True
-
-    @property
-    def chosen(self) -> list[str]:
-        """Options by which Slurm's commands choose the jobs."""
-        return [f"--name={self.name}", f"--user={os.getuid()}"]
-
-    def ended(self, job: Any) -> str | None:
-        """Return the state of a job that two looks found over, so that a result had time to arrive."""
-        if time.monotonic() - self.asked >= SECONDS_BETWEEN_QUESTIONS:
-            self._ask()
-            self.asked = time.monotonic()
-        state = self.states.get(job.job_id, GONE)
-        if state not in REASONS:
-            self.over.pop(job.job_id, None)
-            return None
-        return state if self.looks > self.over.setdefault(job.job_id, self.looks) else None
-
-    def _ask(self) -> None:
-        command = ["squeue", "--noheader", "--states=all", "--format=%i %T", *self.chosen]
-        try:
-            lines = _answer(command).splitlines()
-        except UserError as error:
-            if self.answers:
-                log.warning("%s; the jobs are waited for", error)
-            self.answers = False
-            return
-        self.answers = True
-        self.looks += 1
-        self.states = dict(line.split() for line in lines)
-
-
 @dataclass(frozen=True)
 class _Submitted:
     job: Any
@@ -209,6 +142,7 @@ class _Submitted:
     max_timeouts: int
 
     def poll(self) -> Ending | None:
+        """Return how it ended; None while it waits or goes on."""
         state = self.ended(self.job)
         folder = self.job.paths.folder
         with suppress(OSError):  # makes a network file system look again
@@ -244,24 +178,3 @@ def _last_line(file: Path) -> str:
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "no result")
     return "no result"
-
-
-def _answer(command: list[str]) -> str:
-    """Return what a command of Slurm prints; the sweep's Ctrl-C does not reach it.
-
-    Raises:
-        UserError: it failed; in one line.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS_TO_ANSWER,
-            start_new_session=True,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"{command[0]}: {error}") from error
-    if done.returncode:
-        raise UserError(f"{command[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from loku_exp.claims import __main__ as program
-from loku_exp.claims.judging import Claim, Claims, judge_claims, read_claims, verdict_of
+from loku_exp.claims.judging import judge_claims, verdict_of
+from loku_exp.claims.registered import Claim, Claims, read_claims
 from loku_exp.report.collect import collect
 from tests.report.factory import edit, tofu
 

@@ -17,7 +17,7 @@ pytest.importorskip("submitit")
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.runtime.programs import INTERRUPTED
-from loku_exp.sweeps import slurm
+from loku_exp.sweeps import queue, slurm
 from loku_exp.sweeps.jobs import Ending, Job
 from loku_exp.sweeps.slurm import Cluster, Command
 from loku_exp.sweeps.sweep import work_on
@@ -33,7 +33,7 @@ def said(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("SAID", str(folder))
-    monkeypatch.setattr(slurm, "SECONDS_BETWEEN_QUESTIONS", 0)
+    monkeypatch.setattr(queue, "SECONDS_BETWEEN_QUESTIONS", 0)
     for name, code in {"sbatch": SBATCH, "squeue": "", "scancel": "", "srun": ""}.items():
         answers(folder, name, code)
     return folder
