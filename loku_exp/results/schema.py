@@ -47,7 +47,7 @@ class ModelPart(_Part):
         role: ``target``, ``reference``, ``unlearned``, ``attacked``, or ``untuned``: the pretrained model
             that the target was fine-tuned from here, of which only what it can is known.
         weights: how they came about.
-        path: folder, hub id or log it was read from, on the machine of the run.
+        path: folder, hub id or log it was read from, on the machine of the run; None: the run's own folder.
         derived_from: the subject it was made from.
         reference: the subject it is compared with.
         metrics: by name.

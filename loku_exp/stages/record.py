@@ -111,7 +111,7 @@ def _model(
     return ModelPart(
         role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
         weights=subject.weights,
-        path=subject.path,
+        path=None if subject.of_run else subject.path,
         derived_from=subject.derived_from,
         reference=subject.reference,
         metrics=evaluation.metrics,
