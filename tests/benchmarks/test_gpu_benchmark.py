@@ -15,13 +15,13 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_unknown_shape_is_named(capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--dry-run", "gpt2"])
     assert "no such shape: gpt2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_dry_run_checks_and_times_every_part(tmp_path):
     gpu.main(["--dry-run", "--to", str(tmp_path), "gpt_neo_1_3b"])
     content = json.loads((tmp_path / "gpu_dry_run.json").read_text())

@@ -116,7 +116,6 @@ def test_every_set_is_part_of_the_digest():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(("forget_split", "log_of"), LOGS)
 def test_label_counts_equal_the_published_phi_logs(loku_data, forget_split, log_of):
     """Every answer, paraphrase and wrong answer of four published logs, 2,800 counts a set."""

@@ -126,13 +126,13 @@ metric_list: [{metric: acc}]
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_outside_of_a_repository_nothing_is_said(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     evaluate(language_model(), tiny_suite().tasks(None, "reduced"))
     assert "fatal" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_a_standard_task_by_name_runs_beside_ours(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "rows.jsonl").write_text('{"q": "c d"}\n{"q": "e f"}\n{"q": "g"}\n')

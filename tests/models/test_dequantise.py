@@ -186,7 +186,6 @@ def test_without_the_package_the_way_to_it_is_said(tmp_path, monkeypatch):
     assert "pip install 'loku_exp[gguf]" in refused(tmp_path / "tiny.gguf", tmp_path)
 
 
-@pytest.mark.slow
 def test_what_is_there_already_is_left_alone(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/mine").touch()
@@ -195,6 +194,7 @@ def test_what_is_there_already_is_left_alone(tmp_path):
     assert [file.name for file in (tmp_path / "model").iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line(tmp_path):
     command = [sys.executable, "-m", "loku_exp.from_gguf", str(tmp_path / "absent"), "--to"]
     ended = subprocess.run([*command, str(tmp_path / "model")], capture_output=True, text=True)

@@ -73,7 +73,6 @@ def test_released_fila_runs_at_the_micro_batch_of_its_readme(begin):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_without_a_limit_no_update_is_clipped(begin):
     changes = ["training.max_grad_norm=null", "model.finetuning.max_grad_norm=null"]
     record = results.read(begin(*changes, "evaluation.curve=none"))
@@ -81,6 +80,7 @@ def test_without_a_limit_no_update_is_clipped(begin):
     assert max(record.training["grad_norm"]) > 1
 
 
+@pytest.mark.slow
 def test_what_the_released_script_reports_stands_beside_the_end(begin):
     """2 updates an epoch for 2 epochs are 5 updates, of which the released script would report the 4th."""
     sizes = ["training.batch_size=16", "training.micro_batch_size=16"]

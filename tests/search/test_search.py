@@ -179,7 +179,6 @@ def test_a_metric_that_the_suite_lacks_is_refused_before_the_first_trial(start, 
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_an_interrupted_search_asks_for_the_same_trials(start):
     undisturbed = start("whole", RATE)[1]
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +187,7 @@ def test_an_interrupted_search_asks_for_the_same_trials(start):
     assert rest == undisturbed[2:]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_a_failed_trial(start):
     content, ran = start("failing", RATE, fail_at=2, error=TrainingError("the loss is nan"))
     assert len(ran) == 4
