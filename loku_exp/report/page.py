@@ -107,6 +107,8 @@ def _section(group: Group, looks: Looks, folder: Path, number: int) -> Section:
     # The paper's way comes last of the means: it compares methods on different sets.
     further = tables.further_models(found)
     shown += [*averaged[2:], *([further] if further else []), tables.all_runs(found)]
+    absent += [f"{table.title}: no run to average" for table in shown if not len(table.cells)]
+    shown = [table for table in shown if len(table.cells)]
     run, texts, problem = _samples(found)
     absent += [problem] if problem else []
     label = group.label(group.arms[run.folder])

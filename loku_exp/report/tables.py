@@ -151,7 +151,6 @@ def _means(
     for arm in [None, *arms]:
         runs = arms[arm] if arm else []
         if arm and not runs:
-            said.append(f"{group.label(arm)}: no run to average.")
             continue
         for subject in ["unlearned"] if arm else BASES:
             label = group.label(arm) if arm else ""
@@ -172,6 +171,8 @@ def _means(
                 if e
             ]
     cells = _filled(pd.DataFrame(rows if folders else []))
+    if without := [group.label(arm) for arm, runs in arms.items() if not runs]:
+        said.append(f"Without a run to average: {', '.join(without)}.")
     if any(references.values()):
         said.append("Arrows point from a method's value to the reference's.")
     if any(metric.form == "p" for metric in shown):

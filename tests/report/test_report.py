@@ -136,6 +136,16 @@ def test_text_of_plots_is_8_points_on_a4():
     assert COLUMN <= (WIDTH - 0.25) / 2 + 0.2
 
 
+def test_where_nothing_succeeded_there_is_no_table_of_successes(tmp_path):
+    for loss in ("gd", "ihl"):
+        for rank in (4, 8):
+            tofu(tmp_path / "runs", loss=loss, rank=rank, quality=1e-9)
+    main([str(tmp_path / "runs"), "--to", str(tmp_path / "to")])
+    assert not list((tmp_path / "to").glob("means_*_successes.*"))
+    page = (tmp_path / "to/report.html").read_text()
+    assert page.count("no run to average") == 2  # what is not shown, in a line each
+
+
 def test_tables_in_three_formats(many):
     names = {path.stem for path in many[1].glob("*.csv")}
     assert names == {
