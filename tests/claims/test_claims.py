@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from loku_exp.claims import __main__ as program
-from loku_exp.claims.judging import judge_claims, verdict_of
+from loku_exp.claims.judging import OF_RUN, judge_claims, verdict_of
 from loku_exp.claims.registered import Claim, Claims, read_claims
+from loku_exp.config.groups import conf_dir
+from loku_exp.evaluation.catalogue import ABILITIES
+from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.report.collect import collect
 from tests.report.factory import edit, tofu
 
@@ -45,9 +48,15 @@ def test_the_rule_by_hand(side, margin, low, high, says):
     assert verdict_of(side, margin, low, high) == says
 
 
-def test_the_registered_file_is_one_and_names_metrics_that_exist():
+def test_the_registered_file_names_metrics_losses_and_inits_that_exist():
     claims = read_claims(REGISTERED)
     assert len({claim.id for claim in claims.claims}) == len(claims.claims) >= 9
+    metrics = {metric.name for metric in CATALOGUE} | {*OF_RUN, *ABILITIES}
+    assert [c.quantity for c in claims.claims if c.quantity not in metrics] == []
+    for claim in claims.claims:
+        for arm in (claim.a, claim.b or {}):
+            for group in {"loss", "init"} & arm.keys():
+                assert (conf_dir() / group / f"{arm[group]}.yaml").is_file(), claim.id
 
 
 def test_a_difference_is_of_pairs_and_its_interval_over_bases(tmp_path):
