@@ -67,7 +67,7 @@ SAID = [
     ("threads=0", "threads=0: should be greater than or equal to 1"),
     ("threads=1000000", "threads=1000000: should be less than or equal to 1024"),
     ("unlearn=maybe", "unlearn=maybe: should be a valid boolean"),
-    ("evaluation.curve=foo", "should be 'reduced', 'full' or 'none'"),
+    ("evaluation.curve=foo", "should be 'reduced', 'brief', 'full' or 'none'"),
     ("evaluation.rows=none", "evaluation.rows='none': should be"),
     ("evaluation.rows=0", "evaluation.rows=0: should be greater than or equal to 1"),
     ("evaluation.limit=0", "evaluation.limit=0: should be greater than or equal to 1"),

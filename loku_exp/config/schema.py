@@ -64,7 +64,7 @@ class EvaluationConfig(Component):
     """The suite of the final table and of the curve, and what else a model can."""
 
     batch_tokens: Count
-    curve: Literal["reduced", "full", "none"]
+    curve: Literal["reduced", "brief", "full", "none"]
     report_at: Literal["released"] | None
     abilities: list[Name]
     data_dir: str | None

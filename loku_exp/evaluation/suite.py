@@ -8,8 +8,9 @@ from typing import Any, Literal, Protocol
 from loku_exp.evaluation.catalogue import Judgement, Metric
 from loku_exp.runtime.settings import StopRule
 
-Depth = Literal["full", "before_stop", "reduced"]
-"""How much is asked: everything; of a snapshot one epoch before a stop; of any other snapshot."""
+Depth = Literal["full", "before_stop", "reduced", "brief"]
+"""How much is asked: everything; of a snapshot one epoch before a stop; of any other snapshot, without
+generation; or only how well the forget and retain sets are known."""
 Metrics = dict[str, float]
 Row = dict[str, Any]
 

@@ -126,8 +126,8 @@ def evaluate_curve(
     stopped = "success" in outcome.report.training
     for moment in outcome.curve:
         last = moment is outcome.curve[-1]
-        depth: Depth = "full" if config.evaluation.curve == "full" else "reduced"
-        if stopped and last and depth == "reduced":
+        depth: Depth = config.evaluation.curve
+        if stopped and last and depth != "full":
             depth = "before_stop"
         name = f"{moment.subject.name} after update {moment.step}"
         subject, compared = replace(moment.subject, name=name), evaluations.get("reference")

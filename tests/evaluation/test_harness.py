@@ -94,6 +94,17 @@ def test_reduced_suite_generates_nothing_and_has_no_utility():
     assert "forget_quality" not in evaluation.metrics
 
 
+def test_brief_suite_asks_for_the_answers_of_forget_and_retain_set_alone(monkeypatch):
+    full = evaluate(language_model(), tiny_suite().tasks(None, "reduced"))
+    lm = language_model()
+    asked, scores = [], lm.token_scores
+    monkeypatch.setattr(lm, "token_scores", lambda r, *a, **k: asked.extend(r) or scores(r, *a, **k))
+    brief = evaluate(lm, tiny_suite().tasks(evaluation_of({}, full.examples), "brief"))
+    both = ("forget_prob", "retain_prob")
+    assert brief.metrics == pytest.approx({name: full.metrics[name] for name in both})
+    assert len(asked) == brief.counts["forget"] + brief.counts["retain"] == len(brief.examples)
+
+
 def test_rows_takes_the_first():
     evaluation = evaluate(language_model(), tiny_suite(rows=2).tasks(None, "full"))
     assert evaluation.counts == {"forget": 2, "retain": 2, "authors": 2, "facts": 2}

@@ -119,7 +119,7 @@ def _tasks(
 
     One epoch before a stop the forget set is asked in full: EL of it is part of the result.
     """
-    whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}[depth]
+    whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}.get(depth, set())
     return [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
 
 

@@ -92,8 +92,15 @@ def _tasks(
 ) -> list[Any]:
     """Return lm-eval tasks: one a set, and the group that makes model utility of them.
 
-    Below full depth nothing is generated, so there is no ROUGE and no model utility.
+    Below full depth nothing is generated, so there is no ROUGE and no model utility; a brief one asks for the
+    probability of the forget and retain answers alone.
     """
+    if depth == "brief":
+        return [
+            TofuTask(name, rows, scoring, None, generate=False, compare=False)
+            for name, rows in sets.items()
+            if name not in CHOICE_SETS
+        ]
     ratios = log_ratios(reference)
     tasks = {
         name: TofuTask(
@@ -134,6 +141,7 @@ class TofuTask(OwnTask):
         scoring: its settings.
         reference: log R of the reference by row id, for forget quality.
         generate: whether to generate and score with ROUGE.
+        compare: whether to score paraphrases and wrong answers as well.
 
     Without paraphrases and wrong answers of all rows there are no truth ratios.
     """
@@ -146,13 +154,14 @@ class TofuTask(OwnTask):
         reference: LogRatios | None,
         *,
         generate: bool,
+        compare: bool = True,
     ):
         self.rows = {record.row: record for record in rows}
         self.scoring = scoring
         self.reference = reference
         self.generate = generate
         self.forget, self.choice = name == FORGET, name in CHOICE_SETS
-        self.compared = all(
+        self.compared = compare and all(
             {"paraphrase", "wrong"} <= record.alternatives.keys() for record in rows
         )
         aggregations: dict[str, Any] = {"prob": fmean}
