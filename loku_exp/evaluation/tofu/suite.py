@@ -92,8 +92,8 @@ def _tasks(
 ) -> list[Any]:
     """Return lm-eval tasks: one a set, and the group that makes model utility of them.
 
-    Below full depth nothing is generated, so there is no ROUGE and no model utility; a brief one asks for the
-    probability of the forget and retain answers alone.
+    Below full depth nothing is generated, so there is no ROUGE and no model utility; a brief one asks
+    for the probability of the forget and retain answers alone.
     """
     if depth == "brief":
         return [
