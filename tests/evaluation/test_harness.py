@@ -98,7 +98,9 @@ def test_brief_suite_asks_for_the_answers_of_forget_and_retain_set_alone(monkeyp
     full = evaluate(language_model(), tiny_suite().tasks(None, "reduced"))
     lm = language_model()
     asked, scores = [], lm.token_scores
-    monkeypatch.setattr(lm, "token_scores", lambda r, *a, **k: asked.extend(r) or scores(r, *a, **k))
+    monkeypatch.setattr(
+        lm, "token_scores", lambda r, *a, **k: asked.extend(r) or scores(r, *a, **k)
+    )
     brief = evaluate(lm, tiny_suite().tasks(evaluation_of({}, full.examples), "brief"))
     both = ("forget_prob", "retain_prob")
     assert brief.metrics == pytest.approx({name: full.metrics[name] for name in both})
