@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from loku_exp.attacks.weights import attackable, put_back
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Example, Records
 from loku_exp.inits.vanilla import vanilla
@@ -111,7 +112,7 @@ def _train(
 ) -> None:
     """Train a new adapter on a subject and write it."""
     whole = subject.load()  # type: ignore[misc]  # a log is not attacked
-    model = _with_adapter(_trained_part(whole), rank, seed)
+    model = _with_adapter(attackable(whole), rank, seed)
     size = optimization.micro_batch_size
     plan = Plan(steps, max(1, len(rows) // size), batch_size=size, micro_batch_size=size)
     stream = Stream(
@@ -132,18 +133,10 @@ def _train(
 
 def _load(subject: Subject, rank: int, folder: Path, dtype: str | None = None) -> nn.Module:
     whole = subject.load(dtype=dtype)  # type: ignore[misc]
-    model = _with_adapter(_trained_part(whole), rank, seed=0)
+    model = _with_adapter(attackable(whole), rank, seed=0)
     load_trained(model, folder)
-    trained = merged(model)
-    if hasattr(whole, "wrapped"):
-        whole.wrapped = trained
-        return whole.eval()
-    return trained.eval()
-
-
-def _trained_part(whole: Any) -> Any:
-    """Return the model inside a wrapper, without an adapter of its own: that is merged."""
-    return merged(getattr(whole, "wrapped", whole))
+    module: nn.Module = put_back(whole, merged(model))
+    return module
 
 
 def _with_adapter(model: Any, rank: int, seed: int) -> Any:
