@@ -132,6 +132,8 @@ SAID = [
     ("method=prompt_corruption method.strength=0", "method.strength=0: should be greater than 0"),
     ("attacks=[relearn] attacks.relearn.rows=0", "attacks.relearn.rows=0: should be greater than"),
     ("attacks=[relearn] attacks.relearn.choose=best", "should be 'spread' or 'first'"),
+    ("attacks=[int4] attacks.int4.bits=5", "attacks.int4.bits=5: should be 4 or 8"),
+    ("attacks=[int4] attacks.int4.group=0", "attacks.int4.group=0: should be greater than"),
     # what does not go together
     ("method=prompt_corruption loss=gd", "method=prompt_corruption takes no loss"),
     ("method=prompt_corruption lora.rank=4", "method=prompt_corruption takes no lora"),
@@ -170,6 +172,7 @@ SAID = [
     ("evaluation.max_tokens=100000", "exceeds the model's context"),
     ("init.num_retain=100000", "set init.num_retain to fewer"),
     ("attacks=[relearn] attacks.relearn.rows=100000", "the forget set has"),
+    ("attacks=[nf4] attacks.nf4.bits=8", "attacks.nf4.bits=8: nf4 has 4"),
     ("target.path=/nonexistent", "target.path=/nonexistent: no such folder"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),
     ("training.epochs=0.001", "is less than one update"),

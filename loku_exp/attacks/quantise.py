@@ -2,10 +2,9 @@
 
 Every linear layer but the head is rounded and computed with as before, as if its weights had been read from
 that format; activations are not rounded. Sources: Zhang et al. 2024 (arXiv 2410.16454) for the attack,
-Dettmers et al. 2022 (arXiv 2208.07339, eq. 1) for absmax rounding, Dettmers et al. 2023 (arXiv 2305.14314,
-section 3 and appendix E) for NF4. Deviations: the scales stay in fp32 (NF4 rounds them, too), and no outlier
-column is left out. An adapter is merged first, with what its init took from the base: what is rounded is
-what somebody deploys.
+Dettmers et al. 2022 (arXiv 2208.07339) for absmax rounding, Dettmers et al. 2023 (arXiv 2305.14314) for
+NF4. Deviations: the scales stay in fp32 (QLoRA rounds them, too), and no outlier column is left out. An
+adapter is merged first, with what its init took from the base: what is rounded is what somebody deploys.
 """
 
 from dataclasses import replace
@@ -49,10 +48,12 @@ def quantise(
     )
 
 
-def problems(bits: int, levels: str) -> list[str]:
+def problems(name: str, bits: int, levels: str) -> list[str]:
     """Return what does not fit: NF4 has sixteen levels."""
     if levels == "nf4" and bits != 4:
-        return [f"attacks: quantise with levels=nf4 has bits=4, not {bits}; or set levels=uniform"]
+        return [
+            f"attacks.{name}.bits={bits}: nf4 has 4; set it to that, or attacks.{name}.levels=uniform"
+        ]
     return []
 
 

@@ -38,8 +38,9 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
     problems += _said(lambda: _method_problems(config, inputs, adapter))
-    for component in config.attacks.values():
-        problems += _said(partial(_own_problems, component, records=inputs.records))
+    for name, component in config.attacks.items():
+        given = {"records": inputs.records, "max_length": inputs.max_length, "name": name}
+        problems += _said(partial(_own_problems, component, **given))
     problems = problems or _said(lambda: space_problems(config, inputs, adapter))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

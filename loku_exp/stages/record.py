@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from loku_exp.attacks.gains import gains, words_of_gains
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths
@@ -26,6 +27,10 @@ ORDER = (
     "unlearned",
     "reference",
 )  # of the columns of tables; attacked ones follow
+NO_CONTROL = (
+    "note: without a reference the attacks have no control: a model that never knew the forget set might "
+    "gain as much by them"
+)
 
 
 def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
@@ -37,8 +42,12 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         watch: wall time by stage.
     """
     config, inputs, outcome = ready.config, ready.inputs, found.outcome
-    metrics = {name for evaluation in found.evaluations.values() for name in evaluation.metrics}
     judgements = _judgements(inputs, found)
+    models = {
+        name: _model(found.subjects[name], found.evaluations, judgements.get(name), inputs)
+        for name in _in_order(found.subjects)
+    }
+    words = [*inputs.suite.catalogue, *words_of_gains(inputs.suite.catalogue)]
     protocol = _protocol(config, inputs, found.evaluations["target"])
     protocol |= outcome.report.protocol if outcome else {}
     training = outcome.report.training if outcome else {}
@@ -56,11 +65,8 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         ),
         machine=MachinePart(**asdict(ready.workspace.machine)),
         protocol=protocol,
-        catalogue=completed(inputs.suite.catalogue, metrics),
-        models={
-            name: _model(found.subjects[name], found.evaluations, judgements.get(name), inputs)
-            for name in _in_order(found.subjects)
-        },
+        catalogue=completed(words, {name for model in models.values() for name in model.metrics}),
+        models=models,
         curve=found.curve,
         training=training | ({"reload_difference": found.reload_difference} if outcome else {}),
         init=outcome.report.init if outcome else None,
@@ -107,6 +113,7 @@ def _model(
 ) -> ModelPart:
     evaluation = evaluations[subject.name]
     reference = evaluations.get(subject.reference or "")
+    measured = {name: other.metrics for name, other in evaluations.items()}
     widths = half_widths(evaluation.examples, reference.examples, inputs.suite) if reference else {}
     return ModelPart(
         role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
@@ -114,7 +121,7 @@ def _model(
         path=None if subject.of_run else subject.path,
         derived_from=subject.derived_from,
         reference=subject.reference,
-        metrics=evaluation.metrics,
+        metrics=evaluation.metrics | gains(subject.name, measured, inputs.suite.catalogue),
         half_widths=widths,
         judgement=judgement,
     )
@@ -202,6 +209,8 @@ def _notes(
             "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
             "another training would change: target and reference differ by as much"
         )
+    if any("+" in name for name in found.subjects) and "reference" not in found.evaluations:
+        notes.append(NO_CONTROL)
     init = found.outcome.report.init if found.outcome else None
     if init:
         notes.append(

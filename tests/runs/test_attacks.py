@@ -27,8 +27,31 @@ def test_every_model_is_attacked_alike(at_once, quick):
         assert (attacked.role, attacked.derived_from) == ("attacked", name)
         assert attacked.metrics["forget_prob"] > record.models[name].metrics["forget_prob"]
     assert record.models["unlearned+relearn"].reference == "reference+relearn"
+    models = {name: model.metrics["forget_prob"] for name, model in record.models.items()}
+    gap = models["unlearned+relearn"] - models["reference+relearn"]
+    assert record.models["unlearned+relearn"].metrics["forget_prob_excess"] == pytest.approx(
+        gap / (models["target"] - models["reference"])
+    )
     table = (at_once / "results.md").read_text()
-    assert "relearn" in table
+    assert "forget set, probability: excess over the reference" in table
+    assert "no control" not in table
+
+
+def test_weights_are_rounded_without_a_reference_and_it_is_said(begin):
+    record = results.read(begin("attacks=[int8,int4]", "reference.source=none"))
+    assert {name for name in record.models if "+" in name} == {
+        f"{of}+{attack}" for of in ("target", "unlearned") for attack in ("int8", "int4")
+    }
+    lost = {
+        attack: abs(
+            record.models[f"target+{attack}"].metrics["retain_prob"]
+            - record.models["target"].metrics["retain_prob"]
+        )
+        for attack in ("int8", "int4")
+    }
+    assert 0 < lost["int8"] < lost["int4"]
+    assert not any(name.endswith("excess") for name in record.models["unlearned+int4"].metrics)
+    assert any("without a reference the attacks have no control" in note for note in record.notes)
 
 
 def test_added_to_a_finished_run_the_numbers_are_the_same(
