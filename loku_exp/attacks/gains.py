@@ -68,7 +68,7 @@ def gains(
     plain, target = models.get(of), models.get("target")
     if not attack or of == "reference" or None in (*pair, plain, target):
         return {}
-    found = {}
+    found: dict[str, float] = {}
     reference, control = pair
     for metric in (m.name for m in catalogue if _is_compared(m)):
         known = [m.get(metric) for m in (plain, models[name], reference, control, target)]  # type: ignore[union-attr]
