@@ -17,6 +17,7 @@ from loku_exp.methods.adapter import Adapter
 from loku_exp.models import load as models
 from loku_exp.results import files
 from loku_exp.runtime.cache import Cache
+from loku_exp.runtime.sizes import size_in_words
 from loku_exp.stages.finetuning import training_recipe
 from loku_exp.stages.identity import run_folder, run_id
 from loku_exp.stages.inputs import Inputs
@@ -28,7 +29,6 @@ PARAMETER, MOMENTS = (
     4,
     8,
 )  # bytes: trained parameters are fp32, and the optimiser has two numbers of each
-UNITS = ("bytes", "kB", "MB", "GB")
 
 
 class _Need(NamedTuple):
@@ -62,10 +62,10 @@ def space_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> l
         needed = sum(need.size for need in of_disk)
         if needed > free:
             folders = dict.fromkeys(f"{need.key}={need.folder}" for need in of_disk)
-            parts = ", ".join(f"{_in_words(need.size)} {need.what}" for need in of_disk)
+            parts = ", ".join(f"{size_in_words(need.size)} {need.what}" for need in of_disk)
             found.append(
-                f"{' and '.join(folders)}: {_in_words(free)} are free on this disk, and the run writes "
-                f"{_in_words(needed)} or more ({parts}); make room, or name a folder on another disk"
+                f"{' and '.join(folders)}: {size_in_words(free)} are free on this disk, and the run writes "
+                f"{size_in_words(needed)} or more ({parts}); make room, or name a folder on another disk"
             )
     return found
 
@@ -104,8 +104,3 @@ def _results(
     kept = len(Plan.of(recipe, len(inputs.records.forget)).snapshot_steps(recipe.snapshot_epochs))
     size = trained * (kept * PARAMETER + min(kept, 2) * MOMENTS)
     return [*needs, _Need("output_dir", place, size, f"of snapshots ({kept})")]
-
-
-def _in_words(size: int) -> str:
-    power = min(len(UNITS) - 1, (len(str(size)) - 1) // 3)
-    return f"{size / 1000**power:.{1 if power else 0}f} {UNITS[power]}"
