@@ -134,6 +134,8 @@ SAID = [
     ("attacks=[relearn] attacks.relearn.choose=best", "should be 'spread' or 'first'"),
     ("attacks=[int4] attacks.int4.bits=5", "attacks.int4.bits=5: should be 4 or 8"),
     ("attacks=[int4] attacks.int4.group=0", "attacks.int4.group=0: should be greater than"),
+    ("evaluation.membership=[los]", "evaluation.membership=['los']: should be 'loss', 'zlib' or"),
+    ("dataset.num_holdout=-1", "dataset.num_holdout=-1: should be greater than or equal to 0"),
     # what does not go together
     ("method=prompt_corruption loss=gd", "method=prompt_corruption takes no loss"),
     ("method=prompt_corruption lora.rank=4", "method=prompt_corruption takes no lora"),
@@ -172,6 +174,7 @@ SAID = [
     ("evaluation.max_tokens=100000", "exceeds the model's context"),
     ("init.num_retain=100000", "set init.num_retain to fewer"),
     ("attacks=[relearn] attacks.relearn.rows=100000", "the forget set has"),
+    ("dataset.num_holdout=999", "dataset.num_holdout=999: beside dataset.num_authors=60"),
     ("attacks=[nf4] attacks.nf4.bits=8", "attacks.nf4.bits=8: nf4 has 4"),
     ("target.path=/nonexistent", "target.path=/nonexistent: no such folder"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),

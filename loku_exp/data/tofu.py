@@ -21,6 +21,7 @@ from loku_exp.runtime.hub import looks_like_a_path
 from loku_exp.runtime.knobs import Count
 
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+HOLDOUT_OF = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}
 EVALUATION_SETS = {
     "retain": "retain_perturbed",
     "authors": "real_authors_perturbed",
@@ -34,6 +35,7 @@ def load_tofu(
     forget_split: str,
     authors: Count | None = None,
     retain_draw: Literal["uniform", "exclude_evaluated"] = "uniform",
+    holdout: bool = False,
 ) -> QACorpus:
     """Load one forget split of TOFU with the retain and perturbed splits that belong to it.
 
@@ -44,14 +46,16 @@ def load_tofu(
             least one) are forgotten; the others are the first, among them all that are evaluated.
         retain_draw: ``exclude_evaluated`` leaves the rows of the retain evaluation out of the retain
             set of unlearning; all of them are in it otherwise, as in the official code.
+        holdout: read ``holdout01``, ``05`` or ``10``, too: authors that nothing is trained on, to compare
+            the forget set with; as many rows as that has.
 
     Raises:
         DataError: a split is missing, empty or malformed, the splits do not belong together, authors
             are too few, or the hub cannot be reached.
     """
-    if wrong := problems(path=path, forget_split=forget_split):
+    if wrong := problems(path=path, forget_split=forget_split, holdout=holdout):
         raise DataError("\n".join(wrong))
-    rows = {split: _rows(path, split) for split in _splits(forget_split)}
+    rows = {split: _rows(path, split) for split in _splits(forget_split, holdout)}
     full = [
         QA(place, author_of(place), row.text("question"), row.text("answer"))
         for place, row in enumerate(rows["full"])
@@ -70,7 +74,8 @@ def load_tofu(
             "retain": _evaluated(rows[EVALUATION_SETS["retain"]], 0),
             "authors": _evaluated(rows[EVALUATION_SETS["authors"]]),
             "facts": _evaluated(rows[EVALUATION_SETS["facts"]]),
-        },
+        }
+        | (_holdout(path, forget_split, rows, full, len(full) - first) if holdout else {}),
         protocol={
             "forget_split": forget_split,
             "retain_split": RETAIN_OF[forget_split],
@@ -80,12 +85,35 @@ def load_tofu(
     )
 
 
+def _holdout(
+    path: str, forget_split: str, rows: dict[str, list[Row]], full: list[QA], count: int
+) -> dict[str, list[QA]]:
+    """Return the first rows of authors that nothing is trained on.
+
+    Raises:
+        DataError: they are trained on.
+    """
+    split = HOLDOUT_OF[forget_split]
+    asked = {row.question for row in full}
+    found = [
+        QA(place, author_of(place), row.text("question"), row.text("answer"))
+        for place, row in enumerate(rows[split])
+    ]
+    shared = [row.row for row in found if row.question in asked]
+    if shared:
+        raise DataError(
+            f"{path}: row {shared[0]} of {split} is in full, so it is no holdout; set dataset.holdout=false"
+        )
+    return {"holdout": found[:count]}
+
+
 def problems(
     *,
     path: str,
     forget_split: str,
     authors: int | None = None,
     retain_draw: str = "uniform",
+    holdout: bool = False,
 ) -> list[str]:
     """Return what is wrong with these knobs, without loading anything from a hub."""
     folder, found = Path(os.path.expanduser(path)), []
@@ -97,7 +125,7 @@ def problems(
         return found
     counted = TOFU_AUTHORS[forget_split]
     if os.path.isdir(folder):
-        names = _splits(forget_split)
+        names = _splits(forget_split, holdout)
         missing = [name for name in names if not os.path.lexists(folder / f"{name}.json")]
         if missing:
             lacks = ", ".join(f"{name}.json" for name in missing)
@@ -141,9 +169,9 @@ def _used(
     return kept, first, part
 
 
-def _splits(forget_split: str) -> list[str]:
+def _splits(forget_split: str, holdout: bool = False) -> list[str]:
     names = ["full", forget_split, RETAIN_OF[forget_split], f"{forget_split}_perturbed"]
-    return [*names, *EVALUATION_SETS.values()]
+    return [*names, *EVALUATION_SETS.values(), *([HOLDOUT_OF[forget_split]] if holdout else [])]
 
 
 def _counted(rows: dict[str, list[Row]], forget_split: str) -> Authors:

@@ -18,14 +18,19 @@ from loku_exp.data.toy_facts import (
     PLACE_LAST,
     Facts,
 )
-from loku_exp.runtime.knobs import Count, Seed
+from loku_exp.runtime.knobs import Count, NonNegativeCount, Seed
 from loku_exp.runtime.seeds import derive
 
 NUM_WRONG = {"author": 5, "other": 3}
 
 
 def load_toy_tofu(
-    *, num_authors: Count, num_forget: Count, num_others: Count, world_seed: Seed
+    *,
+    num_authors: Count,
+    num_forget: Count,
+    num_others: Count,
+    world_seed: Seed,
+    num_holdout: NonNegativeCount = 0,
 ) -> QACorpus:
     """Make a toy world; the same in every process for the same arguments.
 
@@ -34,6 +39,7 @@ def load_toy_tofu(
         num_forget: how many of them, the last ones, are forgotten; all others are the retain set.
         num_others: further people, and as many places, two facts each.
         world_seed: seed of names and values.
+        num_holdout: further authors that nothing is trained on, to compare the forgotten ones with.
     """
     rng = random.Random(derive(world_seed, "toy_tofu"))
     names = [f"{first} {last}" for first in FIRST for last in LAST]
@@ -51,6 +57,7 @@ def load_toy_tofu(
         evaluation["authors"] += _about(name, PERSON_FACTS, NUM_WRONG["other"], rng, training)
     for name in places:
         evaluation["facts"] += _about(name, PLACE_FACTS, NUM_WRONG["other"], rng, training)
+    evaluation |= _holdout(num_holdout, [n for n in names if n not in people], world_seed)
     return QACorpus(
         target_training=training,
         reference_training=training[: authors - forgotten] + training[authors:],
@@ -61,7 +68,18 @@ def load_toy_tofu(
     )
 
 
-def problems(*, num_authors: int, num_forget: int, num_others: int, world_seed: int) -> list[str]:
+def _holdout(count: int, names: list[str], world_seed: int) -> dict[str, list[QA]]:
+    """Return rows about authors of whom nothing else tells; the rest of the world is as without them."""
+    rng = random.Random(derive(world_seed, "toy_tofu", "holdout"))
+    rows: list[QA] = []
+    for name in rng.sample(names, count):
+        rows += _about(name, AUTHOR_FACTS, NUM_WRONG["author"], rng, [])
+    return {"holdout": rows} if rows else {}
+
+
+def problems(
+    *, num_authors: int, num_forget: int, num_others: int, world_seed: int, num_holdout: int = 0
+) -> list[str]:
     """Return what is wrong with these knobs."""
     found = []
     if 2 * num_forget > num_authors:
@@ -73,6 +91,12 @@ def problems(*, num_authors: int, num_forget: int, num_others: int, world_seed: 
         found.append(
             f"dataset.num_authors={num_authors}: beside dataset.num_others={num_others} the toy world has "
             f"names for {most}"
+        )
+    elif num_authors + num_others + num_holdout > len(FIRST) * len(LAST):
+        most = len(FIRST) * len(LAST) - num_others - num_authors
+        found.append(
+            f"dataset.num_holdout={num_holdout}: beside dataset.num_authors={num_authors} and "
+            f"dataset.num_others={num_others} the toy world has names for {most}"
         )
     if num_others > len(PLACE_FIRST) * len(PLACE_LAST):
         most = len(PLACE_FIRST) * len(PLACE_LAST)

@@ -107,6 +107,7 @@ class Suite:
         stop_problems: from the recipe's rule to why it could not be made, known without an evaluation.
         read_log: reads a published evaluation log; None: it knows no such logs.
         problems: from the model's context length to what does not fit, a line each.
+        requests: request types of its own; see `loku_exp.evaluation.requests`.
     """
 
     tasks: Callable[[Evaluation | None, Depth], list[Any]]
@@ -120,3 +121,4 @@ class Suite:
     stop_problems: Callable[[StopRule], list[str]] = no_problems
     read_log: Callable[[str], Evaluation] | None = None
     problems: Callable[[int], list[str]] = no_problems
+    requests: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

@@ -29,5 +29,14 @@ FisherPass = Literal["auto", "hooks", "sweep"]
 Rows = Count | Literal["all"]
 RetainTerm = Literal["ce", "kl"]
 """What keeps the retain set: cross-entropy, or the divergence from what the target predicts there."""
-LATER_KNOBS = {f"loku_exp.losses.builtin.{name}": {"retain_term": "ce"} for name in ("gd", "ihl")}
+MembershipScore = Literal["loss", "zlib", "min_k", "min_k_plus"]
+"""What says whether a text was trained on; see `loku_exp.evaluation.membership`."""
+LATER_KNOBS: dict[str, dict[str, object]] = {
+    "loku_exp.losses.builtin.gd": {"retain_term": "ce"},
+    "loku_exp.losses.builtin.ihl": {"retain_term": "ce"},
+    "loku_exp.data.tofu.load_tofu": {"holdout": False},
+    "loku_exp.data.toy_tofu.load_toy_tofu": {"num_holdout": 0},
+    "loku_exp.evaluation.tofu.suite.tofu_suite": {"membership": ["loss", "zlib", "min_k"]},
+    "loku_exp.evaluation.tdec.suite.tdec_suite": {"membership": []},
+}
 """By function, knobs that it was given when there were runs of it, with what it did before."""

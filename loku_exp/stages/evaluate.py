@@ -13,7 +13,7 @@ from loku_exp.evaluation.halves import metrics_of_halves
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.inference import Inference
-from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
+from loku_exp.evaluation.requests import SuiteLM
 from loku_exp.evaluation.suite import Depth, Evaluation
 from loku_exp.models import identity
 from loku_exp.models.head import check_head
@@ -53,7 +53,7 @@ def evaluate_subject(
     check_returned(f"tasks of {config.evaluation.target}", tasks, Sequence)
     tasks = [*tasks, *(inputs.abilities if depth == "full" else [])]
     answers = Answers(answers_file(subject, config, inputs, workspace))
-    lm = UnlearnLM(answers, partial(_inference, subject, config, inputs))
+    lm = SuiteLM(answers, partial(_inference, subject, config, inputs), inputs.suite.requests)
     try:
         return evaluate(lm, tasks, limits(inputs.abilities, config.evaluation.limit))
     finally:

@@ -54,7 +54,7 @@ def run_id(config: Config, inputs: Inputs) -> str:
     """
     content = _unlearning(config, inputs)
     evaluation = config.evaluation.model_dump(mode="json", by_alias=True)
-    content["evaluation"] = {k: v for k, v in evaluation.items() if k not in PLACES}
+    content["evaluation"] = _as_before({k: v for k, v in evaluation.items() if k not in PLACES})
     content["evaluation"]["data"] = inputs.ability_digest
     content["reference"] = config.reference.model_dump(mode="json") | {
         "path": _content_of(config, "reference")
@@ -127,9 +127,9 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     content["format"] = RUN_FORMAT
     if content.get("init") is not None:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
-    if "loss" in content:
-        later = LATER_KNOBS.get(content["loss"]["_target_"], {})
-        content["loss"] = {k: v for k, v in content["loss"].items() if later.get(k) != v}
+    for part in ("loss", "dataset"):
+        if part in content:
+            content[part] = _as_before(content[part])
     content["dataset"].pop("path", None)
     content["dataset"]["data"] = inputs.corpus.digest()
     content["model"] |= {
@@ -141,6 +141,12 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     if config.model.weights == "pretrained":
         content["model"]["path"] = _content_of(config, "model")
     return content
+
+
+def _as_before(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a component without the knobs it was given later, where they do what it did before."""
+    later = LATER_KNOBS.get(node["_target_"], {})
+    return {k: v for k, v in node.items() if k not in later or later[k] != v}
 
 
 def _own_code(config: Config) -> dict[str, str]:

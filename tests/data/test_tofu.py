@@ -51,6 +51,18 @@ def test_load_reads_a_folder(folder):
     assert corpus.protocol["retain_split"] == "retain90"
 
 
+def test_a_holdout_is_of_authors_that_nothing_is_trained_on(folder):
+    knobs = {"path": str(folder), "forget_split": "forget10", "holdout": True}
+    assert "lacks holdout10.json" in problems(**knobs)[0]
+    write(folder, "holdout10", rows(25, first=60))
+    held_out = load_tofu(**knobs).evaluation["holdout"]
+    assert [row.question for row in held_out] == [f"q{i}?" for i in range(60, 80)]  # as many
+    assert "holdout" not in load_tofu(**knobs | {"holdout": False}).evaluation
+    write(folder, "holdout10", rows(5, first=55))
+    with pytest.raises(DataError, match=r"row 0 of holdout10 is in full, so it is no holdout"):
+        load_tofu(**knobs)
+
+
 def test_exclude_evaluated_leaves_those_rows_out_of_the_retain_set(folder):
     corpus = load_tofu(path=str(folder), forget_split="forget10", retain_draw="exclude_evaluated")
     assert [row.row for row in corpus.retain] == list(range(8, 40))

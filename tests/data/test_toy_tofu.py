@@ -46,6 +46,19 @@ def test_the_reference_never_sees_a_forgotten_author():
     ] == corpus.reference_training
 
 
+def test_a_holdout_is_of_further_authors_and_leaves_the_world_as_it_is():
+    plain, corpus = load_toy_tofu(**WORLD), load_toy_tofu(**WORLD, num_holdout=3)
+    held_out = {row.group for row in corpus.evaluation.pop("holdout")}
+    assert len(held_out) == 3
+    assert corpus.digest() == plain.digest()
+    assert not held_out & {row.group for row in corpus.target_training}
+    assert "holdout" not in plain.evaluation
+    (said,) = problems(**WORLD, num_holdout=200)
+    assert (
+        "dataset.num_holdout=200: beside dataset.num_authors=10 and dataset.num_others=15" in said
+    )
+
+
 def test_paraphrases_are_held_out_of_training():
     corpus = load_toy_tofu(**WORLD)
     trained = {row.answer for row in corpus.target_training}

@@ -102,7 +102,7 @@ def test_brief_suite_asks_for_the_answers_of_forget_and_retain_set_alone(monkeyp
         lm, "token_scores", lambda r, *a, **k: asked.extend(r) or scores(r, *a, **k)
     )
     brief = evaluate(lm, tiny_suite().tasks(evaluation_of({}, full.examples), "brief"))
-    both = ("forget_prob", "retain_prob")
+    both = [f"{of}_{what}" for of in ("forget", "retain") for what in ("prob", "em", "strength")]
     assert brief.metrics == pytest.approx({name: full.metrics[name] for name in both})
     assert len(asked) == brief.counts["forget"] + brief.counts["retain"] == len(brief.examples)
 

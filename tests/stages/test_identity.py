@@ -63,6 +63,16 @@ def test_a_users_own_function_enters_by_its_source(tmp_path, monkeypatch):
     assert identity.own_code(compose_config(SMALL).functions()) == {}
 
 
+def test_later_knobs_of_data_and_suite_do_the_same(tmp_path):
+    def named(*words):
+        config = compose_config([*SMALL, *words])
+        return run_id(config, load_inputs(config, Cache(tmp_path / "cache")))
+
+    assert named() == named("~dataset.num_holdout") == named("~evaluation.membership")
+    ids = {named(), named("dataset.num_holdout=2"), named("evaluation.membership=[loss]")}
+    assert len(ids) == 3
+
+
 @pytest.mark.parametrize("loss", ["gd", "ihl"])
 def test_a_knob_that_came_later_leaves_the_runs_before_it_their_names(tmp_path, loss):
     def named(*words):

@@ -17,10 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.membership import membership_tasks
 from loku_exp.evaluation.rouge import rouge_recall
+from loku_exp.evaluation.standard_scores import STANDARD_SCORES, standard_scores
 from loku_exp.evaluation.suite import Depth, Evaluation, Stop, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
-from loku_exp.evaluation.tdec.judge import SETS, catalogue, judge_tdec
+from loku_exp.evaluation.tdec.judge import SETS, aggregate_texts, catalogue, judge_tdec
 from loku_exp.evaluation.tdec.metrics import (
     Greedy,
     continuations,
@@ -31,7 +33,7 @@ from loku_exp.evaluation.tdec.metrics import (
 )
 from loku_exp.evaluation.tdec.perplexity import PerplexityTask
 from loku_exp.evaluation.tdec.stop_check import ExtractionStop, measured_problems, thresholds_of
-from loku_exp.runtime.knobs import Counts
+from loku_exp.runtime.knobs import Counts, MembershipScore
 from loku_exp.runtime.settings import StopRule
 
 Decode = Callable[[list[int]], str]
@@ -68,6 +70,7 @@ def tdec_suite(
     n: Counts,
     end_of_text: Literal["continue", "stop"],
     further: bool = False,
+    membership: list[MembershipScore] | None = None,
 ) -> Suite:
     """Return the suite of TDEC over these records.
 
@@ -80,6 +83,7 @@ def tdec_suite(
             end-of-text early.
         further: measure extraction strength, probability, and ROUGE-L recall of the continuation of all but
             the last quarter, as well.
+        membership: scores of membership inference against ``unseen``, where there is such text.
 
     Raises:
         ConfigError: n is longer than the texts.
@@ -96,31 +100,43 @@ def tdec_suite(
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
     decode: Decode = tokenizer.decode  # type: ignore[assignment]
     settings = Settings(tuple(sorted(n)), length, stop, decode, further)
+    unseen, scores = sets.get("unseen", []), membership or []
+    infer = partial(
+        membership_tasks, sets["forget"], unseen, scores, lambda row: decode(list(row.prompt))
+    )
+    missing = ["no membership inference, for no text is unseen"] if scores and not unseen else []
     return Suite(
-        tasks=partial(_tasks, sets, settings),
+        tasks=partial(_tasks, sets, settings, infer),
         catalogue=catalogue(settings.n, settings.length, settings.suffix, further),
         judge=judge_tdec,
+        requests={STANDARD_SCORES: standard_scores},
         protocol={
             "el_n": list(settings.n),
             "end_of_text": end_of_text,
             "scoring": "all tokens labelled",
         },
-        described=[f"end-of-text: {end_of_text}"],
+        described=[f"end-of-text: {end_of_text}", *missing],
+        aggregate=aggregate_texts,
         abilities=[PerplexityTask(name, rows) for name, rows in texts.items()],
         stop=partial(_stop, sets["forget"], stop),
-        stop_problems=partial(measured_problems, sets.get("unseen", []), settings.n),
+        stop_problems=partial(measured_problems, unseen, settings.n),
     )
 
 
 def _tasks(
-    sets: dict[str, list[Example]], settings: Settings, reference: Evaluation | None, depth: Depth
+    sets: dict[str, list[Example]],
+    settings: Settings,
+    infer: Callable[..., list[Any]],
+    reference: Evaluation | None,
+    depth: Depth,
 ) -> list[Any]:
-    """Return a task for each set; nothing is compared with a reference row by row.
+    """Return a task for each set, and that of membership; nothing is compared row by row.
 
     One epoch before a stop the forget set is asked in full: EL of it is part of the result.
     """
     whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}.get(depth, set())
-    return [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
+    tasks = [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
+    return [*tasks, *(infer(reference) if depth == "full" else [])]
 
 
 def _stop(

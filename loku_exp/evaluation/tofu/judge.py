@@ -6,6 +6,7 @@ from typing import Any
 from loku_exp.evaluation.catalogue import Judgement, Metric
 from loku_exp.evaluation.collapse import collapse
 from loku_exp.evaluation.kept import kept
+from loku_exp.evaluation.membership import membership_metrics, membership_words
 from loku_exp.evaluation.suite import Evaluation, Facts, Metrics, Row, row_means
 from loku_exp.evaluation.tofu import metrics
 
@@ -19,9 +20,11 @@ SETS = {
     "facts": "world facts",
 }
 QUANTITIES = {"prob": "probability", "rouge": "ROUGE-L recall", "truth_ratio": "truth ratio"}
+MEMORISED = {"em": "exact memorisation", "strength": "extraction strength"}
+MEMORISED_SETS = ("forget", "retain")  # the others were not trained on
 PARTS: dict[str, Any] = {"forget_prob": "knowledge", "retain_prob": "utility"}
 SUMMARY = ("forget_prob", "forget_rouge", "retain_prob")
-OF_ROW = tuple(QUANTITIES)
+OF_ROW = tuple(QUANTITIES | MEMORISED)
 
 
 def _metric(name: str, label: str, **words: Any) -> Metric:
@@ -39,7 +42,7 @@ CATALOGUE = (
             forget=name == "forget",
         )
         for name, title in SETS.items()
-        for quantity, label in QUANTITIES.items()
+        for quantity, label in (QUANTITIES | (MEMORISED if name in MEMORISED_SETS else {})).items()
     ),
     _metric(
         "forget_quality",
@@ -56,6 +59,7 @@ CATALOGUE = (
     ),
     _metric("model_utility", "model utility", unit="all", part="utility"),
     _metric("model_utility_retain", "model utility, its retain third", unit="all", part="utility"),
+    *membership_words(),
 )
 
 
@@ -69,7 +73,8 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
         examples: rows of ``examples.jsonl``.
         reference: those of the reference, or None: no comparison then.
     """
-    found = {n: v for n, v in row_means(examples).items() if n.partition("_")[2] in OF_ROW}
+    rows = [row for row in examples if row["set"] in SETS]
+    found = {n: v for n, v in row_means(rows).items() if n.partition("_")[2] in OF_ROW}
     nine = [f"{s}_{m}" for s in metrics.UTILITY_SETS for m in metrics.UTILITY_METRICS]
     if found.keys() >= set(nine):
         found["model_utility"] = metrics.model_utility([found[name] for name in nine])
@@ -82,7 +87,7 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
         quality, distance = metrics.forget_quality(*pair)
         found |= {"forget_quality": quality, "forget_ks": distance}
         found["forget_shift"] = metrics.forget_shift(*pair)
-    return found
+    return found | membership_metrics(examples, reference)
 
 
 def judge_tofu(

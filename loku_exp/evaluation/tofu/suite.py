@@ -15,14 +15,18 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Example, Records
 from loku_exp.evaluation.lm.answers import TokenScores
+from loku_exp.evaluation.membership import membership_tasks
+from loku_exp.evaluation.memorisation import answer_strength, exact_memorisation
 from loku_exp.evaluation.rouge import rouge_recall
+from loku_exp.evaluation.standard_scores import STANDARD_SCORES, standard_scores
 from loku_exp.evaluation.suite import Depth, Evaluation, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
 from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu
 from loku_exp.evaluation.tofu.published_log import evaluation_of_log
-from loku_exp.runtime.knobs import Count, Rows
+from loku_exp.runtime.knobs import Count, MembershipScore, Rows
 
+HOLDOUT = "holdout"
 FORGET = "forget"  # the set whose truth ratio is largest where true and wrong are equally likely
 CHOICE_SETS = ("authors", "facts")  # their probability is that of a choice among four answers
 LogRatios = dict[int, float]
@@ -45,34 +49,47 @@ def tofu_suite(
     rows: Rows,
     truth_ratio: Literal["geometric", "arithmetic"],
     max_tokens: Count,
+    membership: list[MembershipScore] | None = None,
 ) -> Suite:
     """Return TOFU's suite over these records.
 
     Args:
         records: their evaluation sets are ``forget`` and, as far as there are any, ``retain``,
-            ``authors``, ``facts``.
+            ``authors``, ``facts``, and the ``holdout`` of membership inference.
         tokenizer: the model's.
         rows: first rows of each set, or ``all``. Published logs have 300.
         truth_ratio: ``geometric`` as published, or ``arithmetic``.
         max_tokens: prompt and generation together.
+        membership: scores of membership inference, where there is a holdout.
     """
     last = None if rows == "all" else int(rows)
     sets = {name: of_set[:last] for name, of_set in records.evaluation.items()}
+    holdout = sets.pop(HOLDOUT, [])
+    members, scores = sets.get(FORGET, []), membership or []
+    infer = partial(membership_tasks, members, holdout, scores, lambda record: record.reference)
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[return-value]
 
     scoring = Scoring(truth_ratio, max_tokens, decode)
     return Suite(
-        tasks=partial(_tasks, sets, scoring),
+        tasks=partial(_tasks, sets, scoring, infer),
         catalogue=CATALOGUE,
         judge=judge_tofu,
+        requests={STANDARD_SCORES: standard_scores},
         protocol={
             "truth_ratio": truth_ratio,
             "max_tokens": max_tokens,
             "scoring": "answer and end-of-text labelled, loss per token",
         },
-        described=[f"truth ratio {truth_ratio}"],
+        described=[
+            f"truth ratio {truth_ratio}",
+            *(
+                ["no membership inference, for there is no holdout"]
+                if membership and not holdout
+                else []
+            ),
+        ],
         aggregate=aggregate,
         read_log=partial(evaluation_of_log, sets=sets),
         problems=partial(_problems, sets, max_tokens),
@@ -88,7 +105,11 @@ def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
 
 
 def _tasks(
-    sets: dict[str, list[Example]], scoring: Scoring, reference: Evaluation | None, depth: Depth
+    sets: dict[str, list[Example]],
+    scoring: Scoring,
+    infer: Callable[..., list[Any]],
+    reference: Evaluation | None,
+    depth: Depth,
 ) -> list[Any]:
     """Return lm-eval tasks: one a set, and the group that makes model utility of them.
 
@@ -108,12 +129,13 @@ def _tasks(
         )
         for name, rows in sets.items()
     }
+    further = infer(reference) if depth == "full" else []
     if depth != "full" or not set(metrics.UTILITY_SETS) <= tasks.keys():
-        return list(tasks.values())
+        return [*tasks.values(), *further]
     utility = ModelUtility("model_utility")
     for name in metrics.UTILITY_SETS:
         utility.add(tasks.pop(name))
-    return [*tasks.values(), utility]
+    return [*tasks.values(), utility, *further]
 
 
 def _problems(sets: dict[str, list[Example]], max_tokens: int, max_length: int) -> list[str]:
@@ -165,6 +187,8 @@ class TofuTask(OwnTask):
             {"paraphrase", "wrong"} <= record.alternatives.keys() for record in rows
         )
         aggregations: dict[str, Any] = {"prob": fmean}
+        if not self.choice:
+            aggregations |= {"em": fmean, "strength": fmean}
         if self.compared:
             aggregations["truth_ratio"] = fmean
         if generate:
@@ -196,6 +220,9 @@ class TofuTask(OwnTask):
         example: dict[str, Any] = {"row": record.row, "group": record.group}
         example |= {"tokens": len(scores[0].logprobs), "loss": answer}
         values: dict[str, Any] = {"prob": metrics.probability(answer)}
+        if not self.choice:
+            greedy = scores[0].greedy
+            values |= {"em": exact_memorisation(greedy), "strength": answer_strength(greedy)}
         if self.compared:
             paraphrase, *wrong = others
             if self.choice:
