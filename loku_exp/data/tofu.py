@@ -46,8 +46,7 @@ def load_tofu(
             least one) are forgotten; the others are the first, among them all that are evaluated.
         retain_draw: ``exclude_evaluated`` leaves the rows of the retain evaluation out of the retain
             set of unlearning; all of them are in it otherwise, as in the official code.
-        holdout: read ``holdout01``, ``05`` or ``10``, too: authors that nothing is trained on, to compare
-            the forget set with; as many rows as that has.
+        holdout: read ``holdout01``, 05 or 10 as well: authors that nothing is trained on.
 
     Raises:
         DataError: a split is missing, empty or malformed, the splits do not belong together, authors
@@ -56,12 +55,8 @@ def load_tofu(
     if wrong := problems(path=path, forget_split=forget_split, holdout=holdout):
         raise DataError("\n".join(wrong))
     rows = {split: _rows(path, split) for split in _splits(forget_split, holdout)}
-    full = [
-        QA(place, author_of(place), row.text("question"), row.text("answer"))
-        for place, row in enumerate(rows["full"])
-    ]
+    full = _plain(rows["full"])
     start = _checked_start(path, forget_split, rows, full)
-    perturbed = _evaluated(rows[f"{forget_split}_perturbed"], start)
     evaluated = len(rows[EVALUATION_SETS["retain"]]) if retain_draw == "exclude_evaluated" else 0
     kept, first, part = _used(authors, rows, forget_split, start, evaluated)
     return QACorpus(
@@ -70,12 +65,12 @@ def load_tofu(
         forget=full[first:],
         retain=full[evaluated:kept],
         evaluation={
-            "forget": perturbed[first - len(full) :],
+            "forget": _evaluated(rows[f"{forget_split}_perturbed"], start)[first - len(full) :],
             "retain": _evaluated(rows[EVALUATION_SETS["retain"]], 0),
             "authors": _evaluated(rows[EVALUATION_SETS["authors"]]),
             "facts": _evaluated(rows[EVALUATION_SETS["facts"]]),
-        }
-        | (_holdout(path, forget_split, rows, full, len(full) - first) if holdout else {}),
+            **(_holdout(path, forget_split, rows, full, len(full) - first) if holdout else {}),
+        },
         protocol={
             "forget_split": forget_split,
             "retain_split": RETAIN_OF[forget_split],
@@ -85,20 +80,24 @@ def load_tofu(
     )
 
 
+def _plain(rows: list[Row]) -> list[QA]:
+    return [
+        QA(place, author_of(place), row.text("question"), row.text("answer"))
+        for place, row in enumerate(rows)
+    ]
+
+
 def _holdout(
     path: str, forget_split: str, rows: dict[str, list[Row]], full: list[QA], count: int
 ) -> dict[str, list[QA]]:
-    """Return the first rows of authors that nothing is trained on.
+    """Return rows of authors that nothing is trained on, as many as are forgotten.
 
     Raises:
         DataError: they are trained on.
     """
     split = HOLDOUT_OF[forget_split]
     asked = {row.question for row in full}
-    found = [
-        QA(place, author_of(place), row.text("question"), row.text("answer"))
-        for place, row in enumerate(rows[split])
-    ]
+    found = _plain(rows[split])
     shared = [row.row for row in found if row.question in asked]
     if shared:
         raise DataError(
