@@ -11,6 +11,8 @@ the reference's AUC, not .5. Scores: Yeom et al. 2018 (arXiv 1709.01604) for the
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -19,8 +21,8 @@ from scipy import stats
 from loku_exp.data.records import Example
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.evaluation.lm.answers import TokenScores
-from loku_exp.evaluation.standard_scores import STANDARD_SCORES
-from loku_exp.evaluation.suite import Evaluation, Metrics, Row
+from loku_exp.evaluation.standard_scores import STANDARD_SCORES, standard_scores
+from loku_exp.evaluation.suite import Depth, Evaluation, Metrics, Row, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.runtime.knobs import MembershipScore
 
@@ -94,19 +96,47 @@ def membership_words() -> list[Metric]:
     return [*areas, leak]
 
 
-def membership_tasks(
-    forget: Sequence[Example],
+def with_membership(
+    suite: Suite,
+    members: Sequence[Example],
     holdout: Sequence[Example],
     scores: Sequence[MembershipScore],
-    text_of: Callable[[Example], str],
-    reference: Evaluation | None,
-) -> list["MembershipTask"]:
-    """Return the task that measures all scores; none where there is nothing to compare or to measure."""
-    if not forget or not holdout or not scores:
-        return []
-    rows = [(row, True) for row in forget] + [(row, False) for row in holdout]
-    known = reference.metrics.get(f"{MIA}_{OF_PRIVLEAK}") if reference else None
-    return [MembershipTask(rows, scores, known, text_of)]
+    text_of: Callable[[Example], str] = attrgetter("reference"),
+) -> Suite:
+    """Return a suite that asks for membership too, or says why it does not.
+
+    Args:
+        suite: of a dataset.
+        members: its forget set.
+        holdout: rows like it that nothing is trained on; empty where there are none.
+        scores: which; empty for none.
+        text_of: a record's labelled text, which zlib reads.
+    """
+    if not scores:
+        return suite
+    if not members or not holdout:
+        said = "no membership inference, for there is no holdout"
+        return replace(suite, described=[*suite.described, said])
+    rows = [(row, True) for row in members] + [(row, False) for row in holdout]
+
+    def tasks(reference: Evaluation | None, depth: Depth) -> list[Any]:
+        own = suite.tasks(reference, depth)
+        if depth != "full":
+            return own
+        known = reference.metrics.get(f"{MIA}_{OF_PRIVLEAK}") if reference else None
+        return [*own, MembershipTask(rows, scores, known, text_of)]
+
+    def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -> Metrics:
+        rest = [row for row in examples if row["set"] != MIA]
+        return suite.aggregate(rest, reference) | membership_metrics(examples, reference)
+
+    return replace(
+        suite,
+        tasks=tasks,
+        aggregate=aggregate,
+        catalogue=[*suite.catalogue, *membership_words()],
+        requests={**suite.requests, STANDARD_SCORES: standard_scores},
+    )
 
 
 def membership_metrics(rows: Sequence[Row], reference: Sequence[Row] | None = None) -> Metrics:

@@ -14,16 +14,17 @@ from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.membership import (
     auc,
     membership_metrics,
-    membership_tasks,
     membership_words,
     min_k,
     privleak,
+    with_membership,
     zlib_ratio,
 )
 from loku_exp.evaluation.requests import SuiteLM
 from loku_exp.evaluation.standard_scores import STANDARD_SCORES, standard_score, standard_scores
+from loku_exp.evaluation.suite import Suite
 from loku_exp.methods.wrapper import Wrapper
-from tests.helpers import evaluation_of, inference_of, plain_scores, tiny_model, tiny_records
+from tests.helpers import evaluation_of, inference_of, never, plain_scores, tiny_model, tiny_records
 
 SCORES = ["loss", "zlib", "min_k", "min_k_plus"]
 
@@ -73,15 +74,17 @@ def test_privleak_by_hand():
     assert privleak(0.9, 0.7) == pytest.approx(100 * (0.1 - 0.3) / 0.3)
 
 
+def with_(scores, holdout=True):
+    """A suite of nothing but membership, whose holdout is the retain set."""
+    records = tiny_records().evaluation
+    others = records["retain"] if holdout else []
+    plain = Suite(tasks=lambda reference, depth: [], catalogue=[], judge=never)
+    return with_membership(plain, records["forget"], others, scores)
+
+
 @pytest.fixture(scope="module")
 def tasks_of():
-    records = tiny_records().evaluation
-
-    def tasks(reference=None, scores=tuple(SCORES)):
-        rows = records["forget"], records["retain"]  # the latter stand in for a holdout
-        return membership_tasks(*rows, scores, lambda row: row.reference, reference)
-
-    return tasks
+    return lambda reference=None, scores=tuple(SCORES): with_(scores).tasks(reference, "full")
 
 
 @torch.no_grad()
@@ -160,12 +163,23 @@ def test_the_task_gives_what_its_formulas_give_for_each_row(tasks_of):
 
 
 def test_without_a_holdout_a_score_or_a_reference(tasks_of):
-    row = tiny_records().forget
-    assert membership_tasks(row, [], SCORES, str, None) == []
-    assert tasks_of(scores=[]) == []
+    assert with_([]).tasks(None, "full") == with_(SCORES, holdout=False).tasks(None, "full") == []
+    assert with_([], holdout=False).described == with_(SCORES).described == ()
+    (said,) = with_(SCORES, holdout=False).described
+    assert said == "no membership inference, for there is no holdout"
+    assert with_(SCORES).tasks(None, "reduced") == []
     found = evaluate(language_model(), tasks_of(scores=["loss"]))
     assert found.metrics.keys() == {"mia_loss"}
     everything = evaluate(language_model(), tasks_of())
     assert everything.metrics.keys() == {f"mia_{name}" for name in SCORES}
     unknowable = evaluation_of({"mia_min_k": 1.0})  # nothing to be a share of
     assert "mia_privleak" not in evaluate(language_model(), tasks_of(unknowable)).metrics
+
+
+def test_a_suite_keeps_its_own_aggregates():
+    rows = [
+        {"set": "forget", "row": 0, "prob": 0.5},
+        {"set": "mia", "row": 0, "member": True, "loss": 1.0},
+    ]
+    rows.append({"set": "mia", "row": 1, "member": False, "loss": 2.0})
+    assert with_(SCORES).aggregate(rows, None) == {"forget_prob": 0.5, "mia_loss": 1.0}

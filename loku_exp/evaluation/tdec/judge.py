@@ -7,8 +7,7 @@ from loku_exp.errors import UserError
 from loku_exp.evaluation.catalogue import ABILITIES, Judgement, Metric
 from loku_exp.evaluation.collapse import collapse
 from loku_exp.evaluation.kept import kept
-from loku_exp.evaluation.membership import MIA, membership_metrics, membership_words
-from loku_exp.evaluation.suite import Evaluation, Facts, Metrics, Row, row_means
+from loku_exp.evaluation.suite import Evaluation, Facts, Metrics
 from loku_exp.evaluation.tdec.stop_check import Thresholds, thresholds_of, would_flip
 from loku_exp.runtime.settings import StopRule
 
@@ -57,18 +56,7 @@ def catalogue(n: Sequence[int], length: int, suffix: int, further: bool = False)
         Metric(name=name, label=label, form="perplexity", part="ability", summary=True)
         for name, label in PERPLEXITIES.items()
     ]
-    return [*of_sets, *membership_words(), *perplexities]
-
-
-def aggregate_texts(examples: Sequence[Row], reference: Sequence[Row] | None = None) -> Metrics:
-    """Return the metrics of a model over some of its rows, named as in ``metrics.json``.
-
-    Args:
-        examples: rows of ``examples.jsonl``.
-        reference: those of the reference, or None.
-    """
-    means = row_means([row for row in examples if row["set"] != MIA])
-    return means | membership_metrics(examples, reference)
+    return of_sets + perplexities
 
 
 def judge_tdec(

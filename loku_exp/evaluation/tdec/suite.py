@@ -17,12 +17,11 @@ from transformers import PreTrainedTokenizerBase
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.lm.answers import TokenScores
-from loku_exp.evaluation.membership import membership_tasks
+from loku_exp.evaluation.membership import with_membership
 from loku_exp.evaluation.rouge import rouge_recall
-from loku_exp.evaluation.standard_scores import STANDARD_SCORES, standard_scores
 from loku_exp.evaluation.suite import Depth, Evaluation, Stop, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
-from loku_exp.evaluation.tdec.judge import SETS, aggregate_texts, catalogue, judge_tdec
+from loku_exp.evaluation.tdec.judge import SETS, catalogue, judge_tdec
 from loku_exp.evaluation.tdec.metrics import (
     Greedy,
     continuations,
@@ -88,55 +87,49 @@ def tdec_suite(
     Raises:
         ConfigError: n is longer than the texts.
     """
-    shortest = min(len(record.prompt) for record in records.forget)
-    if max(n) >= shortest:
-        raise ConfigError(
-            f"evaluation.n={max(n)}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
-            "texts longer than n"
-        )
+    _check_lengths(records.forget, max(n))
     sets = {name: rows for name, rows in records.evaluation.items() if name in SETS}
     texts = {name: rows for name, rows in records.evaluation.items() if name not in SETS}
     length = max(len(record.prompt) for rows in sets.values() for record in rows)
     stop = int(tokenizer.eos_token_id) if end_of_text == "stop" else None
     decode: Decode = tokenizer.decode  # type: ignore[assignment]
     settings = Settings(tuple(sorted(n)), length, stop, decode, further)
-    unseen, scores = sets.get("unseen", []), membership or []
-    infer = partial(
-        membership_tasks, sets["forget"], unseen, scores, lambda row: decode(list(row.prompt))
-    )
-    missing = ["no membership inference, for no text is unseen"] if scores and not unseen else []
-    return Suite(
-        tasks=partial(_tasks, sets, settings, infer),
+    suite = Suite(
+        tasks=partial(_tasks, sets, settings),
         catalogue=catalogue(settings.n, settings.length, settings.suffix, further),
         judge=judge_tdec,
-        requests={STANDARD_SCORES: standard_scores},
         protocol={
             "el_n": list(settings.n),
             "end_of_text": end_of_text,
             "scoring": "all tokens labelled",
         },
-        described=[f"end-of-text: {end_of_text}", *missing],
-        aggregate=aggregate_texts,
+        described=[f"end-of-text: {end_of_text}"],
         abilities=[PerplexityTask(name, rows) for name, rows in texts.items()],
         stop=partial(_stop, sets["forget"], stop),
-        stop_problems=partial(measured_problems, unseen, settings.n),
+        stop_problems=partial(measured_problems, sets.get("unseen", []), settings.n),
     )
+    of_suite = suite, sets["forget"], sets.get("unseen", []), membership or []
+    return with_membership(*of_suite, text_of=lambda row: decode(list(row.prompt)))
+
+
+def _check_lengths(forget: list[Example], n: int) -> None:
+    shortest = min(len(record.prompt) for record in forget)
+    if n >= shortest:
+        raise ConfigError(
+            f"evaluation.n={n}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
+            "texts longer than n"
+        )
 
 
 def _tasks(
-    sets: dict[str, list[Example]],
-    settings: Settings,
-    infer: Callable[..., list[Any]],
-    reference: Evaluation | None,
-    depth: Depth,
+    sets: dict[str, list[Example]], settings: Settings, reference: Evaluation | None, depth: Depth
 ) -> list[Any]:
-    """Return a task for each set, and that of membership; nothing is compared row by row.
+    """Return a task for each set; nothing is compared with a reference row by row.
 
     One epoch before a stop the forget set is asked in full: EL of it is part of the result.
     """
     whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}.get(depth, set())
-    tasks = [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
-    return [*tasks, *(infer(reference) if depth == "full" else [])]
+    return [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
 
 
 def _stop(

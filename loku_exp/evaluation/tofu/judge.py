@@ -6,7 +6,6 @@ from typing import Any
 from loku_exp.evaluation.catalogue import Judgement, Metric
 from loku_exp.evaluation.collapse import collapse
 from loku_exp.evaluation.kept import kept
-from loku_exp.evaluation.membership import membership_metrics, membership_words
 from loku_exp.evaluation.suite import Evaluation, Facts, Metrics, Row, row_means
 from loku_exp.evaluation.tofu import metrics
 
@@ -59,7 +58,6 @@ CATALOGUE = (
     ),
     _metric("model_utility", "model utility", unit="all", part="utility"),
     _metric("model_utility_retain", "model utility, its retain third", unit="all", part="utility"),
-    *membership_words(),
 )
 
 
@@ -73,8 +71,7 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
         examples: rows of ``examples.jsonl``.
         reference: those of the reference, or None: no comparison then.
     """
-    rows = [row for row in examples if row["set"] in SETS]
-    found = {n: v for n, v in row_means(rows).items() if n.partition("_")[2] in OF_ROW}
+    found = {n: v for n, v in row_means(examples).items() if n.partition("_")[2] in OF_ROW}
     nine = [f"{s}_{m}" for s in metrics.UTILITY_SETS for m in metrics.UTILITY_METRICS]
     if found.keys() >= set(nine):
         found["model_utility"] = metrics.model_utility([found[name] for name in nine])
@@ -87,7 +84,7 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
         quality, distance = metrics.forget_quality(*pair)
         found |= {"forget_quality": quality, "forget_ks": distance}
         found["forget_shift"] = metrics.forget_shift(*pair)
-    return found | membership_metrics(examples, reference)
+    return found
 
 
 def judge_tofu(

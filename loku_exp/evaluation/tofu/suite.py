@@ -15,10 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from loku_exp.data.records import Example, Records
 from loku_exp.evaluation.lm.answers import TokenScores
-from loku_exp.evaluation.membership import membership_tasks
+from loku_exp.evaluation.membership import with_membership
 from loku_exp.evaluation.memorisation import answer_strength, exact_memorisation
 from loku_exp.evaluation.rouge import rouge_recall
-from loku_exp.evaluation.standard_scores import STANDARD_SCORES, standard_scores
 from loku_exp.evaluation.suite import Depth, Evaluation, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
@@ -65,35 +64,26 @@ def tofu_suite(
     last = None if rows == "all" else int(rows)
     sets = {name: of_set[:last] for name, of_set in records.evaluation.items()}
     holdout = sets.pop(HOLDOUT, [])
-    members, scores = sets.get(FORGET, []), membership or []
-    infer = partial(membership_tasks, members, holdout, scores, lambda record: record.reference)
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[return-value]
 
     scoring = Scoring(truth_ratio, max_tokens, decode)
-    return Suite(
-        tasks=partial(_tasks, sets, scoring, infer),
+    suite = Suite(
+        tasks=partial(_tasks, sets, scoring),
         catalogue=CATALOGUE,
         judge=judge_tofu,
-        requests={STANDARD_SCORES: standard_scores},
         protocol={
             "truth_ratio": truth_ratio,
             "max_tokens": max_tokens,
             "scoring": "answer and end-of-text labelled, loss per token",
         },
-        described=[
-            f"truth ratio {truth_ratio}",
-            *(
-                ["no membership inference, for there is no holdout"]
-                if membership and not holdout
-                else []
-            ),
-        ],
+        described=[f"truth ratio {truth_ratio}"],
         aggregate=aggregate,
         read_log=partial(evaluation_of_log, sets=sets),
         problems=partial(_problems, sets, max_tokens),
     )
+    return with_membership(suite, sets.get(FORGET, []), holdout, membership or [])
 
 
 def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
@@ -105,11 +95,7 @@ def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
 
 
 def _tasks(
-    sets: dict[str, list[Example]],
-    scoring: Scoring,
-    infer: Callable[..., list[Any]],
-    reference: Evaluation | None,
-    depth: Depth,
+    sets: dict[str, list[Example]], scoring: Scoring, reference: Evaluation | None, depth: Depth
 ) -> list[Any]:
     """Return lm-eval tasks: one a set, and the group that makes model utility of them.
 
@@ -129,13 +115,12 @@ def _tasks(
         )
         for name, rows in sets.items()
     }
-    further = infer(reference) if depth == "full" else []
     if depth != "full" or not set(metrics.UTILITY_SETS) <= tasks.keys():
-        return [*tasks.values(), *further]
+        return list(tasks.values())
     utility = ModelUtility("model_utility")
     for name in metrics.UTILITY_SETS:
         utility.add(tasks.pop(name))
-    return [*tasks.values(), utility, *further]
+    return [*tasks.values(), utility]
 
 
 def _problems(sets: dict[str, list[Example]], max_tokens: int, max_length: int) -> list[str]:
