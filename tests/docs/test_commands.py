@@ -45,7 +45,7 @@ def check_other(command: Command, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    program = module.endswith((".report", ".search", ".claims", ".cache", ".doctor"))
+    program = module.endswith((".report", ".search", ".claims", ".cache", ".doctor", ".export"))
     main = importlib.import_module(f"{module}.__main__" if program else module)
     if module.endswith("search"):
         monkeypatch.setattr(main, "_go_on", lambda *_: None)  # no trial: none forgets enough

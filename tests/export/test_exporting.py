@@ -3,16 +3,18 @@
 import json
 import shutil
 import sys
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from loku_exp import export as exporting
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import UserError
-from loku_exp.export import export
+from loku_exp.export.__main__ import main
+from loku_exp.export.exporting import Shape, export
 from loku_exp.methods.adapter import Adapter, attach, load_factors, load_trained
 from loku_exp.results import files as results
 from loku_exp.run import run
@@ -70,11 +72,14 @@ def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
     arguments = [str(folder), "--to", str(tmp_path / "out card"), "--base", "me/target"]
     monkeypatch.setattr(sys, "argv", ["export", *arguments])
     capsys.readouterr()
-    exporting.main()
+    main()
     assert capsys.readouterr().out == f"adapter: {tmp_path}/out card\n"
     record = results.read(folder)
     card = (tmp_path / "out card/README.md").read_text()
-    assert card.startswith('---\nbase_model: "me/target"\nlibrary_name: peft\n')
+    read: Any = ModelCard(card).data  # as the hub reads it
+    assert (read.base_model, read.library_name) == ("me/target", "peft")
+    numbers = {result.metric_type: result.metric_value for result in read.eval_results}
+    assert numbers == record.models["unlearned"].metrics
     for part in (
         "TOY data, TOY model",
         record.judgement.sentence,
@@ -123,3 +128,48 @@ def test_what_cannot_be_exported_is_refused(start, tmp_path):
     with pytest.raises(UserError, match="is not finished"):
         export(folder, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_merged_model_is_the_unlearned_one_for_any_loader(start, tmp_path):
+    folder = start()
+    base = json.loads((folder / "adapter/manifest.json").read_text())["recipe"]["base"]
+    assert export(folder, tmp_path / "merged", "me/target", Shape(merged=True)) == "model"
+    target = AutoModelForCausalLM.from_pretrained(base)
+    unlearned = logits(PeftModel.from_pretrained(target, str(folder / "adapter")))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged), unlearned, rtol=0, atol=2e-5)
+    names = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert "model.safetensors" in names
+    assert not [name for name in names if name.startswith("adapter")]
+    card = (tmp_path / "merged/README.md").read_text()
+    assert "folded into the target's weights in float32, and stored in float32" in card
+    assert "library_name: transformers" in card
+
+
+def test_a_merged_model_needs_the_target_as_it_was(start, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(start(), folder)
+    manifest = json.loads((folder / "adapter/manifest.json").read_text())
+    manifest["recipe"]["base"] = str(tmp_path / "gone")
+    (folder / "adapter/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"--merged needs the run's target, .*gone, as it was"):
+        export(folder, tmp_path / "merged", None, Shape(merged=True))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_compressed_adapter_loads_and_says_what_it_lost(start, tmp_path):
+    folder = start()
+    assert export(folder, tmp_path / "small", "me/target", Shape(rank=4)) == "adapter"
+    base = json.loads((folder / "adapter/manifest.json").read_text())["recipe"]["base"]
+    small = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "small")
+    )
+    assert small.peft_config["default"].to_dict()["r"] == 4
+    card = (tmp_path / "small/README.md").read_text()
+    assert "compressed from rank 16; its updates differ" in card
+    assert "--max-lora-rank 8" in card
+
+
+def test_all_weights_have_nothing_to_compress(start, tmp_path):
+    with pytest.raises(UserError, match="no adapter to compress or to merge"):
+        export(start("lora=none"), tmp_path / "new", None, Shape(rank=2))

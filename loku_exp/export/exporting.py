@@ -1,0 +1,123 @@
+"""A run's adapter, or its model, with a card, in a folder of its own: whole or not at all."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from loku_exp.errors import UserError
+from loku_exp.export.card import card
+from loku_exp.export.reshaped import compress, merge
+from loku_exp.results import files as results
+from loku_exp.results import folder as runs
+from loku_exp.results.folder import DONE
+from loku_exp.runtime.cache import MANIFEST, is_whole, write_folder
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What becomes of an adapter on the way.
+
+    Attributes:
+        rank: to compress it to; None: as it is.
+        merged: whether it is folded into the weights of its base.
+    """
+
+    rank: int | None = None
+    merged: bool = False
+
+
+def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = None) -> str:
+    """Write a run's adapter (or model) with its card into a new folder, whole or not at all.
+
+    Args:
+        run: folder of a finished run.
+        to: must not exist, or be empty.
+        base: name of the target; None for where the run had it from.
+        shape: what becomes of an adapter on the way; None: nothing.
+
+    Returns:
+        ``adapter`` or ``model``.
+
+    Raises:
+        UserError: the run is not finished, left nothing to ship, or `to` is taken.
+    """
+    if not runs.is_done(run):
+        reason = "is not finished" if (run / "config.yaml").is_file() else "is no folder of a run"
+        raise UserError(f"{run} {reason}: it has no {DONE}; run its command to the end first")
+    record = results.read(run)
+    kind, shipped, recipe = _shipped(run, record)
+    if record.models["target"].weights == "random":
+        raise UserError(f"{run}: its weights are random (model.weights=random), for timing only")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"--to {to}: there is something already; name a new folder")
+    shape = shape or Shape()
+    if kind == "model" and shape != Shape():
+        raise UserError(
+            f"{run} trained all weights, so there is no adapter to compress or to merge"
+        )
+    name = base or str(recipe["base"])
+
+    def build(folder: Path) -> None:
+        for file in shipped.iterdir():
+            if file.is_file() and file.name != MANIFEST:
+                shutil.copy2(file, folder)
+        how = _reshape(folder, shape, str(recipe["base"]), run)
+        rank = _name_base(folder, name) if (folder / "adapter_config.json").is_file() else None
+        written = card(record, "model" if rank is None else "adapter", name, rank, how)
+        (folder / "README.md").write_text(written, encoding="utf-8")
+        shutil.copy2(run / results.METRICS_FILE, folder)
+
+    write_folder(to, build, {"run": record.run.id, "base": name})
+    return "model" if shape.merged else kind
+
+
+def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
+    """Make of an adapter what was asked for; return what the card says of it."""
+    if shape.rank is not None:
+        before = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        error = compress(folder, shape.rank)
+        return (
+            f"Here it was compressed from rank {before}; its updates differ from the run's by {error:.1%} "
+            "of their norm, and the table below is of the run's."
+        )
+    if shape.merged:
+        model = OmegaConf.load(run / "config.yaml").model
+        dtype = merge(folder, base, model.tokenizer, bool(model.trust_remote_code))
+        return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
+    return ""
+
+
+def _shipped(run: Path, record: Any) -> tuple[str, Path, dict[str, Any]]:
+    """Return what the run shipped, where it lies, and of which base it was made."""
+    for kind in ("adapter", "model"):
+        folder = run / kind
+        if folder.is_dir():
+            if not is_whole(folder):
+                raise UserError(
+                    f"{folder} is damaged: a file is missing or of another size; delete it and "
+                    f"{run}/done.json, and run the command again"
+                )
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            return kind, folder, manifest["recipe"]
+    if not record.unlearned:
+        raise UserError(f"{run} left no adapter and no model: it only evaluates (unlearn=false)")
+    method = record.run.choices.get("method", "gradient")
+    if method != "gradient":
+        raise UserError(f"{run} left no adapter and no model: method={method} trains none")
+    raise UserError(
+        f"{run} has lost its adapter; delete {run}/done.json, and run the command again: it goes on from "
+        "the newest snapshot"
+    )
+
+
+def _name_base(folder: Path, base: str) -> int:
+    """Write the base's name into an adapter's configuration; return the adapter's rank."""
+    file = folder / "adapter_config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["base_model_name_or_path"] = base
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return int(content["r"])
