@@ -182,7 +182,9 @@ def plain_greedy(model: nn.Module, prompt: tuple[int, ...], count: int) -> list[
     """Greedy continuation without cache, padding or batch."""
     ids = list(prompt)
     for _ in range(count):
-        logits = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids))).logits
+        logits = model(
+            input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), use_cache=False
+        ).logits
         ids.append(int(logits[0, -1].argmax()))
     return ids[len(prompt) :]
 

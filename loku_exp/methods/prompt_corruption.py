@@ -202,7 +202,9 @@ def _check(subject: Subject, target: Subject, place: Path, records: Records) -> 
     lengths = torch.tensor([len(record.prompt)])
     models = [subject.load(), load_corruption(target.load(), place)]  # type: ignore[misc]
     first, second = (
-        model(input_ids=ids.to(model.device), prompt_lengths=lengths).logits.float().cpu()
+        model(input_ids=ids.to(model.device), prompt_lengths=lengths, use_cache=False)
+        .logits.float()
+        .cpu()
         for model in models
     )
     difference = float((first - second).abs().max())

@@ -91,5 +91,7 @@ def _spread(logits: Tensor) -> Tensor:
 def _logits(model: nn.Module, sequences: list[Any]) -> Tensor:
     device = next(model.parameters()).device
     batch = to_device(pad(sequences), device)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).logits
     return logits[batch["attention_mask"].bool()].float().cpu()

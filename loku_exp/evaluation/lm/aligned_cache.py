@@ -21,7 +21,7 @@ KeyValues = tuple[Any, Any]
 """Keys and values of one layer, (texts, heads, T, head_dim) each."""
 _NOISE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the norm of a hidden state
 _NOISE_OF_HALF_PRECISION = 0.05
-_TAKES_NO_CACHE = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+TAKES_NO_CACHE = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 
 
 @dataclass
@@ -41,7 +41,7 @@ def read_with_cache(model: Any, batch: Padded) -> tuple[Tensor, list[KeyValues]]
         shapes = {tuple(part.shape[::2]) for layer in layers for part in layer}
     except torch.OutOfMemoryError:
         raise
-    except _TAKES_NO_CACHE:
+    except TAKES_NO_CACHE:
         return hidden_before_head(model, batch), []
     return hidden, layers if shapes == {tuple(batch["input_ids"].shape)} else []
 
@@ -64,7 +64,7 @@ def aligns(model: Any, batch: Padded, layers: list[KeyValues], hidden: Tensor) -
         again = hidden_before_head(model, step, past_key_values=cache, use_cache=True)[:, 0]
     except torch.OutOfMemoryError:
         raise
-    except _TAKES_NO_CACHE:
+    except TAKES_NO_CACHE:
         return False
     difference = (again - hidden[:, last]).float().norm(dim=-1)
     noise = _NOISE.get(hidden.dtype, _NOISE_OF_HALF_PRECISION)

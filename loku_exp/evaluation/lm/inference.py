@@ -1,7 +1,7 @@
 """Answer requests about token ids by running a model, batch by batch."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from loku_exp.errors import DataError
 from loku_exp.evaluation.lm import prompt_reading
 from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant, predictions
 from loku_exp.evaluation.lm.answers import TokenScores, Wanted, everything
-from loku_exp.evaluation.lm.generation import continued
+from loku_exp.evaluation.lm.generation import continued, goes_on
 from loku_exp.evaluation.lm.text_lm import TextLM
 from loku_exp.evaluation.lm.together import continued_together
 from loku_exp.evaluation.lm.wavefront import greedy_continuations
@@ -113,8 +113,14 @@ class Inference(TextLM):
             together = continued_together(self.model, prompts, budgets, end_of_text=end_of_text)
         if together is not None:
             return together
-        padding = self.tokenizer.pad_token_id
-        return continued(self.model, prompts, budgets, end_of_text=end_of_text, padding=padding)
+        padding, cached = self.tokenizer.pad_token_id, self._goes_on
+        return continued(
+            self.model, prompts, budgets, end_of_text=end_of_text, padding=padding, cached=cached
+        )
+
+    @cached_property
+    def _goes_on(self) -> bool:
+        return goes_on(self.model, len(self.tokenizer))
 
     def _greedy_suffixes(self, requests: list[Instance], needed: Wanted) -> Iterator[Batch]:
         for request in requests:

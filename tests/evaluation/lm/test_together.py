@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig, MambaForCausalLM
 
 from loku_exp.evaluation.lm import together
 from loku_exp.evaluation.lm.generation import continued
 from loku_exp.evaluation.lm.together import continued_together
 from tests.evaluation.tdec.memorising import random_text, untrained
-from tests.helpers import inference_of
+from tests.helpers import inference_of, plain_greedy
 
 PROMPTS = [random_text(length, seed) for seed, length in enumerate((7, 3, 12, 1, 5, 9, 5))]
 BUDGETS = [9, 14, 0, 20, 1, 11, 12]
@@ -94,3 +94,31 @@ def test_a_model_that_does_not_go_on_from_its_cache_goes_the_plain_way(monkeypat
     monkeypatch.setattr(together, "aligns", lambda *_: False)
     assert continued_together(model, PROMPTS, BUDGETS, end_of_text=None) is None
     assert inference_of(model).continued(PROMPTS, BUDGETS, None) == expected
+
+
+STATES = {
+    "rwkv": {"attention_hidden_size": 16, "context_length": 64},  # takes no mask
+    "lfm2": {"intermediate_size": 16, "num_key_value_heads": 2, "full_attn_idxs": []},
+    "qwen3_next": {
+        "layer_types": ["linear_attention"] * 2, "num_key_value_heads": 2, "head_dim": 8,
+        "linear_num_value_heads": 2, "linear_num_key_heads": 2, "linear_key_head_dim": 4,
+        "linear_value_head_dim": 4, "num_experts": 2, "num_experts_per_tok": 1,
+        "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_of_models_with_a_state_alone_each_prompt_goes_on_as_by_itself(kind):
+    """Masked tokens before a text change what RWKV says; of the others no cache knows its length."""
+    own = {"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **own, **STATES[kind])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    expected = [
+        plain_greedy(model, prompt, n) for prompt, n in zip(PROMPTS, BUDGETS, strict=True)
+    ]
+    assert inference_of(model).continued(PROMPTS, BUDGETS, None) == expected
+    assert len({tuple(answer) for answer in expected}) > 3
