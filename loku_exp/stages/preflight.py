@@ -15,14 +15,25 @@ from loku_exp.models.tokenizer import beyond
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
 from loku_exp.stages.inputs import Inputs
-from loku_exp.stages.space import space_problems
+from loku_exp.stages.space import check_space, space_needs
 from loku_exp.stages.unlearn import plan_adapter
 from loku_exp.stages.weights import trained_here, weights_problems
 from loku_exp.training.schedule import Plan
 
 
 def prepare(config: Config, inputs: Inputs) -> Adapter | None:
-    """Check everything, and return the adapter's shape, where there is one.
+    """Check everything, room on the disk too, and return the adapter's shape, where there is one.
+
+    Raises:
+        UserError: with everything found, where it can be found at once.
+    """
+    adapter = check(config, inputs)
+    check_space(space_needs(config, inputs, adapter))
+    return adapter
+
+
+def check(config: Config, inputs: Inputs) -> Adapter | None:
+    """Check everything but the disk, and return the adapter's shape, where there is one.
 
     Raises:
         UserError: with everything found, where it can be found at once.
@@ -41,7 +52,6 @@ def prepare(config: Config, inputs: Inputs) -> Adapter | None:
     for name, component in config.attacks.items():
         given = {"records": inputs.records, "max_length": inputs.max_length, "name": name}
         problems += _said(partial(_own_problems, component, **given))
-    problems = problems or _said(lambda: space_problems(config, inputs, adapter))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return adapter

@@ -13,6 +13,7 @@ from loku_exp.runtime.cache import Cache, digest
 from loku_exp.stages import bases, identity, preflight
 from loku_exp.stages.inputs import Inputs, load_inputs
 from loku_exp.stages.machine import machine_of, on_this_machine
+from loku_exp.stages.space import Need, check_space, space_needs
 from loku_exp.sweeps.jobs import SKIPPED, Job
 from loku_exp.workspace import Workspace
 
@@ -35,19 +36,22 @@ def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | No
     loaded: dict[str, Inputs] = {}
     planned: dict[Path, Job] = {}
     problems: dict[str, None] = {}
+    needs: list[Need] = []
     torch.set_num_threads(configs[0].threads)
     for overrides, config in zip(jobs, configs, strict=True):
         name = job_label(overrides, jobs) or "the run"
         try:
-            job = _planned(name, overrides, config, config_dir, loaded)
+            job, writes = _planned(name, overrides, config, config_dir, loaded)
         except UserError as error:
             problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
             continue
         if job.folder in planned:
             log.info("%s is the same run as %s", name, planned[job.folder].label)
         planned.setdefault(job.folder, job)
+        needs += writes
     if problems:
         raise ConfigError(list(problems))
+    check_space(needs, len([job for job in planned.values() if job.state != SKIPPED]))
     return list(planned.values())
 
 
@@ -57,8 +61,8 @@ def _planned(
     composed: Config,
     config_dir: str | None,
     loaded: dict[str, Inputs],
-) -> Job:
-    """Return a run as a job, checked; what it reads is kept in `loaded` for other runs."""
+) -> tuple[Job, list[Need]]:
+    """Return a run as a job, checked, and what it writes; what it reads is kept in `loaded` for others."""
     # The machine that submits need not have the device that a cluster's machines have.
     slurm = composed.launcher.kind == "slurm"
     config = on_this_machine(composed.model_copy(update={"device": "cpu"}) if slurm else composed)
@@ -69,9 +73,9 @@ def _planned(
     if recipe not in loaded:
         loaded[recipe] = load_inputs(config, cache)
     inputs = loaded[recipe]
-    preflight.prepare(config, inputs)
+    writes = space_needs(config, inputs, preflight.check(config, inputs))
     folder = identity.run_folder(config, identity.run_id(config, inputs))
     state = SKIPPED if files.has_everything(folder, list(config.attacks)) else "not started"
     workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
     needs = set(bases.entries(config, inputs, workspace))
-    return Job(name, overrides, config_dir, composed, folder, needs, state)
+    return Job(name, overrides, config_dir, composed, folder, needs, state), writes

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loku_exp.errors import ModelError
+from loku_exp.models import weights
 from loku_exp.models.load import load_model
-from loku_exp.models.weights import SAMPLED_ROWS, problems
+from loku_exp.models.weights import problems
 from tests.models.architectures import VOCABULARY, build, folder, settings, tokenizer
 
 CPU = torch.device("cpu")
@@ -194,14 +195,30 @@ def test_damaged_files_are_named(place, damage):
     assert re.search(match, line), line
 
 
-def test_a_sample_is_spread_over_the_rows(place):
-    """One bad row of many may be missed; a bad stretch longer than the spacing may not."""
-    spacing = VOCABULARY // (SAMPLED_ROWS - 1) + 1
-    for start in range(0, VOCABULARY - spacing, 17):
-        folder("llama", place)
-        bad = slice(start, start + spacing)
-        changed(place, set_to(EMBEDDING, bad, float("nan")))
-        assert len(said(place)) == 1, start
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_one_bad_value_is_found_wherever_it_lies(place, value, dtype, monkeypatch):
+    monkeypatch.setattr(weights, "STRETCH", 100)
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(place / FILE).items()}
+    matrix = tensors[EMBEDDING]
+    for row, column in ((0, 0), (101, 7), (VOCABULARY // 2, 3), (VOCABULARY - 1, 15)):
+        bad = matrix.clone()
+        bad[row, column] = value
+        save_file(tensors | {EMBEDDING: bad}, place / FILE, metadata={"format": "pt"})
+        (line,) = said(place)
+        assert f"tensor {EMBEDDING} holds values that are not finite" in line
+
+
+def test_values_of_every_kind_are_read():
+    for tensor, largest in (
+        (torch.tensor(-3.5), 3.5),
+        (torch.tensor([[1, -7], [2, 3]]), 7),
+        (torch.tensor([True, False]), 1),
+        (torch.tensor([0.5, -2.0]).to(torch.float8_e4m3fn), 2),
+        (torch.zeros(3, 4, 5, dtype=torch.float64), 0),
+        (torch.zeros(0, 4), 1),
+    ):
+        assert weights._largest(tensor) == largest
 
 
 @pytest.fixture
@@ -333,7 +350,7 @@ def test_one_matrix_of_zeros_is_warned_of(tmp_path, caplog):
     place = folder("llama", tmp_path / "base")
     changed(place, set_to("lm_head.weight", slice(None), 0.0))
     assert said(place) == []
-    assert "1 matrices are zero wherever looked at: lm_head.weight" in caplog.text
+    assert "1 matrices are zero: lm_head.weight" in caplog.text
 
 
 def test_a_gguf_in_place_of_weights_says_what_makes_a_folder_of_it(tmp_path):

@@ -108,15 +108,12 @@ class Inference(TextLM):
         self, prompts: list[tuple[int, ...]], budgets: list[int], end_of_text: int | None
     ) -> list[list[int]]:
         """Continue a batch of prompts greedily; see `loku_exp.evaluation.lm.generation.continued`."""
-        together = None
-        if not self.reads_prompts:
-            together = continued_together(self.model, prompts, budgets, end_of_text=end_of_text)
+        texts, end = (self.model, prompts, budgets), end_of_text
+        together = None if self.reads_prompts else continued_together(*texts, end_of_text=end)
         if together is not None:
             return together
-        padding, cached = self.tokenizer.pad_token_id, self._goes_on
-        return continued(
-            self.model, prompts, budgets, end_of_text=end_of_text, padding=padding, cached=cached
-        )
+        padding = self.tokenizer.pad_token_id
+        return continued(*texts, end_of_text=end, padding=padding, cached=self._goes_on)
 
     @cached_property
     def _goes_on(self) -> bool:
@@ -137,7 +134,7 @@ class Inference(TextLM):
             ) -> list[int]:
                 return wanted(ids, argmax, *options) if options[0] else []
 
-            lengths, of = [len(ids) for ids in texts], partial(_any_of, needed, mine)
+            lengths, of = [len(ids) for ids in texts], partial(_any_in, needed, [[i] for i in mine])
             for batch in self._grouped(lengths, "reading", of):
                 chosen = [texts[i] for i in batch]
                 if self.reads_prompts:
@@ -260,10 +257,6 @@ class Inference(TextLM):
                     yield order[:size]
                 bar.update(len(order[:size]))
                 order = order[size:]
-
-
-def _any_of(wanted: Wanted, requests: list[int], place: int) -> bool:
-    return wanted(requests[place])
 
 
 def _any_in(wanted: Wanted, requests: list[list[int]], place: int) -> bool:

@@ -117,8 +117,6 @@ def test_of_models_with_a_state_alone_each_prompt_goes_on_as_by_itself(kind):
     model = AutoModelForCausalLM.from_config(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    expected = [
-        plain_greedy(model, prompt, n) for prompt, n in zip(PROMPTS, BUDGETS, strict=True)
-    ]
+    expected = [plain_greedy(model, prompt, n) for prompt, n in zip(PROMPTS, BUDGETS, strict=True)]
     assert inference_of(model).continued(PROMPTS, BUDGETS, None) == expected
     assert len({tuple(answer) for answer in expected}) > 3
