@@ -97,7 +97,8 @@ def check_space(needs: Iterable[Need], runs: int = 1) -> None:
             parts = ", ".join(f"{size_in_words(size)} {what}" for what, size in sizes.items())
             found.append(
                 f"{' and '.join(folders)}: {size_in_words(free)} are free on this disk, and {who} "
-                f"{size_in_words(needed)} or more ({parts}); make room, or name a folder on another disk{fewer}"
+                f"{size_in_words(needed)} or more ({parts}); make "
+                f"room, or name a folder on another disk{fewer}"
             )
     if found:
         raise ConfigError(found)
