@@ -25,7 +25,7 @@ FLOORS = (
     ("claims", "doctor"),
     ("run",),
     ("startup",),
-    ("sweeps", "attack", "notebook"),
+    ("sweeps", "attack", "notebook", "lm_eval"),
     ("search",),
     ("__main__",),
     ("__init__",),

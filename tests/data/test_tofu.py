@@ -7,37 +7,13 @@ import pytest
 
 from loku_exp.data.tofu import load_tofu, problems
 from loku_exp.errors import DataError
-
-
-def write(folder, name, rows):
-    (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def rows(count, perturbed=0, first=0):
-    made = []
-    for i in range(first, first + count):
-        row = {"question": f"q{i}?", "answer": f"a{i}"}
-        if perturbed:
-            row |= {
-                "paraphrased_answer": f"p{i}",
-                "perturbed_answer": [f"w{i}{k}" for k in range(5)],
-            }
-        made.append(row)
-    return made
+from tests.data.tofu_folder import rows, tofu_folder, write
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder in TOFU's layout: 60 rows, the last 20 to forget."""
-    write(tmp_path, "full", rows(60))
-    write(tmp_path, "forget10", rows(20, first=40))
-    write(tmp_path, "retain90", rows(40))
-    write(tmp_path, "forget10_perturbed", rows(20, perturbed=5, first=40))
-    write(tmp_path, "retain_perturbed", rows(8, perturbed=5))
-    for name in ("real_authors_perturbed", "world_facts_perturbed"):
-        wrong = [{"question": "who?", "answer": "x", "perturbed_answer": ["y", "z", "u"]}]
-        write(tmp_path, name, wrong)
-    return tmp_path
+    """See `tofu_folder`."""
+    return tofu_folder(tmp_path)
 
 
 def test_load_reads_a_folder(folder):

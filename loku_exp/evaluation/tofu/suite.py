@@ -4,11 +4,11 @@ Per example: the loss of the answer, of its paraphrase and of the wrong answers,
 generation. Formulas: `loku_exp.evaluation.tofu.metrics`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lm_eval.api.group import Group
 from transformers import PreTrainedTokenizerBase
@@ -163,6 +163,7 @@ class TofuTask(OwnTask):
         generate: bool,
         compare: bool = True,
     ):
+        self.of = name  # the task itself may be renamed
         self.rows = {record.row: record for record in rows}
         self.scoring = scoring
         self.reference = reference
@@ -238,8 +239,10 @@ class ModelUtility(Group):
     def aggregate(self, task_metrics: dict[str, Any]) -> Any:
         """Return model utility, and the same of the retain set alone."""
         nine = {
-            name: [task_metrics[name][f"{metric},none"] for metric in metrics.UTILITY_METRICS]
-            for name in metrics.UTILITY_SETS
+            task.of: [
+                task_metrics[task.task_name][f"{name},none"] for name in metrics.UTILITY_METRICS
+            ]
+            for task in cast(Iterable[TofuTask], self)
         }
         return {
             "alias": self.name,
