@@ -20,7 +20,7 @@ from loku_exp.runtime.settings import Optimization
 PROGRAM = ("records", "workspace")
 GIVEN = {  # what the program hands over
     "loss": ("forget", "retain"),
-    "init": ("layers", "fisher"),
+    "init": ("layers", "fisher", "moments", "variance"),
     "method": ("target", *PROGRAM, "loss", "init", "adapter", "recipe", "stop"),
     "attacks": ("subject", *PROGRAM),
     "dataset": (),

@@ -1,6 +1,6 @@
 """What an init is given and what it returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -55,3 +55,11 @@ class Importance:
 MeasureFisher = Callable[..., Importance]
 """``fisher(group_size=, epsilon=, relative=, num_retain=, seed=, fisher_pass=)``; runs the data, or
 reads a cache."""
+
+MeasureMoments = Callable[..., Iterator[Tensor]]
+"""``moments(names, of=, side=, by=, number=, seed=)``: of each layer the mean of ``x x^T``, (d, d) fp32, of
+what it reads or gives for tokens or whole texts; forward passes alone."""
+
+MeasureVariance = Callable[..., Importance]
+"""``variance(layers, std=, group_size=, epsilon=, num_retain=, seed=)``: importance from the variance of
+the gradients of a random adapter."""

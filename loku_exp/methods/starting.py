@@ -12,13 +12,15 @@ from typing import Any
 
 from torch import nn
 
-from loku_exp.data.records import Records
+from loku_exp.data.records import Example, Records
 from loku_exp.errors import UserError
 from loku_exp.fisher.measure import fisher_measure
-from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
+from loku_exp.fisher.moments import moments_measure
+from loku_exp.fisher.variance import variance_measure
+from loku_exp.inits.interface import Factors, Importance, Layer
 from loku_exp.methods.adapter import Adapter, attach, coverage, load_factors, save_factors
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import digest, file_digest, set_aside
+from loku_exp.runtime.cache import Cache, digest, file_digest, set_aside
 from loku_exp.runtime.chosen import Chosen, check_returned
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.whole_files import write_text
@@ -69,10 +71,10 @@ def ready_to_train(
         if first and not _is_whole(file):
             layers = adapter.layers(model, derive(workspace.seed, "init"))
             identity = digest([target.identity, workspace.machine.precision["model"]])
-            measure = fisher_measure(
-                model, identity, records.forget, records.retain, workspace.cache
-            )
-            save_factors(*initial_factors(init, layers, measure), file)
+            sets = (records.forget, records.retain)
+            report: dict[str, Any] = {}
+            measures = _measures(model, identity, *sets, workspace.cache, report)
+            save_factors(*initial_factors(init, layers, measures, report), file)
             write_text(file.with_name(SUM), f"{file_digest(file)}  {file.name}\n")
     factors, report = load_factors(file)
     report["share_of_matrices"], left_out = coverage(model, adapter.targets)
@@ -87,32 +89,57 @@ def ready_to_train(
 
 
 def initial_factors(
-    init: Chosen, layers: list[Layer], measure: MeasureFisher
+    init: Chosen,
+    layers: list[Layer],
+    measures: dict[str, Callable[..., Any]],
+    report: dict[str, Any],
 ) -> tuple[dict[str, Factors], dict[str, Any]]:
-    """Run an init; return its factors by layer, and what it found about the importance, if asked.
+    """Run an init; return its factors by layer, and what it found, if it measured something.
 
     Args:
         init: function and knobs; its module may offer ``flops(name, layers, knobs)``.
         layers: the adapted layers.
-        measure: measures importance; called only by an init that takes ``fisher``.
+        measures: what an init may measure with, by the name it takes it by; called only if it is.
+        report: what they found.
     """
-    report: dict[str, Any] = {}
-
-    def fisher(**knobs: Any) -> Importance:
-        importance = measure(**knobs)
-        report["epsilon_share"] = importance.epsilon_share
-        report["epsilon_dominates"] = importance.epsilon_share > 0.5
-        report["fisher_flops"] = importance.flops
-        if importance.fisher_pass is not None:
-            report["fisher_pass"] = importance.fisher_pass  # what ``auto`` became
-        return importance
-
     log.info("initialising the adapter with %s", init.name)
-    factors_by_layer = _checked(init, layers, init(layers=layers, fisher=fisher))
+    factors_by_layer = _checked(init, layers, init(layers=layers, **measures))
     counted = init.beside("flops")
     if counted is not None:
         report["low_rank_flops"] = counted(init.name, layers, init.knobs)
     return factors_by_layer, report
+
+
+def _measures(
+    model: nn.Module,
+    identity: str,
+    forget: list[Example],
+    retain: list[Example],
+    cache: Cache,
+    report: dict[str, Any],
+) -> dict[str, Callable[..., Any]]:
+    """Return what an init may measure with; what is found and spent is written into a report."""
+
+    def noted(measure: Callable[..., Importance]) -> Callable[..., Importance]:
+        def measured(*given: Any, **knobs: Any) -> Importance:
+            importance = measure(*given, **knobs)
+            report["epsilon_share"] = importance.epsilon_share
+            report["epsilon_dominates"] = importance.epsilon_share > 0.5
+            report["fisher_flops"] = importance.flops
+            if importance.fisher_pass is not None:
+                report["fisher_pass"] = importance.fisher_pass  # what ``auto`` became
+            return importance
+
+        return measured
+
+    def spent(flops: int) -> None:
+        report["fisher_flops"] = report.get("fisher_flops", 0) + flops
+
+    return {
+        "fisher": noted(fisher_measure(model, identity, forget, retain, cache)),
+        "variance": noted(variance_measure(model, forget, retain)),
+        "moments": moments_measure(model, forget, retain, spent),
+    }
 
 
 def _checked(init: Chosen, layers: list[Layer], made: Any) -> dict[str, Factors]:

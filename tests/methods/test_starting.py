@@ -17,7 +17,7 @@ def given_by(made):
             return made
 
     return initial_factors(
-        Fixed("mine", "loku_exp.inits.vanilla.vanilla", ("layers",)), LAYERS, None
+        Fixed("mine", "loku_exp.inits.vanilla.vanilla", ("layers",)), LAYERS, {}, {}
     )
 
 

@@ -1,0 +1,117 @@
+"""Inits that see what layers read and give for the data: EVA, CorDA, and RILA, the init of ReGLU.
+
+Forward passes alone, no gradient. Each reduces to an eigenvalue problem of second moments.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from loku_exp.errors import UserError
+from loku_exp.inits.fila import low_rank
+from loku_exp.inits.interface import Factors, Layer, MeasureMoments
+from loku_exp.runtime.knobs import Count, Positive, Seed
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def eva(
+    layers: Iterable[Layer], moments: MeasureMoments, *, number: Count | None = None
+) -> Iterator[Factors]:
+    """Yield A as the directions in which a layer's inputs vary most over the forget set, and B zero.
+
+    EVA, Paischer et al. 2024, arXiv 2410.07170. Deviations: the right singular vectors are those of the
+    uncentred inputs; every layer keeps the same rank (their rho = 1).
+
+    Args:
+        layers: the adapted layers.
+        moments: measures second moments.
+        number: forget examples; None: all.
+    """
+    wanted = list(layers)
+    inputs = moments(_names(wanted), of="forget", side="inputs", by="token", number=number)
+    for layer, moment in zip(wanted, inputs, strict=True):
+        a = _leading(moment, layer.rank).T
+        yield Factors(layer.name, a, torch.zeros(len(layer.weight), layer.rank, device=a.device))
+
+
+def corda(
+    layers: Iterable[Layer],
+    moments: MeasureMoments,
+    *,
+    damping: Positive = 0.01,
+    number: Count | None = None,
+) -> Iterator[Factors]:
+    """Yield the part of each weight that acts most on the forget set's inputs.
+
+    CorDA in its instruction-previewed mode, Yang et al. 2024, arXiv 2406.05223: with C the second moment of
+    the inputs, ``s B A = (W C)_r C^-1``, the subscript being the truncated singular value decomposition.
+
+    Args:
+        layers: the adapted layers.
+        moments: measures second moments.
+        damping: added to C's diagonal, as a share of its mean; C of few tokens has no inverse.
+        number: forget examples; None: all.
+    """
+    wanted = list(layers)
+    inputs = moments(_names(wanted), of="forget", side="inputs", by="token", number=number)
+    for layer, moment in zip(wanted, inputs, strict=True):
+        c = moment.double()
+        c.diagonal().add_(damping * c.diagonal().mean())
+        weighted = (layer.weight.double() @ c).float()
+        u, s, v = low_rank(weighted, layer.rank, layer.seed)
+        root = (s / layer.scaling).sqrt()
+        a = torch.linalg.solve(c, (v * root).double()).T.float()  # C is symmetric
+        yield Factors(layer.name, a.contiguous(), u * root)
+
+
+def rila(
+    layers: Iterable[Layer],
+    moments: MeasureMoments,
+    *,
+    beta: Fraction = 0.7,
+    number: Count | None = None,
+    seed: Seed = 0,
+) -> Iterator[Factors]:
+    """Yield each weight's projection on the outputs that tell the forget from the retain set.
+
+    RILA, the init of ReGLU (arXiv 2604.17396; sustech-nlp/ReGLU): with C_f, C_r the second moments of a
+    layer's output summed over a text, Q holds the leading eigenvectors of ``(1 - beta) C_f - beta C_r``;
+    B = Q, A = Q^T W. Deviations: padding is left out of the sums; as many retain as forget examples,
+    drawn by a seed; too few forget examples for the rank are refused, where eigenvectors would be
+    arbitrary. ReGLU's regulariser in the loss is not built.
+
+    Args:
+        layers: the adapted layers.
+        moments: measures second moments.
+        beta: weight of the retain set.
+        number: forget examples; None: all. Retain examples are as many.
+        seed: which retain examples.
+    """
+    wanted = list(layers)
+    sides = (
+        moments(_names(wanted), of=of, side="outputs", by="text", number=number, seed=seed)
+        for of in ("forget", "retain")
+    )
+    for layer, of_forget, of_retain in zip(wanted, *sides, strict=True):
+        difference = (1 - beta) * of_forget.double() - beta * of_retain.double()
+        values, vectors = torch.linalg.eigh(difference)
+        if values[-layer.rank] <= 0:
+            raise UserError(
+                f"init=rila: in {layer.name} the forget set stands out in {int((values > 0).sum())} "
+                f"directions only, and lora.rank={layer.rank} asks for more; lower it, or take another init"
+            )
+        q = vectors[:, -layer.rank :].flip(1).float()
+        yield Factors(layer.name, q.T @ layer.weight.float(), q.contiguous())
+
+
+def _names(layers: list[Layer]) -> list[str]:
+    return [layer.name for layer in layers]
+
+
+def _leading(moment: Tensor, rank: int) -> Tensor:
+    """Return the eigenvectors (d, rank) of the largest eigenvalues, those first."""
+    return torch.linalg.eigh(moment.double())[1][:, -rank:].flip(1).float().contiguous()

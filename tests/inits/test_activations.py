@@ -1,0 +1,84 @@
+"""Inits by activations: their definitions in plain algebra, and the arithmetic of their papers by hand."""
+
+import pytest
+import torch
+
+from loku_exp.errors import UserError
+from loku_exp.inits.activations import corda, eva, rila
+from loku_exp.inits.interface import Layer
+from tests.inits.test_fila import SCALING, layer
+
+
+def moments_of(**by_set):
+    def moments(names, *, of, **_):
+        assert names == ["layer"]
+        yield by_set[of]
+
+    return moments
+
+
+def positive(size, seed=0):
+    x = torch.randn(3 * size, size, generator=torch.Generator().manual_seed(seed))
+    return x.T @ x / len(x)
+
+
+def test_evas_a_holds_the_leading_singular_vectors_of_the_inputs_and_b_is_zero():
+    matrix = layer(rank=3)
+    x = torch.randn(200, 40, generator=torch.Generator().manual_seed(1)) * torch.linspace(
+        3, 0.1, 40
+    )
+    (factors,) = eva([matrix], moments_of(forget=x.T @ x / 200))
+    _, _, vh = torch.linalg.svd(x, full_matrices=False)
+    cosines = (factors.a * vh[:3]).sum(1).abs()
+    torch.testing.assert_close(cosines, torch.ones(3), rtol=1e-3, atol=0)
+    assert not factors.b.any()
+    assert factors.b.shape == (24, 3)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_corda_takes_what_acts_most_on_the_inputs(rank):
+    matrix, c = layer(rank=rank), positive(40)
+    (factors,) = corda([matrix], moments_of(forget=c), damping=0.01)
+    damped = c + 0.01 * c.diagonal().mean() * torch.eye(40)
+    u, s, vh = torch.linalg.svd(matrix.weight @ damped, full_matrices=False)
+    expected = (u[:, :rank] * s[:rank]) @ vh[:rank] @ torch.linalg.inv(damped)
+    found = SCALING * factors.b @ factors.a
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-3 * float(expected.abs().max()))
+
+
+def test_corda_of_full_rank_is_the_whole_weight():
+    matrix = layer(rank=24)
+    (factors,) = corda([matrix], moments_of(forget=positive(40)))
+    torch.testing.assert_close(SCALING * factors.b @ factors.a, matrix.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_rila_by_hand():
+    """H_f = {(2, 0)}, H_r = {(0, 1)}, beta .7: the difference is diag(1.2, -.7), so Q = (1, 0)."""
+    matrix = Layer("layer", torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 1, SCALING, 0)
+    of_forget, of_retain = (
+        torch.diag(torch.tensor([4.0, 0.0])),
+        torch.diag(torch.tensor([0.0, 1.0])),
+    )
+    (factors,) = rila([matrix], moments_of(forget=of_forget, retain=of_retain), beta=0.7)
+    sign = factors.b[0, 0]
+    assert float(sign.abs()) == pytest.approx(1)
+    torch.testing.assert_close(sign * factors.b, torch.tensor([[1.0], [0.0]]))
+    torch.testing.assert_close(sign * factors.a, torch.tensor([[1.0, 2.0]]))
+    base = matrix.weight - SCALING * factors.b @ factors.a
+    torch.testing.assert_close(base, torch.tensor([[-1.0, -2.0], [3.0, 4.0]]))
+
+
+def test_rila_is_the_projection_on_the_leading_eigenvectors():
+    matrix, f, r = layer(rank=4), positive(24, 1) * 5, positive(24, 2)
+    (factors,) = rila([matrix], moments_of(forget=f, retain=r), beta=0.4)
+    _, vectors = torch.linalg.eigh(0.6 * f.double() - 0.4 * r.double())
+    q = vectors[:, -4:].float()
+    torch.testing.assert_close(factors.b @ factors.a, q @ q.T @ matrix.weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(factors.b.T @ factors.b, torch.eye(4), rtol=1e-4, atol=1e-5)
+
+
+def test_rila_refuses_directions_that_say_nothing():
+    few = torch.zeros(24, 24)
+    few[0, 0] = few[1, 1] = 1.0
+    with pytest.raises(UserError, match=r"stands out in 2 directions only, and lora\.rank=4"):
+        list(rila([layer(rank=4)], moments_of(forget=few, retain=torch.eye(24) / 10)))
