@@ -58,9 +58,9 @@ def table(runs_at: list[tuple[float, Record]]) -> str:
     packages = ", ".join(f"{p} {run.packages[p]}" for p in ("torch", "transformers", "peft"))
     at = ", ".join(f"{rate:g}" for rate in rates)
     said = (
-        f"Toy model, one seed ({run.seed}), rank 8, one thread, {packages}. The first columns are at a rate "
-        f"of {middle:g}; the best of {at} keeps most of the retain set where the forget probability first "
-        f"comes down to {LEVEL}, linear between epochs; a dash: it never does. One run each: no order of "
+        f"Toy model, one seed ({run.seed}), rank 8, one thread, {packages}. The first columns are at a "
+        f"rate of {middle:g}; the best of {at} keeps most of the retain set where the forget "
+        f"probability first comes down to {LEVEL}, linear between epochs; a dash: it never does. One run each: no order of "
         "inits follows from it."
     )
     return "\n".join([*lines, "", said, ""])

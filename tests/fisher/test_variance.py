@@ -27,7 +27,7 @@ def by_peft(layers, adapter, texts, group_size):
     model = tiny_model()
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=[layer.name for layer in layers])
     adapted = get_peft_model(model, config).eval()
-    parts = {}
+    parts: dict[str, tuple] = {}
     for layer in layers:
         module = adapted.get_submodule(f"base_model.model.{layer.name}")
         parts[layer.name] = module.lora_A["default"].weight, module.lora_B["default"].weight
@@ -42,7 +42,8 @@ def by_peft(layers, adapter, texts, group_size):
             total = total + torch.nn.functional.cross_entropy(logits, target, reduction="sum")
             labels += int((target != -100).sum())
         flat = [part for pair in parts.values() for part in pair]
-        gradients.append((len(group), torch.autograd.grad(total / labels, flat)))
+        loss = torch.as_tensor(total / labels)
+        gradients.append((len(group), torch.autograd.grad(loss, flat)))
     n = sum(size for size, _ in gradients)
     means = [sum(s * g[i] for s, g in gradients) / n for i in range(2 * len(layers))]
     return [
