@@ -60,8 +60,8 @@ def table(runs_at: list[tuple[float, Record]]) -> str:
     said = (
         f"Toy model, one seed ({run.seed}), rank 8, one thread, {packages}. The first columns are at a "
         f"rate of {middle:g}; the best of {at} keeps most of the retain set where the forget "
-        f"probability first comes down to {LEVEL}, linear between epochs; a dash: it never does. One run each: no order of "
-        "inits follows from it."
+        f"probability first comes down to {LEVEL}, linear between epochs; a dash: it never does. One run "
+        "each: no order of inits follows from it."
     )
     return "\n".join([*lines, "", said, ""])
 
