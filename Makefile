@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow check docs bench bench-gpu controls slurm-test smollm2 clean
+.PHONY: help install run test test-slow check docs bench bench-gpu controls faults audit slurm-test smollm2 clean
 
 help:  ## show this help
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,14 @@ bench-gpu: install  ## the published shapes on one CUDA card (ten minutes); exit
 
 controls: install  ## negative controls: models whose judgement is known, on the toys (five minutes)
 	$(BIN)/python -m benchmarks.controls
+
+faults: install  ## crashes, kills, damaged files, full disks: nothing lost, changed, half or silent (an hour)
+	$(BIN)/python -m benchmarks.faults
+
+audit: install  ## known vulnerabilities of the tested versions; fails where they cannot be looked up
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit==2.10.1
+	$(BIN)/python -m benchmarks.audit build/audit/bin/pip-audit
 
 slurm-test:  ## sweeps on a real Slurm of one node, made for it; needs root and apt-get (seven minutes)
 	@tests/sweeps/slurm/one_node.sh

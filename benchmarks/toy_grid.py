@@ -15,9 +15,9 @@ from statistics import fmean, stdev
 
 from loku_exp.evaluation.tofu.metrics import forget_quality
 from loku_exp.results import files as results
-from loku_exp.results import folder as runs
 from loku_exp.results.examples import read_examples
 from loku_exp.results.schema import Record
+from loku_exp.runtime.finished import DONE
 
 OUTPUT = Path("outputs/toy_grid")
 SHOWN = {
@@ -40,7 +40,7 @@ def main() -> None:
         f"output_dir={OUTPUT}",
     ]
     subprocess.run(command, check=True)
-    folders = [path.parent for path in sorted(OUTPUT.glob(f"*/{runs.DONE}"))]
+    folders = [path.parent for path in sorted(OUTPUT.glob(f"*/{DONE}"))]
     text = table({folder: results.read(folder) for folder in folders})
     Path("benchmarks/toy_grid.md").write_text(text)
     print(text)

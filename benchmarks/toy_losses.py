@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from loku_exp.results import files as results
-from loku_exp.results import folder as runs
 from loku_exp.results.schema import Record
+from loku_exp.runtime.finished import DONE
 
 OUTPUT = Path("outputs/toy_losses")
 SHOWN = {
@@ -28,7 +28,7 @@ SHOWN = {
 def main() -> None:
     command = [sys.executable, "-m", "loku_exp", "-m", "experiment=toy_losses"]
     subprocess.run([*command, f"output_dir={OUTPUT}"], check=True)
-    text = table([results.read(path.parent) for path in OUTPUT.glob(f"*/{runs.DONE}")])
+    text = table([results.read(path.parent) for path in OUTPUT.glob(f"*/{DONE}")])
     Path("benchmarks/toy_losses.md").write_text(text)
     print(text)
 

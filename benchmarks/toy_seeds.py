@@ -16,9 +16,9 @@ from pathlib import Path
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.results import files as results
-from loku_exp.results import folder as runs
 from loku_exp.results.schema import Record
 from loku_exp.results.table import header_and_rows
+from loku_exp.runtime.finished import DONE
 
 OUTPUT = Path("outputs/toy_seeds")
 PRECISIONS = {"none": "fp32", "bfloat16": "bf16"}
@@ -29,7 +29,7 @@ def main() -> int:
     command = [sys.executable, "-m", "loku_exp", "-m", "experiment=toy_seeds"]
     command.append(f"output_dir={OUTPUT}")
     subprocess.run(command, check=True)
-    records = [results.read(path.parent) for path in OUTPUT.glob(f"*/{runs.DONE}")]
+    records = [results.read(path.parent) for path in OUTPUT.glob(f"*/{DONE}")]
     records.sort(key=lambda record: (list(PRECISIONS).index(_autocast(record)), record.run.seed))
     text = tables(records)
     Path("benchmarks/toy_seeds.md").write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loku_exp.results.folder import DONE
+from loku_exp.runtime.finished import DONE
 
 GRID = ["loss=gd,ihl", "init=vanilla,fila", "lora.rank=4,8,16", "seed=0,1"]
 TWO_AT_A_TIME = ["launcher=processes", "launcher.jobs=2"]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.results import files
-from loku_exp.results.folder import DONE, is_done
 from loku_exp.results.schema import Record
 from loku_exp.results.table import header_and_rows, notes, title
+from loku_exp.runtime.finished import DONE, is_done
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -12,8 +12,9 @@ from loku_exp.config.compose import compose_attacks
 from loku_exp.config.rules import parse
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
+from loku_exp.runtime.finished import check_unchanged, is_done
 
-CONFIG_FILE, DONE, METRICS_FILE = "config.yaml", "done.json", "metrics.json"
+CONFIG_FILE, METRICS_FILE = "config.yaml", "metrics.json"
 OF_MACHINE = ("device", "threads", "cache_dir")  # change no identity
 
 
@@ -54,7 +55,7 @@ def keep_attacks(config: Config, folder: Path) -> Config:
     Raises:
         UserError: one of them has other settings now, or the folder's configuration cannot be read.
     """
-    if not (folder / DONE).is_file():
+    if not is_done(folder):
         return config
     earlier = saved(folder)["attacks"]
     content = config.model_dump(mode="json", by_alias=True)
@@ -79,9 +80,10 @@ def saved(folder: Path) -> dict[str, Any]:
         UserError: there is none, or it cannot be read.
     """
     file = folder / CONFIG_FILE
-    if not (folder / DONE).is_file():
+    if not is_done(folder):
         reason = "is not finished" if file.is_file() else "is no folder of a run"
         raise UserError(f"{folder} {reason}: it has no done.json; run its command to the end first")
+    check_unchanged(file, folder)
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -99,7 +101,8 @@ def saved(folder: Path) -> dict[str, Any]:
 def _attacks_made(folder: Path) -> set[str] | None:
     """Return the attacks that a run's results have; None where they cannot be read, which others say."""
     try:
+        check_unchanged(folder / METRICS_FILE, folder)
         models = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["models"]
         return {name.partition("+")[2] for name in models}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -12,9 +12,8 @@ from loku_exp.errors import UserError
 from loku_exp.export.card import card
 from loku_exp.export.reshaped import compress, merge
 from loku_exp.results import files as results
-from loku_exp.results import folder as runs
-from loku_exp.results.folder import DONE
-from loku_exp.runtime.cache import MANIFEST, is_whole, write_folder
+from loku_exp.runtime.cache import MANIFEST, damage, write_folder
+from loku_exp.runtime.finished import DONE, check_unchanged, is_done
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
     Raises:
         UserError: the run is not finished, left nothing to ship, or `to` is taken.
     """
-    if not runs.is_done(run):
+    if not is_done(run):
         reason = "is not finished" if (run / "config.yaml").is_file() else "is no folder of a run"
         raise UserError(f"{run} {reason}: it has no {DONE}; run its command to the end first")
     record = results.read(run)
@@ -96,10 +95,10 @@ def _shipped(run: Path, record: Any) -> tuple[str, Path, dict[str, Any]]:
     for kind in ("adapter", "model"):
         folder = run / kind
         if folder.is_dir():
-            if not is_whole(folder):
+            check_unchanged(folder / MANIFEST, run)
+            if broken := damage(folder):
                 raise UserError(
-                    f"{folder} is damaged: a file is missing or of another size; delete it and "
-                    f"{run}/done.json, and run the command again"
+                    f"{folder} is damaged ({broken}); delete it and {run}/{DONE}, and run the command again"
                 )
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             return kind, folder, manifest["recipe"]

@@ -12,8 +12,9 @@ from yaml import YAMLError
 
 from loku_exp.errors import UserError, nearest
 from loku_exp.results import files as results
-from loku_exp.results.folder import DONE, run_folders
+from loku_exp.results.folder import run_folders
 from loku_exp.results.schema import Record
+from loku_exp.runtime.finished import DONE, check_unchanged
 from loku_exp.runtime.knobs import LATER_KNOBS
 
 CONFIG_FILE, LOG_FILE = "config.yaml", "run.log"
@@ -83,6 +84,7 @@ def collect(root: Path) -> Collection:
             continue
         try:
             record = results.read(folder)
+            check_unchanged(folder / CONFIG_FILE, folder)
         except UserError as error:
             found.damaged.append(" ".join(str(error).split()))
         else:

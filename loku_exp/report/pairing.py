@@ -6,8 +6,8 @@ from typing import Any
 from loku_exp.errors import UserError, nearest
 from loku_exp.results import files as results
 from loku_exp.results.examples import Row, read_examples
-from loku_exp.results.folder import DONE
 from loku_exp.results.schema import Record
+from loku_exp.runtime.finished import DONE
 
 SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
 Pairs = list[tuple[Row, Row]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loku_exp.errors import UserError
+from loku_exp.runtime.finished import check_unchanged
 
 EXAMPLES_FILE = "examples.jsonl"
 SHOWN = 3  # texts of the forget set that are shown side by side
@@ -46,9 +47,10 @@ def read_examples(folder: Path) -> list[Row]:
     """Read the rows of a run.
 
     Raises:
-        UserError: the file is absent, or a line is not such a row.
+        UserError: the file is absent or not what its run wrote, or a line is not such a row.
     """
     file = folder / EXAMPLES_FILE
+    check_unchanged(file, folder)
     rows = []
     try:
         with file.open(encoding="utf-8", newline="\n") as lines:

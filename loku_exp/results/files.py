@@ -1,6 +1,7 @@
 """The files of a finished run: its record, a table for people, one row per evaluated example."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,15 @@ from pydantic import ValidationError
 
 from loku_exp.errors import UserError
 from loku_exp.results.examples import EXAMPLES_FILE, before_and_after, lines_of, no_constant
-from loku_exp.results.folder import is_done
 from loku_exp.results.schema import SCHEMA, Record
 from loku_exp.results.table import header_and_rows, notes, title
+from loku_exp.runtime.finished import check_all_unchanged, check_unchanged, is_done
 from loku_exp.runtime.whole_files import write_text
 
 if TYPE_CHECKING:  # a record is read without torch
     from loku_exp.evaluation.suite import Evaluation
 
+log = logging.getLogger(__name__)
 METRICS_FILE, TABLE_FILE = "metrics.json", "results.md"
 
 
@@ -48,9 +50,10 @@ def read(folder: Path) -> Record:
     """Read the record of a finished run.
 
     Raises:
-        UserError: it is absent, of another schema, or not such a file.
+        UserError: it is absent, of another schema, not what its run wrote, or not such a file.
     """
     file = folder / METRICS_FILE
+    check_unchanged(file, folder)
     again = "run its command again with force=true"
     try:
         content = json.loads(file.read_text(encoding="utf-8"), parse_constant=no_constant)
@@ -76,10 +79,15 @@ def read(folder: Path) -> Record:
 
 
 def has_everything(folder: Path, attacks: list[str]) -> bool:
-    """Return whether a run is finished, with these attacks."""
-    if not is_done(folder) or not attacks:
-        return is_done(folder)
-    models = read(folder).models
+    """Return whether a run is finished, with these attacks, and its files are as they were written."""
+    if not is_done(folder):
+        return False
+    try:
+        check_all_unchanged(folder)
+    except UserError as error:
+        log.warning("%s", error)
+        return False
+    models = read(folder).models if attacks else {}
     return all(f"target+{attack}" in models for attack in attacks)
 
 

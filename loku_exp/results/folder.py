@@ -10,21 +10,16 @@ from filelock import FileLock, Timeout
 from loku_exp.errors import HeldError
 from loku_exp.runtime import distributed
 from loku_exp.runtime.events import Finished, tell
-from loku_exp.runtime.whole_files import write_text
+from loku_exp.runtime.finished import DONE, write_mark
+from loku_exp.runtime.whole_files import drop_half_written
 
 LOCK = ".lock"
-DONE = "done.json"  # written last
 OF_RUN = {DONE, "metrics.json", "config.yaml"}  # any of them makes a folder one of a run
-
-
-def is_done(folder: Path) -> bool:
-    """Return whether a run finished; this file is written last."""
-    return (folder / DONE).is_file()
 
 
 def mark_done(folder: Path, run: str) -> None:
     """Mark a run as finished."""
-    write_text(folder / DONE, f'{{"id": "{run}"}}\n')
+    write_mark(folder, run)
     tell(Finished(folder))
 
 
@@ -60,6 +55,7 @@ def claimed(folder: Path, finished: Callable[[], bool] = lambda: False) -> Itera
     try:
         if finished():
             raise HeldError(f"{folder} has just finished; the same command shows it")
+        drop_half_written(folder)
         yield
     finally:
         lock.release()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,13 @@ def write_file(path: Path, write: Callable[[Path], Any]) -> None:
             on_disk(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def drop_half_written(folder: Path) -> None:
+    """Remove what killed processes were writing aside; callers hold the folder."""
+    for aside in folder.glob(".*"):
+        if re.match(r"\.\d+\.", aside.name):
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager

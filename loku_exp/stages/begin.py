@@ -10,6 +10,7 @@ from loku_exp.config.saved import CONFIG_FILE
 from loku_exp.config.schema import Config
 from loku_exp.runtime import distributed
 from loku_exp.runtime.events import Begun, tell
+from loku_exp.runtime.finished import reopen
 from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.provenance import commit
 
@@ -22,6 +23,7 @@ def begin_run(folder: Path, config: Config) -> None:
     """Write the resolved configuration; warn where another version of the code began this run."""
     if distributed.rank() > 0:
         return
+    reopen(folder)
     content = config.model_dump(mode="json", by_alias=True)
     write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(_absolute(content))))
     file, now = folder / "commit", str(commit())

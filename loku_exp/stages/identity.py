@@ -1,6 +1,5 @@
 """Which run a configuration is: named by what it computes, wherever its inputs lie."""
 
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from loku_exp.config.schema import PARTS, Component, Config
 from loku_exp.errors import UserError
 from loku_exp.models import identity
-from loku_exp.results.folder import DONE, is_done
 from loku_exp.runtime.cache import digest
+from loku_exp.runtime.finished import is_done, read_mark
 from loku_exp.runtime.knobs import LATER_KNOBS
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
@@ -99,7 +98,7 @@ def folder_of(config: Config, run: str, known: Path | None) -> Path:
     """
     if known is None:
         return run_folder(config, run)
-    held = json.loads((known / DONE).read_text(encoding="utf-8"))["id"]
+    held = read_mark(known)["id"]
     if held != run:
         raise UserError(
             f"{known} is run {held}, and its configuration is run {run} now: data, weights or the "

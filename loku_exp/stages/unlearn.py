@@ -13,9 +13,10 @@ from loku_exp.config.schema import Config
 from loku_exp.evaluation.suite import Evaluation, Stop
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import load as models
-from loku_exp.results.folder import DONE
 from loku_exp.runtime import distributed
 from loku_exp.runtime.chosen import check_returned
+from loku_exp.runtime.finished import DONE
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.identity import made_by
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Outcome, Subject
@@ -131,7 +132,7 @@ def note_unlearning(workspace: Workspace, unlearning: str) -> None:
     """Note in a run's folder which unlearning it holds, so that other runs can take it over."""
     if distributed.rank() == 0:
         text = json.dumps({"unlearning": unlearning}) + "\n"
-        (workspace.folder / UNLEARNING).write_text(text, encoding="utf-8")
+        write_text(workspace.folder / UNLEARNING, text)
 
 
 def _unlearning_of(folder: Path) -> str | None:

@@ -17,8 +17,9 @@ from typing import Any
 from loku_exp.errors import UserError
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.results.files import read
-from loku_exp.results.folder import is_done, run_folders
+from loku_exp.results.folder import run_folders
 from loku_exp.results.schema import Record
+from loku_exp.runtime.finished import is_done
 from loku_exp.runtime.programs import ending, parser_of
 
 NAME = "Unlearning"

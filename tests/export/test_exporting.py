@@ -105,6 +105,9 @@ def test_what_cannot_be_exported_is_refused(start, tmp_path):
         export(tmp_path, tmp_path / "new")
     record = (folder / "metrics.json").read_text()
     (folder / "metrics.json").write_text(record.replace('"from_scratch"', '"random"'))
+    with pytest.raises(UserError, match=r"metrics\.json is not what was written"):
+        export(folder, tmp_path / "new")
+    (folder / "done.json").write_text('{"id": "0123"}')
     with pytest.raises(UserError, match="weights are random"):
         export(folder, tmp_path / "new")
     (folder / "metrics.json").write_text(record)

@@ -12,8 +12,8 @@ from loku_exp.evaluation.tdec.judge import catalogue
 from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import files as results
 from loku_exp.results.examples import EXAMPLES_FILE
-from loku_exp.results.folder import DONE
 from loku_exp.results.schema import CurvePoint, MachinePart, ModelPart, Record, RunPart
+from loku_exp.runtime.finished import DONE
 
 ROWS = {"forget01": 40, "forget05": 200, "forget10": 300}
 STRENGTH = {"ga": 1.6, "gd": 1.0, "ihl": 0.9}

@@ -141,7 +141,29 @@ def test_force_runs_again_beside_it(quick, begin, copied, asked):
     assert not (again / file).samefile(copied / file)
 
 
-def test_a_damaged_record_is_named_not_overwritten(begin, copied):
+@pytest.mark.parametrize("name", ["metrics.json", "examples.jsonl", "results.md"])
+def test_a_damaged_result_is_named_and_made_anew_of_what_is_kept(
+    quick, begin, copied, asked, caplog, name
+):
+    file = copied / name
+    file.write_bytes(file.read_bytes()[:-20])
+    damaged = file.read_bytes()
+    begin(output=copied.parent)
+    assert f"{name} is " in caplog.text
+    (aside,) = copied.glob(f"damaged-{name}-*")
+    assert aside.read_bytes() == damaged
+    assert asked.requests == {}
+    same_numbers(quick, copied)
+
+
+def test_a_damaged_mark_is_named_with_what_mends_it(begin, copied):
+    (copied / "done.json").write_text("{")
+    with pytest.raises(UserError, match=r"done\.json is damaged .* delete it"):
+        begin(output=copied.parent)
+
+
+def test_a_damaged_record_of_an_earlier_version_is_named_not_overwritten(begin, copied):
+    (copied / "done.json").write_text('{"id": "of a run"}')
     (copied / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json is damaged .* force=true"):
         begin(output=copied.parent)

@@ -25,7 +25,7 @@ from loku_exp.runtime.cache import (
     seal,
     whole_folder,
 )
-from loku_exp.runtime.whole_files import write_file, write_text
+from loku_exp.runtime.whole_files import drop_half_written, write_file, write_text
 from tests.damage import flip
 
 
@@ -313,3 +313,10 @@ def test_what_a_killed_process_left_aside_is_dropped(tmp_path):
     left.mkdir(parents=True)
     cache.entry("models", {}, fill)
     assert not left.exists()
+
+
+def test_what_a_killed_process_was_writing_is_dropped(tmp_path):
+    for name in (".4711.metrics.json", ".lock", ".staging", "metrics.json"):
+        (tmp_path / name).write_text("half")
+    drop_half_written(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", ".staging", "metrics.json"}

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from lm_eval.api.instance import Instance
 
 from loku_exp.errors import ModelError
-from loku_exp.runtime.whole_files import write_text, writing
+from loku_exp.runtime.whole_files import drop_half_written, write_text, writing
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_WRITES = 15.0
@@ -122,6 +122,7 @@ class Answers:
         except Timeout:
             log.info("another process is asking the same model; waiting for its answers")
             self._lock.acquire()
+        drop_half_written(self.file.parent)
         self._read()
 
     def _keep(self, batch: dict[str, Any], asked: str) -> None:
@@ -144,11 +145,11 @@ class Answers:
         self._written = time.monotonic()
         if self.file is None or not self._unwritten:
             return
+        lines, self._unwritten = self._unwritten, []  # what fails is not written twice
         with writing(self.file), self.file.open("a", encoding="utf-8") as stream:
-            stream.write("".join(self._unwritten))
+            stream.write("".join(lines))
             stream.flush()
             os.fsync(stream.fileno())
-        self._unwritten.clear()
 
     def _read(self) -> None:
         """Read what is whole; what is not is taken out of the file by the process that holds it."""
