@@ -216,6 +216,13 @@ def left(place: Path) -> dict[str, Any]:
 
 
 def _content(file: Path) -> Any:
+    try:
+        return _comparable(file)
+    except ValueError:  # damaged
+        return file.read_bytes()
+
+
+def _comparable(file: Path) -> Any:
     if file.name == "metrics.json":
         return _untimed(json.loads(file.read_text()))
     if file.name == "done.json":

@@ -18,6 +18,7 @@ from loku_exp.export.exporting import Shape, export
 from loku_exp.methods.adapter import Adapter, attach, load_factors, load_trained
 from loku_exp.results import files as results
 from loku_exp.run import run
+from loku_exp.runtime.finished import write_mark
 
 IDS = torch.arange(3, 19)[None]
 
@@ -155,6 +156,7 @@ def test_a_merged_model_needs_the_target_as_it_was(start, tmp_path):
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
     manifest["recipe"]["base"] = str(tmp_path / "gone")
     (folder / "adapter/manifest.json").write_text(json.dumps(manifest))
+    write_mark(folder, "0123")
     with pytest.raises(UserError, match=r"--merged needs the run's target, .*gone, as it was"):
         export(folder, tmp_path / "merged", None, Shape(merged=True))
     assert not (tmp_path / "merged").exists()
