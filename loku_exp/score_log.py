@@ -1,4 +1,6 @@
-"""Score a published TOFU evaluation log: forget quality, model utility and its nine parts.
+"""Score a TOFU evaluation log made elsewhere: forget quality, model utility and its nine parts.
+
+A log of TOFU's authors (``eval_log_aggregated.json``) or of OpenUnlearning (``TOFU_EVAL.json``).
 
 Usage:
     python -m loku_exp.score_log LOG --reference LOG
@@ -12,7 +14,7 @@ from loku_exp.runtime.programs import ending, parser_of
 def main() -> None:
     """Print the scores of a log as JSON; exit code 1 with a message where it cannot be scored."""
     parser = parser_of("loku_exp.score_log", __doc__)
-    parser.add_argument("log", help="eval_log_aggregated.json of the model")
+    parser.add_argument("log", help="the log of the model")
     parser.add_argument("--reference", help="the log of the model that never saw the forget set")
     arguments = parser.parse_args()
     with ending():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from loku_exp.report.collect import Run
+from loku_exp.results.table import FOREIGN
 
 UNIT_NAMES = ("base seed", "reference seed", "forget set")
 SAME = 0.005  # metrics of one model may differ by this between machines
@@ -89,6 +90,17 @@ def _other_notes(runs: list[Run], repeats: list[Run]) -> list[str]:
     if bare:
         notes.append(
             f"{bare} runs have no readable config.yaml: settings outside the record's choices are unknown."
+        )
+    logs = {
+        str(model.path)
+        for run in runs
+        for model in run.record.models.values()
+        if model.weights == FOREIGN
+    }
+    if logs:
+        listed = ", ".join(sorted(logs))
+        notes.append(
+            f"The reference is foreign: not evaluated here, its rows are those of the log {listed}."
         )
     commits = Counter(str(run.record.run.commit) for run in runs)
     if len(commits) > 1:

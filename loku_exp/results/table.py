@@ -6,6 +6,7 @@ from loku_exp.evaluation.catalogue import Metric
 from loku_exp.results.schema import Record
 
 Arrows = Literal["distance", "side", "none"]
+FOREIGN = "published_log"  # weights of a model that was evaluated elsewhere
 
 
 def header_and_rows(
@@ -25,7 +26,11 @@ def header_and_rows(
         cells = [_cell(record, name, metric, arrows) for name in shown]
         if any(cells):
             rows.append([metric.label, *cells])
-    return ["", *shown], rows
+    return ["", *(_heading(record, name) for name in shown)], rows
+
+
+def _heading(record: Record, name: str) -> str:
+    return f"{name} (foreign)" if record.models[name].weights == FOREIGN else name
 
 
 def column_groups(record: Record) -> dict[str, list[str]]:
@@ -60,6 +65,10 @@ def notes(record: Record) -> list[str]:
         if model.judgement is not None:
             of = "" if name == "unlearned" else f" on {name}"
             lines.append(f"verdict{of}: {model.judgement.sentence}")
+        if model.weights == FOREIGN:
+            lines.append(
+                f"{name} (foreign): not evaluated here, its rows are those of the log {model.path}"
+            )
     return lines + record.notes
 
 

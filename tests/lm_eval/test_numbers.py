@@ -1,10 +1,13 @@
 """One model and one set of texts through a run of the bench and through lm-eval: the same numbers."""
 
+import json
+
 import pytest
 
 from loku_exp.config.compose import compose_config
 from loku_exp.results import files as results
 from loku_exp.run import run
+from tests.evaluation.tofu.openunlearning import log_of
 
 TOFU_SETS = {
     "forget": "tofu_forget10",
@@ -54,6 +57,21 @@ def test_tofu(metrics, bench, folder, tofu):
         assert theirs["tofu_utility"][name] == pytest.approx(ours[name], rel=1e-9)
     alone = metrics(["tofu_facts"], words, given)  # other batches: equal but for rounding
     assert same(alone, ours, {"facts": "tofu_facts"}, 1e-5) == 3
+
+
+def test_forget_quality_against_a_log(metrics, folder, tofu, tmp_path):
+    answers = {
+        "forget": [f"a{row}" for row in range(40, 60)],
+        "retain": [f"a{row}" for row in range(8)],
+    }
+    log = tmp_path / "TOFU_EVAL.json"
+    log.write_text(json.dumps(log_of(answers | {"authors": ["x"], "facts": ["x"]})))
+    given = {"dataset.path": str(tofu), "evaluation.rows": "all", "reference.path": str(log)}
+    words = {"pretrained": str(folder), "dtype": "float32"}
+    found = metrics(["tofu_forget10"], words, given)["tofu_forget10"]
+    assert 0 <= found["quality"] <= 1
+    assert found["ks"] > 0
+    assert "quality" not in metrics(["tofu_retain"], words, given)["tofu_retain"]
 
 
 def test_tdec(metrics, bench, folder, tdec):

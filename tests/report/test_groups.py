@@ -135,6 +135,15 @@ def test_unlike_targets_under_one_seed_are_said(tmp_path):
     assert any("other weights" in note for note in group.notes)
 
 
+def test_a_reference_of_a_log_is_said_to_be_foreign(tmp_path):
+    foreign = {"weights": "published_log", "path": "logs/TOFU_EVAL.json"}
+    folder = tofu(tmp_path)
+    edit(folder, lambda record: record["models"]["reference"].update(foreign))
+    (group,) = groups_of(tmp_path)
+    (note,) = [note for note in group.notes if "foreign" in note]
+    assert "rows are those of the log logs/TOFU_EVAL.json" in note
+
+
 def test_a_missing_configuration_is_said(tmp_path):
     (tofu(tmp_path) / "config.yaml").unlink()
     (group,) = groups_of(tmp_path)

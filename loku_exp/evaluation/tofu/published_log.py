@@ -1,12 +1,12 @@
-"""Read a published TOFU evaluation log (``eval_log_aggregated.json``) and score it.
+"""Read a published TOFU evaluation log (``eval_log_aggregated.json``, or OpenUnlearning's) and score it.
 
-Top level: four log files; in each, metrics by row, as a dictionary by index or as a list. The very
-functions of the tasks do the arithmetic. Source of the format: locuslab/tofu, ``evaluate_util.py``.
+Top level of the former: four log files; in each, metrics by row, as a dictionary by index or as a list.
+The very functions of the tasks do the arithmetic. Source of the format: locuslab/tofu,
+``evaluate_util.py``; of the other one see `loku_exp.evaluation.tofu.openunlearning_log`.
 """
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -17,7 +17,8 @@ from loku_exp.data.json_values import read_json, shortened
 from loku_exp.data.records import Example
 from loku_exp.errors import DataError
 from loku_exp.evaluation.suite import Evaluation
-from loku_exp.evaluation.tofu import metrics
+from loku_exp.evaluation.tofu import metrics, openunlearning_log
+from loku_exp.evaluation.tofu.log_rows import PublishedLog, PublishedRow, asked, check_same_rows
 
 FILES = {
     "forget": "eval_log_forget.json",
@@ -38,24 +39,7 @@ METRICS: dict[str, Any] = {
     "generated_text": Annotated[list[str], Field(min_length=3, max_length=3)],
 }
 """By metric that is needed: what a row of it holds."""
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """One example of a log; losses per token in nats, `tokens` as answer, paraphrase, wrong answers."""
-
-    row: int
-    prompt: str
-    generation: str
-    answer: str
-    loss: float
-    paraphrase_loss: float
-    wrong_losses: tuple[float, ...]
-    tokens: tuple[int, ...]
-    rouge: float
-
-
-PublishedLog = dict[str, list[PublishedRow]]
+TOKENS = ("num_token_gt", "num_token_paraphrased", "num_token_perturb")  # only TOFU's own has them
 
 
 def read_log(path: str | Path) -> PublishedLog:
@@ -64,9 +48,14 @@ def read_log(path: str | Path) -> PublishedLog:
     Raises:
         DataError: not such a log; says what is missing.
     """
-    content = read_json(
-        Path(os.path.expanduser(path)), finite=False
-    )  # theirs may overflow elsewhere
+    file = Path(os.path.expanduser(path))
+    content = read_json(file, finite=False)  # theirs may overflow elsewhere
+    if openunlearning_log.is_openunlearning(content):
+        tables = openunlearning_log.tables_of(content, str(path))
+        return {
+            name: _rows(part, f"{path}, set '{name}'", tokens=False)
+            for name, part in tables.items()
+        }
     log = {}
     for name, part in FILES.items():
         if not isinstance(content, dict) or part not in content:
@@ -87,13 +76,13 @@ def evaluation_of_log(path: str, sets: dict[str, list[Example]]) -> Evaluation:
         {
             "set": name,
             "row": row.row,
-            "tokens": row.tokens[0],
+            "tokens": record.answer.num_labels,
             "loss": row.loss,
             "log_ratio": ratio,
             "generation": row.generation,
         }
         for name, rows in content.items()
-        for row, ratio in zip(rows, ratios_of_rows(rows).values(), strict=True)
+        for record, row, ratio in zip(sets[name], rows, ratios_of_rows(rows).values(), strict=True)
     ]
     counts = {name: len(rows) for name, rows in content.items()}
     return Evaluation(score_log(content), counts, examples)
@@ -127,8 +116,14 @@ def compare_logs(log: PublishedLog, reference: PublishedLog) -> dict[str, float]
         DataError: the two logs are about different questions.
     """
     ours, theirs = log["forget"], reference["forget"]
-    if [row.prompt for row in ours] != [row.prompt for row in theirs]:
-        same = len({row.prompt for row in ours} & {row.prompt for row in theirs})
+    if bool(ours[0].tokens) != bool(theirs[0].tokens):
+        raise DataError(
+            "one log is of OpenUnlearning, the other of TOFU's authors; their templates differ, so their "
+            "ratios do not compare: take both of one kind"
+        )
+    questions, due = ([asked(row) for row in rows] for rows in (ours, theirs))
+    if questions != due:
+        same = len(set(questions) & set(due))
         raise DataError(
             f"the forget sets differ: {len(ours)} and {len(theirs)} rows, {same} questions in common. "
             "Forget quality compares the same questions; take the reference of the same forget split "
@@ -149,40 +144,7 @@ def ratios_of_rows(rows: list[PublishedRow]) -> dict[int, float]:
     return {row.row: metrics.log_ratio(row.paraphrase_loss, row.wrong_losses) for row in rows}
 
 
-def check_same_rows(log: PublishedLog, records: dict[str, list[Example]], path: str) -> None:
-    """Check that a log is about our rows: same questions and label counts, row by row.
-
-    This catches another template, tokenizer, split or number of rows at once.
-
-    Raises:
-        DataError: with the first difference.
-    """
-    for name, rows in log.items():
-        ours = records[name]
-        if len(rows) != len(ours):
-            raise DataError(
-                f"reference.path={path} has {len(rows)} rows of '{name}', this run evaluates "
-                f"{len(ours)}; set evaluation.rows={max(map(len, log.values()))} or take the log of "
-                "this forget split"
-            )
-        for row, record in zip(rows, ours, strict=True):
-            texts = [record.answer]
-            for alternatives in record.alternatives.values():
-                texts += alternatives
-            tokens = tuple(text.num_labels for text in texts)
-            if " ".join(row.prompt.split()) != " ".join(record.question.split()):
-                found = f"asks {row.prompt!r}, ours asks {record.question!r}"
-            elif row.tokens != tokens:
-                found = f"has {row.tokens} labelled tokens, ours {tokens}"
-            else:
-                continue
-            raise DataError(
-                f"reference.path={path} is of other data: row {row.row} of '{name}' {found}; template, "
-                "tokenizer and forget split must be those of this run"
-            )
-
-
-def _rows(part: Any, place: str) -> list[PublishedRow]:
+def _rows(part: Any, place: str, *, tokens: bool = True) -> list[PublishedRow]:
     """Return the rows of one file of a log.
 
     Raises:
@@ -190,10 +152,11 @@ def _rows(part: Any, place: str) -> list[PublishedRow]:
     """
     if not isinstance(part, dict):
         raise DataError(f"{place} is not a table of metrics by row")
-    missing = [metric for metric in METRICS if metric not in part]
+    needed = [metric for metric in METRICS if tokens or metric not in TOKENS]
+    missing = [metric for metric in needed if metric not in part]
     if missing:
         raise DataError(f"{place} lacks {', '.join(missing)}")
-    columns = {metric: _by_row(part[metric], metric, place) for metric in METRICS}
+    columns = {metric: _by_row(part[metric], metric, place) for metric in needed}
     rows = sorted(set().union(*columns.values()))
     for metric, column in columns.items():
         lost = [row for row in rows if row not in column]
@@ -239,9 +202,16 @@ def _row(columns: dict[str, dict[int, Any]], row: int) -> PublishedRow:
         loss=of("avg_gt_loss"),
         paraphrase_loss=of("avg_paraphrased_loss"),
         wrong_losses=tuple(of("average_perturb_loss")),
-        tokens=(of("num_token_gt"), of("num_token_paraphrased"), *of("num_token_perturb")),
+        tokens=_tokens(columns, row),
         rouge=of("rougeL_recall"),
     )
+
+
+def _tokens(columns: dict[str, dict[int, Any]], row: int) -> tuple[int, ...]:
+    if TOKENS[0] not in columns:
+        return ()
+    answer, paraphrase, wrong = (columns[metric][row] for metric in TOKENS)
+    return (answer, paraphrase, *wrong)
 
 
 def _nine(scores: dict[str, float], sets: tuple[str, ...]) -> list[float]:
