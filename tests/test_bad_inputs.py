@@ -136,6 +136,9 @@ SAID = [
     ("attacks=[int4] attacks.int4.group=0", "attacks.int4.group=0: should be greater than"),
     ("evaluation.membership=[los]", "evaluation.membership=['los']: should be 'loss', 'zlib' or"),
     ("dataset.num_holdout=-1", "dataset.num_holdout=-1: should be greater than or equal to 0"),
+    ("attacks=[leak] attacks.leak.samples=0", "attacks.leak.samples=0: should be greater than or"),
+    ("attacks=[leak] attacks.leak.temperature=0", "attacks.leak.temperature=0: should be greater"),
+    ("attacks=[context_given] attacks.context_given.arm=x", "should be 'given', 'same_author' or"),
     # what does not go together
     ("method=prompt_corruption loss=gd", "method=prompt_corruption takes no loss"),
     ("method=prompt_corruption lora.rank=4", "method=prompt_corruption takes no lora"),
@@ -175,6 +178,15 @@ SAID = [
     ("init.num_retain=100000", "set init.num_retain to fewer"),
     ("attacks=[relearn] attacks.relearn.rows=100000", "the forget set has"),
     ("dataset.num_holdout=999", "dataset.num_holdout=999: beside dataset.num_authors=60"),
+    (
+        "attacks=[context_same] attacks.context_same.rows=10",
+        "an author of the forget set has 9 rows",
+    ),
+    (
+        "attacks=[context_same] attacks.context_same.rows=9",
+        "the model's context has 256; set fewer",
+    ),
+    ("attacks=[leak] dataset=toy_tdec", "attacks=leak: it needs a forget set of questions"),
     ("attacks=[nf4] attacks.nf4.bits=8", "attacks.nf4.bits=8: nf4 has 4"),
     ("target.path=/nonexistent", "target.path=/nonexistent: no such folder"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),

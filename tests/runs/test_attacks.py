@@ -99,6 +99,22 @@ def test_mistakes_of_the_program(copied, arguments, said, capsys, shared_cache, 
 
 
 @pytest.mark.slow
+def test_attacks_on_prompts_change_the_forget_set_alone(begin, quick):
+    """Told the answer a model repeats it, and the best of several answers is no worse than a greedy one."""
+    record = results.read(begin("attacks=[context_given,leak]", "attacks.leak.samples=4"))
+    plain = results.read(quick).models
+    for of in ("target", "unlearned", "reference"):
+        told, leaked = (record.models[f"{of}+{name}"].metrics for name in ("context_given", "leak"))
+        for name, value in plain[of].metrics.items():
+            if not name.startswith("forget"):
+                assert told[name] == pytest.approx(value, abs=1e-4), name
+                assert leaked[name] == pytest.approx(value, abs=1e-4), name
+        assert leaked["forget_prob"] == pytest.approx(plain[of].metrics["forget_prob"], abs=1e-5)
+        assert told["forget_prob"] != pytest.approx(plain[of].metrics["forget_prob"], abs=1e-3)
+    assert record.models["unlearned+leak"].metrics.keys() & {"forget_rouge_excess"}
+
+
+@pytest.mark.slow
 def test_an_extraction_run_is_attacked_too(begin):
     folder = begin("attacks=[relearn]", *SHORT, "evaluation.curve=none", base=TINY_TDEC)
     record = results.read(folder)

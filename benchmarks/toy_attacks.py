@@ -1,0 +1,75 @@
+"""Every attack on target, unlearned model and reference of the toy world, in one table.
+
+Usage:
+    python -m benchmarks.toy_attacks
+
+Runs what is not finished yet, prints two tables as Markdown, and writes them to
+``benchmarks/toy_attacks.md``.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from loku_exp.results import files as results
+from loku_exp.results import folder as runs
+from loku_exp.results.schema import Record
+
+OUTPUT = Path("outputs/toy_attacks")
+MODELS = ("target", "unlearned", "reference")
+SHOWN = {"forget_prob": "forget prob.", "forget_rouge": "forget ROUGE"}
+GAINS = {"excess": "excess", "reteach": "gain"}
+MEMORISED = {
+    "forget_em": "exact memorisation",
+    "forget_strength": "extraction strength",
+    "mia_loss": "AUC of loss",
+    "mia_zlib": "AUC of zlib",
+    "mia_min_k": "AUC of min-k",
+    "mia_min_k_plus": "AUC of min-k++",
+    "mia_privleak": "privleak, %",
+}
+
+
+def main() -> None:
+    command = [sys.executable, "-m", "loku_exp", "experiment=toy_attacks"]
+    subprocess.run([*command, f"output_dir={OUTPUT}"], check=True)
+    (folder,) = (path.parent for path in OUTPUT.glob(f"*/{runs.DONE}"))
+    record = results.read(folder)
+    packages = ", ".join(f"{p} {record.run.packages[p]}" for p in ("torch", "transformers", "peft"))
+    said = f"Toy model, IHL + FILA, seed {record.run.seed}, one thread, {packages}."
+    text = "\n".join([*attacks(record), "", *memorised(record), "", said, ""])
+    Path("benchmarks/toy_attacks.md").write_text(text)
+    print(text)
+
+
+def attacks(record: Record) -> list[str]:
+    """Return a row for each attack: every model after it, and what it gives the unlearned one."""
+    names = ["", *dict.fromkeys(name.partition("+")[2] for name in record.models if "+" in name)]
+    titles = [f"{label}, {model}" for label in SHOWN.values() for model in MODELS]
+    titles += [f"{kind} ({label})" for label in SHOWN.values() for kind in GAINS.values()]
+    lines = [f"| after | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]
+    for attack in names:
+        after = {m: record.models[f"{m}+{attack}" if attack else m].metrics for m in MODELS}
+        cells = [shown(after[model].get(metric)) for metric in SHOWN for model in MODELS]
+        cells += [
+            shown(after["unlearned"].get(f"{metric}_{kind}")) for metric in SHOWN for kind in GAINS
+        ]
+        lines.append(f"| {attack or '*no attack*'} | {' | '.join(cells)} |")
+    return lines
+
+
+def memorised(record: Record) -> list[str]:
+    """Return a row for each score of memorisation and membership, not attacked."""
+    lines = [f"| | {' | '.join(MODELS)} |", "|---" + "|---:" * len(MODELS) + "|"]
+    for metric, label in MEMORISED.items():
+        values = [record.models[model].metrics.get(metric) for model in MODELS]
+        lines.append(f"| {label} | {' | '.join(map(shown, values))} |")
+    return lines
+
+
+def shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()
