@@ -182,7 +182,6 @@ SAID = [
         "attacks=[context_same] attacks.context_same.rows=10",
         "an author of the forget set has 9 rows",
     ),
-    ("the model's context has 256; set fewer",),
     ("attacks=[leak] dataset=toy_tdec", "attacks=leak: it needs a forget set of questions"),
     ("attacks=[nf4] attacks.nf4.bits=8", "attacks.nf4.bits=8: nf4 has 4"),
     ("target.path=/nonexistent", "target.path=/nonexistent: no such folder"),
