@@ -17,7 +17,7 @@ from loku_exp.errors import ConfigError, UserError
 from loku_exp.results import files
 from loku_exp.results.schema import Record
 from loku_exp.results.table import header_and_rows, notes, title
-from loku_exp.runtime.finished import DONE, is_done
+from loku_exp.runtime.finished import DONE, is_done, shipped
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -63,16 +63,19 @@ class Results:
             target: what was unlearned from, as it was; the adapter is put on it in place.
 
         Raises:
-            UserError: the run left neither.
+            UserError: the run left neither, or what it left is damaged.
         """
-        if (self.folder / "adapter").is_dir():
+        kind, place = shipped(self.folder) or (None, self.folder)
+        if kind is None:
+            raise UserError(
+                f"{self.folder}: this run left no adapter and no model; it only evaluates"
+            )
+        if kind == "adapter":
             from peft import PeftModel
 
-            return PeftModel.from_pretrained(target, str(self.folder / "adapter")).eval()
-        if (self.folder / "model").is_dir():
-            place = str(self.folder / "model")
-            return type(target).from_pretrained(place, dtype=target.dtype).to(target.device).eval()
-        raise UserError(f"{self.folder}: this run left no adapter and no model; it only evaluates")
+            return PeftModel.from_pretrained(target, str(place)).eval()
+        model = type(target).from_pretrained(str(place), dtype=target.dtype)
+        return model.to(target.device).eval()
 
     def __str__(self) -> str:
         header, rows = header_and_rows(self.record)

@@ -147,8 +147,17 @@ SAID = [
     ("lora=none lora.rank=4", "lora.rank: no such key"),
     ("init=none", "use init=vanilla"),
     ("lora.targets=qkv", "lora.targets=qkv: toy_neo has all, qv, qkvo, ffn, qvffn"),
-    ("lora.targets=[nothing]", "lora.targets=['nothing']: should be a valid string"),
-    ("model.lora_targets.all=[]", "model.lora_targets.all=[]: List should have at least 1 item"),
+    (
+        "lora.targets=[nothing]",
+        "lora.targets=['nothing']: should be the name of a list in model.lora_targets; layers stand in "
+        "such a list: model.lora_targets.all=[nothing]",
+    ),
+    (
+        "model.lora_targets.all=[nothing]",
+        "LoRA target 'nothing' matches no linear layer; this model",
+    ),
+    ("model.lora_targets.all=[]", "model.lora_targets.all=[]: should have at least 1 item"),
+    ("lora.alpha=1e300", "lora.alpha=1e+300: should be a valid integer"),
     ("model=hf", "dataset: not chosen; add dataset="),
     ("model=hf dataset=toy_tofu", "model.path is not set; give a hub id or a folder"),
     ("reference.source=path", "reference.source=path needs reference.path=..."),

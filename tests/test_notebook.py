@@ -10,6 +10,7 @@ from loku_exp.__main__ import main
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.results import files
+from tests.damage import flip
 from tests.helpers import tiny_model
 
 TEXTS = [f"The number of vault {n} is {n * 7919}, and nobody may read it aloud." for n in range(10)]
@@ -54,6 +55,13 @@ def test_the_model_is_left_alone_and_the_unlearned_one_is_what_was_measured(mode
         and (row["set"], row["row"]) == ("forget", 0)
     ]
     assert float(loss) == pytest.approx(row["loss"], rel=1e-4)
+
+
+def test_a_damaged_adapter_is_no_model(model, done):
+    folder = done[1].folder
+    flip(folder / "adapter/adapter_model.safetensors")
+    with pytest.raises(UserError, match="is not what was written"):
+        loku_exp.load_run(folder).model(model)
 
 
 def test_the_numbers_are_the_commands_own(done, place, own_logging, tmp_path):

@@ -122,6 +122,10 @@ def describe(detail: Any) -> str:
         )
     if detail["type"] == "string_too_short":
         return "should not be empty"
+    if detail["type"] == "too_short":
+        return f"should have at least {detail['ctx']['min_length']} item"
+    if detail["type"] == "int_parsing_size":
+        return "should be a valid integer"
     return str(detail["msg"]).removeprefix("Input ").removeprefix("Value error, ")
 
 

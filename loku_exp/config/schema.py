@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loku_exp.config import components
 from loku_exp.runtime.chosen import Chosen
@@ -58,6 +58,17 @@ class LoraConfig(Setting):
     alpha: Count | None = None
     dropout: Share | None = None
     targets: str | None = None
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _is_a_name(cls, value: object) -> object:
+        if isinstance(value, list):
+            layers = ",".join(map(str, value)) or "q_proj,v_proj"
+            raise ValueError(
+                "should be the name of a list in model.lora_targets; layers stand in such a list: "
+                f"model.lora_targets.all=[{layers}]"
+            )
+        return value
 
 
 class EvaluationConfig(Component):

@@ -13,7 +13,7 @@ from loku_exp.export.card import card
 from loku_exp.export.reshaped import compress, merge
 from loku_exp.results import files as results
 from loku_exp.runtime.cache import MANIFEST, damage, write_folder
-from loku_exp.runtime.finished import DONE, check_unchanged, is_done
+from loku_exp.runtime.finished import DONE, is_done, shipped
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,9 @@ def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
             "of their norm, and the table below is of the run's."
         )
     if shape.merged:
+        broken = damage(Path(base)) if (Path(base) / MANIFEST).is_file() else None  # one made here
+        if broken is not None:
+            raise UserError(f"--merged needs the run's target, {base}, as it was ({broken})")
         model = OmegaConf.load(run / "config.yaml").model
         dtype = merge(folder, base, model.tokenizer, bool(model.trust_remote_code))
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
@@ -92,16 +95,10 @@ def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
 
 def _shipped(run: Path, record: Any) -> tuple[str, Path, dict[str, Any]]:
     """Return what the run shipped, where it lies, and of which base it was made."""
-    for kind in ("adapter", "model"):
-        folder = run / kind
-        if folder.is_dir():
-            check_unchanged(folder / MANIFEST, run)
-            if broken := damage(folder):
-                raise UserError(
-                    f"{folder} is damaged ({broken}); delete it and {run}/{DONE}, and run the command again"
-                )
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return kind, folder, manifest["recipe"]
+    found = shipped(run)
+    if found is not None:
+        manifest = json.loads((found[1] / MANIFEST).read_text(encoding="utf-8"))
+        return *found, manifest["recipe"]
     if not record.unlearned:
         raise UserError(f"{run} left no adapter and no model: it only evaluates (unlearn=false)")
     method = record.run.choices.get("method", "gradient")

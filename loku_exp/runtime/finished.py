@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.errors import UserError
-from loku_exp.runtime.cache import MANIFEST, file_digest, set_aside
+from loku_exp.runtime.cache import MANIFEST, damage, file_digest, set_aside
 from loku_exp.runtime.whole_files import write_text
 
 DONE = "done.json"
@@ -87,6 +87,26 @@ def check_unchanged(file: Path, folder: Path) -> None:
             f"{file} is not what was written when its run finished ({DONE} has its SHA-256); run the run's "
             "command again, which makes it anew from what is kept"
         )
+
+
+def shipped(run: Path) -> tuple[str, Path] | None:
+    """Return what a finished run ships, ``adapter`` or ``model``, and where it lies; None for neither.
+
+    Raises:
+        UserError: it is not as it was written.
+    """
+    for kind in ("adapter", "model"):
+        folder = run / kind
+        if folder.is_dir():
+            check_unchanged(folder / MANIFEST, run)
+            broken = damage(folder)
+            if broken is not None:
+                raise UserError(
+                    f"{folder} is damaged ({broken}); delete it and {run / DONE}, and run the command "
+                    "again: it is made anew from the newest snapshot"
+                )
+            return kind, folder
+    return None
 
 
 def check_all_unchanged(folder: Path) -> None:

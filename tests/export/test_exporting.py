@@ -19,6 +19,7 @@ from loku_exp.methods.adapter import Adapter, attach, load_factors, load_trained
 from loku_exp.results import files as results
 from loku_exp.run import run
 from loku_exp.runtime.finished import write_mark
+from tests.damage import flip
 
 IDS = torch.arange(3, 19)[None]
 
@@ -112,6 +113,9 @@ def test_what_cannot_be_exported_is_refused(start, tmp_path):
     with pytest.raises(UserError, match="weights are random"):
         export(folder, tmp_path / "new")
     (folder / "metrics.json").write_text(record)
+    flip(folder / "adapter/adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"adapter is damaged \(adapter_model.* is not what was"):
+        export(folder, tmp_path / "new")
     (folder / "adapter/adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="is damaged"):
         export(folder, tmp_path / "new")
@@ -148,6 +152,22 @@ def test_a_merged_model_is_the_unlearned_one_for_any_loader(start, tmp_path):
     card = (tmp_path / "merged/README.md").read_text()
     assert "folded into the target's weights in float32, and stored in float32" in card
     assert "library_name: transformers" in card
+
+
+def test_a_merged_model_is_not_made_of_a_target_that_changed(start, tmp_path):
+    folder, base = tmp_path / "run", tmp_path / "base"
+    shutil.copytree(start(), folder)
+    manifest = json.loads((folder / "adapter/manifest.json").read_text())
+    shutil.copytree(manifest["recipe"]["base"], base)
+    manifest["recipe"]["base"] = str(base)
+    (folder / "adapter/manifest.json").write_text(json.dumps(manifest))
+    (folder / "done.json").write_text('{"id": "0123"}')
+    flip(base / "model.safetensors")
+    with pytest.raises(
+        UserError, match=r"as it was \(model\.safetensors is not what was written\)"
+    ):
+        export(folder, tmp_path / "merged", None, Shape(merged=True))
+    assert not (tmp_path / "merged").exists()
 
 
 def test_a_merged_model_needs_the_target_as_it_was(start, tmp_path):
