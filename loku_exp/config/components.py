@@ -124,6 +124,8 @@ def describe(detail: Any) -> str:
         return "should not be empty"
     if detail["type"] == "too_short":
         return f"should have at least {detail['ctx']['min_length']} item"
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        return "should be a section of keys"
     if detail["type"] == "int_parsing_size":
         return "should be a valid integer"
     return str(detail["msg"]).removeprefix("Input ").removeprefix("Value error, ")

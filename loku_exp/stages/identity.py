@@ -30,10 +30,11 @@ def check_places(config: Config) -> None:
     """
     for key in ("output_dir", "cache_dir"):
         folder = Path(getattr(config, key)).expanduser().absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        try:
-            with tempfile.TemporaryDirectory(dir=existing, prefix=".loku_exp-"):
-                pass
+        existing, above = folder, (folder, *folder.parents)
+        try:  # a link may lead nowhere, a name be too long to be asked for
+            existing = next(path for path in above if path.exists() or path.is_symlink())
+            with tempfile.TemporaryDirectory(dir=existing, prefix=".loku_exp-") as within:
+                Path(within, folder.relative_to(existing)).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{key}={folder}: {existing} is not a folder that can be written to "

@@ -186,6 +186,15 @@ def test_a_broken_yaml_of_the_user_is_named(tmp_path, content):
         compose_config([], str(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["- 1\n", "text\n"])
+def test_a_yaml_without_keys_is_told_apart(tmp_path, content):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text(content)
+    with pytest.raises(ConfigError) as error:
+        compose_config(["loss=mine"], str(tmp_path))
+    assert "Component" not in str(error.value)
+
+
 def test_a_folder_of_yaml_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"--config-dir .*absent: no such folder"):
         compose_config([], str(tmp_path / "absent"))

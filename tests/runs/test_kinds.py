@@ -205,6 +205,27 @@ def test_places_that_cannot_be_written_are_refused(begin, tmp_path):
         run(compose_config([*QUICK, f"cache_dir={tmp_path}/file/x", f"output_dir={tmp_path}"]))
 
 
+@pytest.mark.parametrize("key", ["output_dir", "cache_dir"])
+def test_places_that_cannot_be_are_named_with_their_key(tmp_path, key):
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name, reason in (
+        ("nowhere", "No such file or directory"),
+        ("nowhere/below", "No such file or directory"),
+        ("circle", "Too many levels of symbolic links"),
+        ("n" * 300, "File name too long"),
+        ("x/" + "n" * 300, "File name too long"),
+    ):
+        places = {"output_dir": tmp_path / "out", "cache_dir": tmp_path / "cache"}
+        places[key] = tmp_path / name
+        with pytest.raises(UserError) as error:
+            run(compose_config([*QUICK, *(f"{k}={v}" for k, v in places.items())]))
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(f"{key}={places[key]}: ")
+        assert line.endswith(f"({reason}); name another one: {key}=DIR")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "nowhere"]
+
+
 def test_weights_trained_whole_are_fp32_while_they_train(shared_cache, tmp_path):
     """At the official rates an update of a bf16 weight rounds away, so nearly none would move."""
     from loku_exp.models.load import build_model, linear_layers
