@@ -34,6 +34,7 @@ def test_wheel_works_from_any_folder(tmp_path):
     packed = site / "loku_exp/conf"
     names = {path.relative_to(packed) for path in packed.rglob("*.yaml")}
     assert names == {path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")}
+    assert (site / "loku_exp/lm_eval/tasks/tofu_forget10.yaml").is_file()
     elsewhere.mkdir()
     result = subprocess.run(
         [sys.executable, "-m", "loku_exp", "model=phi", "--cfg", "job"],

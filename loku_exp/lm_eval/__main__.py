@@ -7,6 +7,7 @@ Usage:
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from loku_exp.errors import ConfigError, UserError, nearest
 from loku_exp.lm_eval import TASKS
@@ -15,6 +16,7 @@ from loku_exp.runtime.programs import DEBUG, ending
 
 MODEL = "loku"
 ANY_HUB_ID = "locuslab/TOFU"
+FOR_STOCK_TASKS = ("num_fewshot", "apply_chat_template", "system_instruction", "gen_kwargs")
 LONGEST = 300  # characters of a message that is not ours
 MISSING = "Tasks not found: "  # how lm-eval begins to say so
 
@@ -36,6 +38,8 @@ def main() -> None:
             model_registry.register(MODEL, target="loku_exp.lm_eval.model:LokuLM")
         cli = HarnessCLI()
         arguments = cli.parse_args()
+        if problems := _not_followed(vars(arguments)):
+            raise ConfigError(problems)
         use_cached_files_if_unreachable([ANY_HUB_ID])
         if hasattr(arguments, "include_path"):
             own = arguments.include_path
@@ -53,8 +57,24 @@ def main() -> None:
             raise ConfigError(_no_such_task(said.removeprefix(MISSING))) from error
 
 
+def _our_tasks() -> list[str]:
+    return sorted(Path(file).stem for file in TASKS.glob("*.yaml"))
+
+
+def _not_followed(arguments: dict[str, Any]) -> list[str]:
+    """Return which options of lm-eval would go unheard by tasks of ours."""
+    ours = [name for name in arguments.get("tasks") or [] if name in _our_tasks()]
+    return [
+        f"--{option}={value}: {', '.join(ours)} do not follow it, their prompts and generation are the "
+        "protocol's (--model_args model.template=chat takes the chat template); give lm-eval's own tasks a "
+        "command of their own"
+        for option in FOR_STOCK_TASKS
+        if ours and (value := arguments.get(option))
+    ]
+
+
 def _no_such_task(names: str) -> list[str]:
-    ours = sorted(Path(file).stem for file in TASKS.glob("*.yaml"))
+    ours = _our_tasks()
     return [
         f"--tasks {name}: no such task{nearest(name, ours)}; this bench's are {', '.join(ours)}, and "
         "lm-eval's own are listed by: python -m loku_exp.lm_eval ls tasks"

@@ -70,6 +70,8 @@ def test_data_by_the_environment(command, folder, tofu, tmp_path, monkeypatch, c
         ("tofu_facts", ["--metadata", "dataset.path=/nowhere"], "dataset.path=/nowhere: no such folder"),
         ("tofu_facts", ["--metadata", "dataset.pth=/x"], "dataset.pth: no such key; did you mean"),
         ("tofu_facts", ["--model_args", "dtyp=float32"], "dtyp=float32: --model loku has no such word"),
+        ("tofu_facts", ["--num_fewshot", 2], "--num_fewshot=2: tofu_facts do not follow it"),
+        ("tofu_facts", ["--apply_chat_template"], "--apply_chat_template=True: tofu_facts do not"),
         ("tofu_facts", ["--log_samples"], "Specify --output_path if providing --log_samples"),
         ("tofu_facts", ["--model", "hf", "--model_args", "pretrained=./no"], "./no"),
         ("tofu_facts", ["--model", "dummy"], "DummyLM cannot be asked for tokens by their ids"),
