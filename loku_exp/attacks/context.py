@@ -155,6 +155,7 @@ class PrefixedPrompts(Wrapper):
         most = context_length(self.wrapped.config)
 
         def continued(prompt: Ids) -> Tensor:
+            """Continue a prompt after its context."""
             before = self._before(prompt, input_ids)
             ids = torch.cat([before, torch.tensor(prompt).to(before)])[None]
             settings = type(generation_config)(**generation_config.to_dict())

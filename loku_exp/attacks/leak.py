@@ -105,6 +105,7 @@ class BestOfSamples(Wrapper):
         end = generation_config.eos_token_id
 
         def continued(prompt: Ids) -> Tensor:
+            """Continue a prompt: one of the attacked ones by sampling, from a seed of its own."""
             ids = torch.tensor([prompt], device=input_ids.device)
             settings = generation_config
             if prompt in self.answers:

@@ -61,6 +61,7 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
     name = base or str(recipe["base"])
 
     def build(folder: Path) -> None:
+        """Fill an empty folder with what is shipped, as it is to be, and its card."""
         for file in shipped.iterdir():
             if file.is_file() and file.name != MANIFEST:
                 shutil.copy2(file, folder)

@@ -123,7 +123,10 @@ def _sums(
     seen: dict[str, int]
 
     def hook(name: str) -> Any:
+        """Return what adds a pass of a layer to its sum."""
+
         def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            """Add the products of a pass, padding left out."""
             x = args[0] if side == "inputs" else output
             seen[name] = seen.get(name, 0) + 1
             if x.shape[:-1] != mask.shape or seen[name] > 1:

@@ -42,6 +42,7 @@ def variance_measure(
         num_retain: int | None,
         seed: int,
     ) -> Importance:
+        """Return row weights from the variances on both sets."""
         drawn = draw_retain(retain, len(forget) if num_retain is None else num_retain, seed)
         if min(len(forget), len(drawn)) <= group_size:
             raise UserError(

@@ -41,6 +41,7 @@ def vila(
     wanted = list(layers)
 
     def importance(**_: Any) -> Importance:
+        """Measure VILA's importance, whatever FILA asks for."""
         return variance(
             wanted,
             std=std,

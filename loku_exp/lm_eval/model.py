@@ -70,6 +70,7 @@ class LokuLM(UnlearnLM):
             tokens = int(batch_size) * length
 
         def load() -> Inference:
+            """Load the weights, with the adapter on them, when something is first asked."""
             device = torch.device(config.device)
             model: Any = models.load_model(config.model, path, device, key="pretrained")
             if peft is not None:

@@ -121,6 +121,8 @@ def _measures(
     """Return what an init may measure with; what is found and spent is written into a report."""
 
     def noted(measure: Callable[..., Importance]) -> Callable[..., Importance]:
+        """Return a measure that writes what it finds into the report."""
+
         def measured(*given: Any, **knobs: Any) -> Importance:
             importance = measure(*given, **knobs)
             report["epsilon_share"] = importance.epsilon_share
