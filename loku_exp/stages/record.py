@@ -21,12 +21,8 @@ from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.provenance import provenance
 from loku_exp.subject import Subject
 
-ORDER = (
-    "untuned",
-    "target",
-    "unlearned",
-    "reference",
-)  # of the columns of tables; attacked ones follow
+# Of the columns of tables; attacked ones follow.
+ORDER = ("untuned", "target", "unlearned", "reference")
 NO_CONTROL = (
     "note: without a reference the attacks have no control: a model that never knew the forget set might "
     "gain as much by them"
