@@ -25,7 +25,7 @@ from scipy import stats
 from loku_exp.config.compose import compose_config
 from loku_exp.data.corpus import Role
 from loku_exp.evaluation.tofu import metrics
-from loku_exp.evaluation.tofu.suite import log_ratios
+from loku_exp.evaluation.tofu.judge import log_ratios
 from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.logs import start_logging
 from loku_exp.runtime.whole_files import write_text
@@ -74,9 +74,7 @@ def ratios_of(role: Role, seed: int) -> Ratios:
         Path(cache.root) / "calibration", cache, 0, machine_of(config), inputs.tokenizer
     )
     subject = make_base(role, config, inputs, workspace)
-    found = log_ratios(evaluate_subject(subject, config, inputs, workspace))
-    assert found is not None
-    return found
+    return log_ratios(evaluate_subject(subject, config, inputs, workspace).examples)
 
 
 def null(references: list[Ratios]) -> dict[str, Any]:

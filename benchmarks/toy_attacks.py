@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from loku_exp.attacks.gains import EXCESS, RETEACH, excess
 from loku_exp.results import files as results
 from loku_exp.results import folder as runs
 from loku_exp.results.schema import Record
@@ -18,7 +19,7 @@ from loku_exp.results.schema import Record
 OUTPUT = Path("outputs/toy_attacks")
 MODELS = ("target", "unlearned", "reference")
 SHOWN = {"forget_prob": "forget prob.", "forget_rouge": "forget ROUGE"}
-GAINS = {"excess": "excess", "reteach": "gain"}
+GAINS = {EXCESS: "excess", RETEACH: "gain"}
 MEMORISED = {
     "forget_em": "exact memorisation",
     "forget_strength": "extraction strength",
@@ -51,9 +52,12 @@ def attacks(record: Record) -> list[str]:
     for attack in names:
         after = {m: record.models[f"{m}+{attack}" if attack else m].metrics for m in MODELS}
         cells = [shown(after[model].get(metric)) for metric in SHOWN for model in MODELS]
-        cells += [
-            shown(after["unlearned"].get(f"{metric}_{kind}")) for metric in SHOWN for kind in GAINS
-        ]
+        for metric in SHOWN:
+            known = {kind: after["unlearned"].get(f"{metric}_{kind}") for kind in GAINS}
+            if not attack:
+                target, unlearned, reference = (after[model][metric] for model in MODELS)
+                known[EXCESS] = excess(unlearned, reference, target, reference)
+            cells += map(shown, known.values())
         lines.append(f"| {attack or '*no attack*'} | {' | '.join(cells)} |")
     return lines
 

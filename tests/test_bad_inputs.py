@@ -139,6 +139,12 @@ SAID = [
     ("attacks=[leak] attacks.leak.samples=0", "attacks.leak.samples=0: should be greater than or"),
     ("attacks=[leak] attacks.leak.temperature=0", "attacks.leak.temperature=0: should be greater"),
     ("attacks=[context_given] attacks.context_given.arm=x", "should be 'given', 'same_author' or"),
+    ("training.stop={meets:nope}", "training.stop.meets=nope: should be 'forget_prob' or"),
+    (
+        "training.stop={n:0,el:null,ma:null}",
+        "training.stop.n=0: should be greater than or equal to 1",
+    ),
+    ("training.stop={meets:forget_prob,n:3}", "training.stop.n: no such key"),
     # what does not go together
     ("method=prompt_corruption loss=gd", "method=prompt_corruption takes no loss"),
     ("method=prompt_corruption lora.rank=4", "method=prompt_corruption takes no lora"),
@@ -192,6 +198,12 @@ SAID = [
         "an author of the forget set has 9 rows",
     ),
     ("attacks=[leak] dataset=toy_tdec", "attacks=leak: it needs a forget set of questions"),
+    ("training.stop={meets:forget_prob} reference.source=none", "there is no reference to meet"),
+    ("training.stop={n:3,el:null,ma:null}", "training.stop={meets: forget_prob}"),
+    (
+        "dataset=toy_tdec ~training.stop +training.stop={meets:forget_prob}",
+        "has no such rule, TOFU",
+    ),
     ("attacks=[nf4] attacks.nf4.bits=8", "attacks.nf4.bits=8: nf4 has 4"),
     ("target.path=/nonexistent", "target.path=/nonexistent: no such folder"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),

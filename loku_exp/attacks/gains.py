@@ -47,10 +47,10 @@ def reteach(before: float, attacked: float, reference: float, control: float) ->
         control: m of the attacked reference.
 
     Returns:
-        None where the attack changes the reference by less than `LEAST`.
+        None where the reference gains less than `LEAST`, or loses.
     """
     taught = control - reference
-    return (attacked - before) / taught if abs(taught) >= LEAST else None
+    return (attacked - before) / taught if taught >= LEAST else None
 
 
 def gains(

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any, Literal, Protocol
 
 from loku_exp.evaluation.catalogue import Judgement, Metric
-from loku_exp.runtime.settings import StopRule
+from loku_exp.runtime.settings import MeetReference, StopRule
 
 Depth = Literal["full", "before_stop", "reduced", "brief"]
 """How much is asked: everything; of a snapshot one epoch before a stop; of any other snapshot, without
@@ -104,7 +104,10 @@ class Suite:
         abilities: tasks that do not depend on the forget set; ``evaluation.limit`` cuts them.
         aggregate: from some of a model's rows (and the reference's) to its metrics; means by set.
         stop: makes its stop rule, from the recipe's and the target's evaluation; None: it has none.
-        stop_problems: from the recipe's rule to why it could not be made, known without an evaluation.
+        meet: makes the rule that ends at the reference's value of a metric, from the recipe's and the
+            evaluations of target and reference; None: it has none.
+        stop_problems: from the recipe's rule, of a kind that there is, to why it could not be made, known
+            without an evaluation.
         read_log: reads a published evaluation log; None: it knows no such logs.
         problems: from the model's context length to what does not fit, a line each.
         requests: request types of its own; see `loku_exp.evaluation.requests`.
@@ -118,7 +121,8 @@ class Suite:
     abilities: Sequence[Any] = ()
     aggregate: Callable[[Sequence[Row], Sequence[Row] | None], Metrics] = row_means
     stop: Callable[[StopRule, Evaluation], Stop] | None = None
-    stop_problems: Callable[[StopRule], list[str]] = no_problems
+    meet: Callable[[MeetReference, Evaluation, Evaluation], Stop] | None = None
+    stop_problems: Callable[[Any], list[str]] = no_problems
     read_log: Callable[[str], Evaluation] | None = None
     problems: Callable[[int], list[str]] = no_problems
     requests: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ here, each lives in one yaml.
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from loku_exp.runtime.knobs import Count, Decay, Name, NonNegative, Positive, Share
 
@@ -60,12 +60,30 @@ class StopRule(Setting):
     ma: Share | None
 
 
+class MeetReference(Setting):
+    """When a forget set counts as forgotten: a metric of it has come down to the reference's."""
+
+    meets: Literal["forget_prob", "forget_shift"]
+
+
+def _kind_of_stop(rule: Any) -> str:
+    """Return the tag of a stop rule; a hyphen keeps it out of the keys that errors name."""
+    meets = "meets" in rule if isinstance(rule, dict) else isinstance(rule, MeetReference)
+    return "at-reference" if meets else "below-unseen"
+
+
+Stopping = Annotated[
+    Annotated[StopRule, Tag("below-unseen")] | Annotated[MeetReference, Tag("at-reference")],
+    Discriminator(_kind_of_stop),
+]
+
+
 class Recipe(Optimization):
     """How a model unlearns."""
 
     recipe: Name
     retain_batch_size: Count | None  # retain examples per update; null: as many as forget examples
-    stop: StopRule | None  # after which epoch training ends early; null: never
+    stop: Stopping | None  # after which epoch training ends early; null: never
     reduction: Literal["micro_batch", "update"]
     snapshot_epochs: Count
     gradient_checkpointing: Literal["auto"] | bool  # auto: where activations would not fit

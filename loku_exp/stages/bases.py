@@ -60,6 +60,13 @@ def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str
     return found | ({UNTUNED: _untuned(config)} if _has_untuned(config, inputs) else {})
 
 
+def reference_of(config: Config, inputs: Inputs, workspace: Workspace) -> Subject:
+    """Return the reference of a run that has one, and has made it."""
+    return (
+        _of_log(config) if _has_log(config) else make_base("reference", config, inputs, workspace)
+    )
+
+
 def entries(config: Config, inputs: Inputs, workspace: Workspace) -> list[Path]:
     """Return the cache entries of the bases a run trains here: their weights, and that they were asked."""
     return [path for role in _roles(config) for path in _entries(role, config, inputs, workspace)]

@@ -14,6 +14,7 @@ from loku_exp.models.load import architecture
 from loku_exp.models.tokenizer import beyond
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
+from loku_exp.runtime.settings import MeetReference
 from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.space import check_space, space_needs
 from loku_exp.stages.unlearn import plan_adapter
@@ -70,10 +71,22 @@ def _stop_problems(config: Config, inputs: Inputs) -> list[str]:
     rule = config.training.stop
     if rule is None or not config.uses("stop"):
         return []
-    if inputs.suite.stop is None:
+    of = f"the suite of dataset {config.dataset.label}"
+    if isinstance(rule, MeetReference):
+        if inputs.suite.meet is None:
+            return [
+                f"training.stop.meets={rule.meets}: {of} has no such rule, TOFU's has; set "
+                "training.stop=null, or thresholds: training.stop={n: 10, el: null, ma: null}"
+            ]
+        if config.reference.source == "none" or config.model.weights == "random":
+            return [
+                f"training.stop.meets={rule.meets}: there is no reference to meet; give one "
+                "(reference.source=train, path or log), or set training.stop=null"
+            ]
+    elif inputs.suite.stop is None:
         return [
-            f"training.stop: the suite of dataset {config.dataset.label} has no stop rule; set "
-            "training.stop=null"
+            f"training.stop: {of} has no stop rule by extraction; set training.stop=null, or where there "
+            "is a reference training.stop={meets: forget_prob}"
         ]
     return inputs.suite.stop_problems(rule)
 

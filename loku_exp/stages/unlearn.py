@@ -17,6 +17,9 @@ from loku_exp.runtime import distributed
 from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.finished import DONE
 from loku_exp.runtime.whole_files import write_text
+from loku_exp.runtime.settings import MeetReference, StopRule
+from loku_exp.stages.bases import reference_of
+from loku_exp.stages.evaluate import evaluate_subject
 from loku_exp.stages.identity import made_by
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Outcome, Subject
@@ -76,7 +79,7 @@ def unlearn(
         init=config.init.chosen() if config.init else None,
         adapter=adapter,
         recipe=config.training,
-        stop=_stop(config, inputs, knows),
+        stop=_stop(config, inputs, workspace, knows),
     )
 
     check_returned(config.method.target, outcome, Outcome)
@@ -98,11 +101,18 @@ def unlearn(
     return replace(outcome, subject=known(outcome.subject, outcome.step), curve=tuple(curve))
 
 
-def _stop(config: Config, inputs: Inputs, knows: Evaluation) -> Stop | None:
-    rule = config.training.stop if config.uses("stop") else None
-    if rule is None or inputs.suite.stop is None:  # what there is of a rule was looked at before
-        return None
-    return inputs.suite.stop(rule, knows)
+def _stop(config: Config, inputs: Inputs, workspace: Workspace, knows: Evaluation) -> Stop | None:
+    """Return the recipe's rule; what there is of one was looked at before.
+
+    Raises:
+        ConfigError: the target is where the rule ends.
+    """
+    rule, suite = config.training.stop if config.uses("stop") else None, inputs.suite
+    if isinstance(rule, MeetReference) and suite.meet is not None:
+        reference = reference_of(config, inputs, workspace)
+        met = evaluate_subject(reference, config, inputs, workspace, depth="reduced")
+        return suite.meet(rule, knows, met)
+    return suite.stop(rule, knows) if isinstance(rule, StopRule) and suite.stop else None
 
 
 def take_over(config: Config, workspace: Workspace, unlearning: str) -> None:

@@ -21,6 +21,7 @@ def test_by_hand():
     assert excess(0.2, 0.2, 0.9, 0.15) == 0
     assert excess(0.3, 0.2, 0.16, 0.15) is None
     assert reteach(0.1, 0.3, 0.15, 0.16) is None
+    assert reteach(0.1, 0.05, 0.15, 0.1) is None  # it taught nothing
 
 
 def test_of_every_attacked_model_but_the_reference():

@@ -78,7 +78,7 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
         found["model_utility_retain"] = metrics.model_utility(
             [found[f"retain_{metric}"] for metric in metrics.UTILITY_METRICS]
         )
-    ours, theirs = _log_ratios(examples), _log_ratios(reference or [])
+    ours, theirs = log_ratios(examples), log_ratios(reference or [])
     if ours and ours.keys() == theirs.keys():
         pair = list(ours.values()), [theirs[row] for row in ours]
         quality, distance = metrics.forget_quality(*pair)
@@ -119,7 +119,7 @@ def judge_tofu(
     else:
         success = not broken
         parts.append(f"not distinguishable from retraining (p = {quality:.2g})")
-    parts += _kept(model, target) + kept(model, target)
+    parts += _stopped(facts) + _kept(model, target) + kept(model, target)
     return Judgement(
         success=success,
         collapsed=broken is not None,
@@ -134,6 +134,19 @@ def _probabilities(model: Evaluation, reference: Evaluation) -> list[str]:
     if ours is None or theirs is None:
         return []
     return [f"forget probability {ours:.3f} (reference {theirs:.3f})"]
+
+
+def _stopped(facts: Facts) -> list[str]:
+    """Return after which epoch a stop rule ended the training, where there was one."""
+    training = facts.training
+    if "thresholds" not in training:
+        return []
+    goal, most = training["thresholds"]["metric"].replace("_", " "), training["max_epochs"]
+    if training["success"]:
+        return [
+            f"stopped at the reference's {goal} after {training['epochs_to_forget']} of {most:g} epochs"
+        ]
+    return [f"did not come to the reference's {goal} within {most:g} epochs"]
 
 
 def _kept(model: Evaluation, target: Evaluation) -> list[str]:
@@ -171,7 +184,8 @@ def _cautions(forget_rows: int) -> list[str]:
     ]
 
 
-def _log_ratios(examples: Sequence[Row]) -> dict[int, float]:
+def log_ratios(examples: Sequence[Row]) -> dict[int, float]:
+    """Return log R of the forget rows among these, by row."""
     return {
         example["row"]: example["log_ratio"]
         for example in examples

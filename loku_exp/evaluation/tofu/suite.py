@@ -21,8 +21,9 @@ from loku_exp.evaluation.rouge import rouge_recall
 from loku_exp.evaluation.suite import Depth, Evaluation, Suite
 from loku_exp.evaluation.tasks import OwnTask, Request
 from loku_exp.evaluation.tofu import metrics
-from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu
+from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu, log_ratios
 from loku_exp.evaluation.tofu.published_log import evaluation_of_log
+from loku_exp.evaluation.tofu.stop_check import at_reference, meeting_problems
 from loku_exp.runtime.knobs import Count, MembershipScore, Rows
 
 HOLDOUT = "holdout"
@@ -82,16 +83,10 @@ def tofu_suite(
         aggregate=aggregate,
         read_log=partial(evaluation_of_log, sets=sets),
         problems=partial(_problems, sets, max_tokens),
+        meet=partial(at_reference, sets.get(FORGET, [])),
+        stop_problems=partial(meeting_problems, sets.get(FORGET, [])),
     )
     return with_membership(suite, sets.get(FORGET, []), holdout, membership or [])
-
-
-def log_ratios(evaluation: Evaluation | None) -> LogRatios | None:
-    """Return log R of the forget rows from an evaluation."""
-    if evaluation is None:
-        return None
-    rows = [row for row in evaluation.examples if row["set"] == FORGET and "log_ratio" in row]
-    return {row["row"]: row["log_ratio"] for row in rows} or None
 
 
 def _tasks(
@@ -108,7 +103,7 @@ def _tasks(
             for name, rows in sets.items()
             if name not in CHOICE_SETS
         ]
-    ratios = log_ratios(reference)
+    ratios = log_ratios(reference.examples) or None if reference else None
     tasks = {
         name: TofuTask(
             name, rows, scoring, ratios if name == FORGET else None, generate=depth == "full"
