@@ -16,8 +16,8 @@ from loku_exp.models import load as models
 from loku_exp.runtime import distributed
 from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.finished import DONE
-from loku_exp.runtime.whole_files import write_text
 from loku_exp.runtime.settings import MeetReference, StopRule
+from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.bases import reference_of
 from loku_exp.stages.evaluate import evaluate_subject
 from loku_exp.stages.identity import made_by

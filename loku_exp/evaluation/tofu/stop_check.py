@@ -97,11 +97,15 @@ def at_reference(
         reference: evaluation of the model that never saw the forget set.
 
     Raises:
-        ConfigError: the target is where the reference is, or below.
+        ConfigError: it was not measured, or the target is where the reference is, or below.
     """
-    of_shift = rule.meets == "forget_shift"
-    goal = 0.0 if of_shift else reference.metrics[rule.meets]
-    before = target.metrics[rule.meets]
+    goal = 0.0 if rule.meets == "forget_shift" else reference.metrics.get(rule.meets)
+    before = target.metrics.get(rule.meets)
+    if goal is None or before is None:
+        raise ConfigError(
+            f"training.stop.meets={rule.meets}: it was not measured of target and reference; use another "
+            "metric, or set training.stop=null"
+        )
     if before <= goal:
         raise ConfigError(
             f"training.stop.meets={rule.meets}: the target has {before:.3f}, the reference "

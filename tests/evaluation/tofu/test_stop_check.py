@@ -79,3 +79,9 @@ def test_a_shift_needs_paraphrases_and_wrong_answers():
     bare = [replace(row, alternatives={}) for row in ROWS]
     assert meeting_problems(ROWS, SHIFT) == meeting_problems(bare, PROB) == []
     assert "use training.stop.meets=forget_prob" in meeting_problems(bare, SHIFT)[0]
+
+
+@pytest.mark.parametrize("rule", [PROB, SHIFT])
+def test_what_was_not_measured_is_said(rule):
+    with pytest.raises(ConfigError, match="was not measured of target and reference"):
+        at_reference(ROWS, rule, evaluation_of({}), evaluation_of({}))
