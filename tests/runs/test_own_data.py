@@ -57,6 +57,7 @@ def test_texts(run_on):
     assert (folder / "adapter/adapter_model.safetensors").is_file()
     assert f"page: {folder}/page/report.html" in said
     assert "own texts of at most 200 tokens, 4 to forget, 5 to keep" in said
+    assert "no membership inference, for there is no holdout" in said
     assert "own texts" in (folder / "page/report.html").read_text()
 
 
@@ -67,6 +68,9 @@ def test_texts_with_a_holdout_have_thresholds(run_on):
     )  # fmt: skip
     assert record.protocol["rows"]["unseen"] == 3
     assert "unseen_ma" in record.models["target"].metrics
+    areas = {"mia_loss", "mia_zlib", "mia_min_k"}  # no privleak: there is no reference
+    assert {n for n in record.models["target"].metrics if n.startswith("mia")} == areas
+    assert areas <= {metric.name for metric in record.catalogue}
 
 
 def test_a_stop_rule_without_a_holdout_is_refused_before_anything_is_evaluated(run_on, capsys):
