@@ -141,6 +141,29 @@ def test_one_key_has_one_value():
     assert compose_config(["lora=none"]).training.learning_rate == 5e-4
 
 
+def test_what_the_page_of_deviations_says_of_settings_is_so():
+    page = (conf_dir().parent / "docs/deviations.md").read_text()
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines()}
+    phi = compose_config(["model=phi"])
+    assert phi.training.max_grad_norm is None
+    assert phi.model.finetuning.max_grad_norm is None
+    assert "`gradient_clipping`" in rows["clipping"]
+    assert (phi.seed, phi.target.seed, phi.reference.seed) == (0, 0, 0)
+    assert "| 42 | 0 (`seed`, `target.seed`, `reference.seed`)" in rows["seed"]
+    assert phi.model.attention == "sdpa"
+    assert "| flash attention | `sdpa`" in rows["attention"]
+    assert phi.target.path == "locuslab/tofu_ft_phi-1.5"
+    assert "`locuslab/tofu_ft_phi-1.5`" in rows["target"]
+    official = compose_config(["model=phi", "init=fila_official"])
+    assert official.init.knobs["fisher_micro_batch"] == 4
+    assert "`init.fisher_micro_batch`, 4," in rows["its micro-batch"]
+    assert phi.evaluation.report_at is None
+    reported = "checkpoints 5 / 30 / 60 of forget01 / 05 / 10 | the last, 6 / 31 / 62;"
+    assert reported in rows["which update is reported"]
+    assert "retain99, 95, 90" in rows["reference"]
+    assert "left padding" in rows["budget of a generation"]
+
+
 def test_a_users_own_model_is_the_target_on_any_dataset(tmp_path):
     """Models know no datasets: what belongs to a pair stands in a table of its own."""
     mine = tmp_path / "dataset"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,16 @@ def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
     config = json.loads((tmp_path / "out card/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "me/target"
     assert results.read(tmp_path / "out card") == record
+
+
+def test_record_and_card_name_the_folder_of_a_target_that_was_made_here(start, tmp_path):
+    folder = start()
+    target = results.read(folder).models["target"].path
+    assert (Path(target) / "model.safetensors").is_file()
+    export(folder, tmp_path / "plain")
+    assert target in (tmp_path / "plain/README.md").read_text()
+    config = json.loads((tmp_path / "plain/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == target
 
 
 def test_what_cannot_be_exported_is_refused(start, tmp_path):

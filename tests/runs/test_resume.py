@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from loku_exp.errors import StorageError
+from loku_exp.results import files as results
 from loku_exp.runtime.cache import damage
+from loku_exp.stages import finetuning
 from loku_exp.training.snapshots import Snapshots
 from tests.damage import flip
 from tests.helpers import killed_at_its_first_snapshot
@@ -61,6 +63,20 @@ def test_a_killed_process_is_gone_on_from_its_newest_whole_snapshot(quick, begin
     assert begin() == folder
     assert len(list(folder.glob("snapshots/damaged-step-00010-*"))) == 1
     same_snapshots(quick, folder)
+    same_numbers(quick, folder)
+
+
+def test_a_killed_fine_tuning_of_a_base_goes_on(quick, begin, tmp_path, monkeypatch, caplog):
+    """As a cluster's job does that was queued again after its time limit."""
+    monkeypatch.setattr(finetuning, "SECONDS_BETWEEN_SNAPSHOTS", 0)
+    places = {"cache": tmp_path / "cache", "output": tmp_path / "out"}
+    with killed_at_its_first_snapshot():
+        begin(**places)
+    (left,) = (tmp_path / "cache/models").glob("*.unfinished/step-*")
+    caplog.set_level("INFO")
+    folder = begin(**places)
+    assert f"goes on from {left.name}" in caplog.text
+    assert f"the target is {results.read(folder).models['target'].path}" in caplog.text
     same_numbers(quick, folder)
 
 
