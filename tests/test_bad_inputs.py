@@ -188,6 +188,11 @@ SAID = [
     ("device=gpu", "device=gpu: not available here"),
     ("device=cuda:99", "device=cuda:99: not available here"),
     ("output_dir=/proc/x", "output_dir=/proc/x"),
+    ('output_dir="~nobody_at_all/x"', "output_dir=~nobody_at_all/x: no user has that name"),
+    (
+        '-m seed=0,1 cache_dir="~nobody_at_all/x"',
+        "cache_dir=~nobody_at_all/x: no user has that name",
+    ),
     ("output_dir=/dev/null/x", "is not a folder that can be written to"),
     ("evaluation.max_tokens=5", "counts prompt and generation together"),
     ("evaluation.max_tokens=100000", "exceeds the model's context"),

@@ -29,7 +29,10 @@ def check_places(config: Config) -> None:
         UserError: one of them cannot.
     """
     for key in ("output_dir", "cache_dir"):
-        folder = Path(getattr(config, key)).expanduser().absolute()
+        try:
+            folder = Path(getattr(config, key)).expanduser().absolute()
+        except RuntimeError as error:  # ~name
+            raise UserError(f"{key}={getattr(config, key)}: no user has that name") from error
         existing, above = folder, (folder, *folder.parents)
         try:  # a link may lead nowhere, a name be too long to be asked for
             existing = next(path for path in above if path.exists() or path.is_symlink())

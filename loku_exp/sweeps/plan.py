@@ -66,8 +66,8 @@ def _planned(
     # The machine that submits need not have the device that a cluster's machines have.
     slurm = composed.launcher.kind == "slurm"
     config = on_this_machine(composed.model_copy(update={"device": "cpu"}) if slurm else composed)
-    cache = Cache(config.cache_dir)
     identity.check_places(config)
+    cache = Cache(config.cache_dir)
     sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation"})
     recipe = digest([sections, config.cache_dir])
     if recipe not in loaded:
