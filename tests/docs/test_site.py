@@ -22,6 +22,12 @@ def test_tables_are_the_committed_ones(file):
         assert table.strip() in "\n".join(DOCS.values())
 
 
+def test_the_first_screen_says_how_to_begin():
+    screen = "\n".join(README.splitlines()[:50])
+    for word in ("Python 3.11", "make run", "source .venv/bin/activate", "pip install", "On my GPU"):
+        assert word in screen
+
+
 def test_readme_shows_six_rows_of_the_whole_table_and_is_short():
     (shown,) = (text for text in TEXT.findall(README) if text.startswith("toy_neo on toy_tofu"))
     (whole,) = (text for text in TEXT.findall(DOCS["toy.md"]) if text.startswith(shown[:20]))
