@@ -24,7 +24,13 @@ def test_tables_are_the_committed_ones(file):
 
 def test_the_first_screen_says_how_to_begin():
     screen = "\n".join(README.splitlines()[:50])
-    for word in ("Python 3.11", "make run", "source .venv/bin/activate", "pip install", "On my GPU"):
+    for word in (
+        "Python 3.11",
+        "make run",
+        "source .venv/bin/activate",
+        "pip install",
+        "On my GPU",
+    ):
         assert word in screen
 
 
