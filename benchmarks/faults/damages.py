@@ -28,7 +28,10 @@ def damage_everything(bench: Bench, share: float, report: Report) -> None:
     files = sorted(path for path in bench.place.rglob("*") if path.is_file())
     files = [path for path in files if not path.name.endswith(NO_RESULT)]
     chosen = files[:: max(1, round(1 / share))]
-    whole = {name: _read(bench, name, run)[2] for name in READERS}
+    whole = {}
+    for name in READERS:
+        bench.renew()
+        whole[name] = _read(bench, name, run)[2]
     for kind in (cut_off, flip):
         troubles: list[Trouble] = []
         for file in chosen:

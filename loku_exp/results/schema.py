@@ -21,6 +21,7 @@ class RunPart(_Part):
     seed: int
     toy: bool
     label: str
+    remote_code: bool = False  # whether code that came with the weights was allowed to run
     commit: str | None
     version: str
     format: int  # of the numbers, `stages.identity.RUN_FORMAT`

@@ -55,6 +55,7 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
             seed=config.seed,
             toy=config.dataset.toy or config.model.kind == "toy",
             label=_label(config, inputs),
+            remote_code=config.model.trust_remote_code,
             started=watch.started,
             state="finished",
             **provenance(),

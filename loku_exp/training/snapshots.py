@@ -11,8 +11,9 @@ from transformers import TrainerCallback
 
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import damage, seal, set_aside
+from loku_exp.training.saved_state import DRAWS, OPTIMIZER
 
-ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+ONLY_TO_RESUME = (OPTIMIZER, DRAWS.format("*"))
 
 
 class Snapshots(TrainerCallback):

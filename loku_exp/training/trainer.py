@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from loku_exp.data.batches import Batch, Stream, collate
@@ -32,6 +32,7 @@ from loku_exp.training.guards import (
     on_device_of_model,
     own_forward,
 )
+from loku_exp.training.saved_state import SavesWithoutPickle
 from loku_exp.training.schedule import Plan
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Objective:
         return self.loss(**scores)
 
 
-class ObjectiveTrainer(Trainer):
+class ObjectiveTrainer(SavesWithoutPickle):
     """A Trainer whose loss is an objective over named batches.
 
     Args:

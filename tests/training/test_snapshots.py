@@ -67,7 +67,7 @@ def test_every_snapshot_is_sealed_and_two_can_be_resumed_from(whole):
         assert damage(snapshot) is None
         assert (snapshot / "model.safetensors").is_file()
         assert not (snapshot / "training_args.bin").exists()
-    assert sorted(file.parent.name for file in folder.glob("*/optimizer.pt")) == [
+    assert sorted(file.parent.name for file in folder.glob("*/optimizer.safetensors")) == [
         "step-00005", "step-00006"
     ]  # fmt: skip
     assert sorted(file.parent.name for file in folder.glob("*/rng_state*")) == [
@@ -85,7 +85,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(whole, tmp_path, step):
     assert [step_of(snapshot) for snapshot in snapshots_in(folder)] == list(STEPS)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"]
+)
 def test_a_damaged_newest_one_is_set_aside_and_the_one_before_is_used(
     whole, tmp_path, file, caplog
 ):
@@ -99,7 +101,7 @@ def test_a_damaged_newest_one_is_set_aside_and_the_one_before_is_used(
     same((history, model), whole[1:])
 
 
-@pytest.mark.parametrize("left", ["optimizer.pt", "manifest.json", "shorter"])
+@pytest.mark.parametrize("left", ["optimizer.safetensors", "manifest.json", "shorter"])
 def test_a_snapshot_that_lost_something_is_not_gone_on_from(tmp_path, left):
     folder = killed_after(tmp_path, 3)
     newest = folder / "step-00003"
@@ -110,7 +112,7 @@ def test_a_snapshot_that_lost_something_is_not_gone_on_from(tmp_path, left):
         (newest / left).unlink()
     assert newest_whole(folder).name == "step-00002"
     # state to resume from may go, so nothing is wrong with a snapshot that lost it
-    assert newest.exists() == (left == "optimizer.pt")
+    assert newest.exists() == (left == "optimizer.safetensors")
 
 
 def test_a_damaged_older_one_is_set_aside_too(tmp_path, caplog):
@@ -147,7 +149,7 @@ def test_what_an_earlier_training_left_behind_a_snapshot_goes_with_it(tmp_path):
 def test_two_are_kept_where_they_serve_going_on_alone(tmp_path):
     folder = killed_after(tmp_path, 5, only_newest=True)
     assert [step_of(snapshot) for snapshot in snapshots_in(folder)] == [4, 5]
-    flip(folder / "step-00005/optimizer.pt")
+    flip(folder / "step-00005/optimizer.safetensors")
     assert newest_whole(folder).name == "step-00004"
 
 
