@@ -50,7 +50,7 @@ SAID = [
         "training.micro_batch_size=3 must divide training.batch_size=16",
     ),
     ("training.schedule=cosine", "training.schedule=cosine: should be 'linear' or 'constant'"),
-    ("training.stop=3", "training.stop=3: should be a valid dictionary"),
+    ("training.stop=3", "training.stop=3: should be a section of keys"),
     ("training.stop={}", "training.stop.n: not set|training.stop.el: not set"),
     ("training.reduction=sum", "should be 'micro_batch' or 'update'"),
     ("seed=-1", "seed=-1: should be greater than or equal to 0"),
