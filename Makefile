@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow check docs bench bench-gpu controls faults audit slurm-test smollm2 clean
+.PHONY: help install run test test-slow check docs bench bench-gpu controls faults audit coverage fuzz mutation slurm-test smollm2 clean
 
 help:  ## show this help
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' ## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,15 @@ audit: install  ## known vulnerabilities of the tested versions; fails where the
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet pip-audit==2.10.1
 	$(BIN)/python -m benchmarks.audit build/audit/bin/pip-audit
+
+coverage: install  ## branches that the tests go through, subprocesses included; at least 90 % (15 minutes)
+	$(BIN)/python -m pytest -n 2 -m 'not slow' --cov --cov-report=term-missing:skip-covered
+
+fuzz: install  ## invented files, yaml and command lines for FUZZ_SECONDS (300)
+	$(BIN)/python -m benchmarks.fuzz
+
+mutation: install  ## changed formulas that the tests must notice, 80 % at least; MUTANTS=80 draws so many
+	$(BIN)/python -m benchmarks.mutation
 
 slurm-test:  ## sweeps on a real Slurm of one node, made for it; needs root and apt-get (seven minutes)
 	@tests/sweeps/slurm/one_node.sh

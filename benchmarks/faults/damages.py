@@ -26,7 +26,7 @@ def damage_everything(bench: Bench, share: float, report: Report) -> None:
     bench.renew()
     run = run_in(bench.place)
     files = sorted(path for path in bench.place.rglob("*") if path.is_file())
-    files = [path for path in files if not path.name.endswith(NO_RESULT)]
+    files = [file for file in files if not file.name.endswith(NO_RESULT) and file.stat().st_size]
     chosen = files[:: max(1, round(1 / share))]
     whole = {}
     for name in READERS:
@@ -81,4 +81,6 @@ def _read(bench: Bench, name: str, run: Path) -> tuple[int, str, dict[str, Any]]
     else:
         command = WORKS["run"].command(bench.place)
     ended = attempt(command, bench.place)
-    return ended.code, ended.said, left(bench.place)
+    page = bench.place / "report/report.html"
+    said = ended.said + (page.read_text(errors="replace") if page.is_file() else "")
+    return ended.code, said, left(bench.place)

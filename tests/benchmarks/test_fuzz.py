@@ -1,0 +1,41 @@
+"""The fuzzer runs what it says for as long as it says, and a failing property ends it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import fuzz
+
+
+def test_it_runs_every_property_until_the_time_is_over(monkeypatch, capsys):
+    @given(st.integers())
+    def holds(number):
+        assert number == number
+
+    monkeypatch.setenv("FUZZ_SECONDS", "0.3")
+    monkeypatch.setattr(fuzz, "property_tests", lambda: {"holds": holds})
+    monkeypatch.setattr(fuzz, "use_profile", lambda: None)
+    assert fuzz.main(["7"]) == 0
+    said = capsys.readouterr().out
+    assert "1 properties, 0 s, from seed 7 on" in said
+    assert "holds: 0 rounds" not in said
+
+
+def test_a_property_that_fails_is_named_with_its_seed(monkeypatch, capsys):
+    @given(st.integers())
+    def fails(number):
+        assert number < 5
+
+    monkeypatch.setenv("FUZZ_SECONDS", "60")
+    monkeypatch.setattr(fuzz, "property_tests", lambda: {"fails": fails})
+    monkeypatch.setattr(fuzz, "use_profile", lambda: None)
+    assert fuzz.main(["3"]) == 1
+    assert "fails fails with seed 3" in capsys.readouterr().out
+
+
+def test_readers_yaml_and_command_lines_are_among_them():
+    names = set(fuzz.property_tests())
+    assert {
+        "test_text_files_properties.test_json_lines",
+        "test_yaml_properties.test_it_composes_or_is_refused_in_lines",
+        "test_overrides_properties.test_it_composes_or_is_refused_in_lines",
+    } <= names
