@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Trainer
+
+from loku_exp.errors import TrainingError
 
 OPTIMIZER = "optimizer.safetensors"
 DRAWS = "rng_state_{}.safetensors"  # of each process
@@ -73,10 +75,20 @@ def save_state(state: Any, file: Path) -> None:
 
 
 def load_state(file: Path) -> Any:
-    """Read what `save_state` wrote; tensors are on the CPU."""
-    with safe_open(file, "pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return _restored(json.loads(opened.metadata()["state"]), tensors)
+    """Read what `save_state` wrote; tensors are on the CPU.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return _restored(json.loads(opened.metadata()["state"]), tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{file} is no state of a training ({error}); delete the folder {file.parent}: the same "
+            "command goes on from the snapshot before it"
+        ) from error
 
 
 def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from loku_exp.errors import TrainingError
 from loku_exp.training.saved_state import load_state, save_state
 
 
@@ -83,3 +85,15 @@ def test_the_file_is_safetensors(tmp_path):
     save_state({"a": torch.ones(2)}, tmp_path / "state.safetensors")
     with safe_open(tmp_path / "state.safetensors", "pt") as opened:
         assert opened.metadata()["state"] == '{"dict": [["a", {"tensor": "0"}]]}'
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"state": "{"}, {"state": '{"tensor": "9"}'}, {"state": '{"a": 3}'}]
+)
+def test_a_file_of_another_kind_is_named(tmp_path, metadata):
+    file = tmp_path / "step-00003" / "state.safetensors"
+    file.parent.mkdir()
+    save_file({"0": torch.ones(2)}, file, metadata=metadata)
+    with pytest.raises(TrainingError, match=r"step-00003/state\.safetensors is no state of") as e:
+        load_state(file)
+    assert "\n" not in str(e.value)

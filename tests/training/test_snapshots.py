@@ -1,11 +1,14 @@
 """Snapshots are whole or absent, sealed, and gone on from to the bit; damaged ones are set aside."""
 
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from loku_exp.runtime.cache import MANIFEST, damage
+from loku_exp.errors import TrainingError
+from loku_exp.runtime.cache import MANIFEST, damage, seal
 from loku_exp.training import snapshots as module
 from loku_exp.training.snapshots import Snapshots, name_of, newest_whole, snapshots_in, step_of
 from tests.damage import flip
@@ -113,6 +116,44 @@ def test_a_snapshot_that_lost_something_is_not_gone_on_from(tmp_path, left):
     assert newest_whole(folder).name == "step-00002"
     # state to resume from may go, so nothing is wrong with a snapshot that lost it
     assert newest.exists() == (left == "optimizer.safetensors")
+
+
+class Hostile:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "rng_state_0.safetensors"])
+def test_code_in_the_state_of_a_snapshot_is_not_run(whole, tmp_path, name, caplog):
+    folder, ran = killed_after(tmp_path, 2), tmp_path / "ran"
+    newest = folder / "step-00002"
+    pickled = pickle.dumps(Hostile(ran))
+    pickle.loads(pickled)
+    assert ran.exists()  # so it would run
+    ran.unlink()
+    assert (newest / name).is_file()
+    for hostile in (
+        name,
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+    ):  # as older ones were named
+        (newest / hostile).write_bytes(pickled)
+    (newest / MANIFEST).unlink()
+    seal(newest, {"step": 2}, may_go=module.ONLY_TO_RESUME)  # by somebody who knows of manifests
+    with pytest.raises(TrainingError, match=rf"step-00002/{name} is no state of a training"):
+        gone_on(tmp_path)
+    (newest / name).write_bytes(pickled + b".")  # and by somebody who does not
+    before, history, model = gone_on(tmp_path)
+    assert before.name == "step-00001"
+    assert f"step-00002 is damaged ({name} has " in caplog.text
+    same((history, model), whole[1:])
+    assert not ran.exists()
 
 
 def test_a_damaged_older_one_is_set_aside_too(tmp_path, caplog):
