@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 
 from tqdm.auto import tqdm
 
@@ -23,13 +24,21 @@ SECONDS_BETWEEN_LINES = 30.0
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
+class _AboveBars(logging.StreamHandler[TextIO]):
+    """A handler that takes the bars of tqdm away while it writes a line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
 def start_logging() -> None:
     """Show this package's messages on the terminal; libraries speak only of errors there.
 
     Of several processes that train one run all but the first are silent, here and in the log file, until
     something fails.
     """
-    terminal = logging.StreamHandler(sys.stderr)
+    terminal = _AboveBars(sys.stderr)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     terminal.addFilter(_for_people)
     root = logging.getLogger()

@@ -1,5 +1,6 @@
 """What long work says: a line now and then with what is done and left, in the log in any case."""
 
+import io
 import json
 import logging
 import sys
@@ -110,6 +111,38 @@ def test_lines_are_in_the_log_file_and_on_stderr_where_it_is_no_terminal(
     assert ("scoring: 1 of 10 texts, 40.0 s each" in on_terminal) is not terminal
     assert "evaluating target" in on_terminal
     assert "\r" not in text  # a bar is for terminals
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def screen(self) -> list[str]:
+        """What its lines show: a carriage return goes to the beginning, and what comes writes over it."""
+        shown = []
+        for line in self.getvalue().split("\n"):
+            seen = ""
+            for part in line.split("\r"):
+                seen = part + seen[len(part) :]
+            shown.append(seen.rstrip())
+        return shown
+
+
+def test_a_line_of_the_log_does_not_stick_to_a_bar(own_logging, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    start_logging()
+    with progress(10, "scoring", "text") as shown:
+        shown.update()
+        shown.bar.refresh()
+        assert terminal.screen()[0].startswith("scoring:  10%")  # a bar is drawn
+        logging.getLogger("loku_exp.stages").warning("two rows are left out")
+        shown.update(4)
+        shown.bar.refresh()
+        line, bar = terminal.screen()
+        assert line == "two rows are left out"
+        assert bar.startswith("scoring:  50%")
+    assert terminal.screen() == ["two rows are left out", ""]
 
 
 def test_a_training_says_its_losses(clock, said, tmp_path):
