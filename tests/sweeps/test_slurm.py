@@ -17,7 +17,7 @@ pytest.importorskip("submitit")
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.runtime.programs import INTERRUPTED
-from loku_exp.sweeps import queue, slurm
+from loku_exp.sweeps import queue, slurm, sweep
 from loku_exp.sweeps.jobs import Ending, Job
 from loku_exp.sweeps.slurm import Cluster, Command
 from loku_exp.sweeps.sweep import work_on
@@ -109,6 +109,25 @@ def test_a_job_is_over_at_the_second_look_that_says_so(cluster, said, tmp_path):
     result = tmp_path / "out/.slurm/1_0_result.pkl"
     result.write_bytes(pickle.dumps(("success", 75)))
     assert work.poll() == Ending(held=True)  # it arrived late
+
+
+def test_without_accounting_a_job_cancelled_while_pending_ends_and_each_line_is_said_once(
+    cluster, said, tmp_path, monkeypatch, caplog, capfd, recwarn
+):
+    """It is at the fourth look. Where accounting is off sacct fails, and submitit warns of it each time."""
+    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_LOOKS", 0)
+    answers(said, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    answers(said, "squeue", '[ $(wc -l < "$SAID/squeue.calls") -gt 3 ] || echo "1 PENDING"')
+    caplog.set_level(logging.INFO)
+    result = worked(jobs(tmp_path, "a"), cluster())
+    assert result == {"a": f"job 1, gone from the queue: {queue.REASONS[queue.GONE]}"}
+    assert len(calls(said, "squeue")) == 5  # three of it pending, two of it gone
+    assert calls(said, "sacct") == []
+    assert [record.message for record in caplog.records] == [
+        "starting a", "submitted a as job 1",
+    ]  # fmt: skip
+    assert [str(warning.message) for warning in recwarn] == []
+    assert capfd.readouterr().err == ""
 
 
 def test_a_controller_that_is_away_is_waited_for_and_named_once(cluster, said, tmp_path, caplog):
