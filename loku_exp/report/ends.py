@@ -1,10 +1,11 @@
 """Plots of where runs ended: the front of forgetting and utility, and quality over ranks and layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.answer import front_of
@@ -14,9 +15,11 @@ from loku_exp.report.estimates import Estimate
 from loku_exp.report.frame import Findings
 from loku_exp.report.groups import Arm
 
-SUCCESSES = "filled: all runs succeeded; half: some; hollow: none"
+# How a marker is filled says one thing in every plot.
+FILLS = {"full": "all runs succeeded", "left": "some runs succeeded", "none": "no run succeeded"}
 MOST_PANELS = 3
-BROKEN = "0.9"
+CROSS: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
+RING: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 1.6}
 DOTTED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 
 
@@ -33,17 +36,18 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         if x is None or y is None:
             continue
         look = {**looks.of(arm.method), "linestyle": ""}
+        used.append(handle(arm.method, **look))
         ends = found.frame[
             (found.frame.arm == group.label(arm)) & (found.frame.subject == "unlearned")
         ]
         values = ends.pivot_table(index="run", columns="metric", values="value")
         axis.scatter(values[gap.name], values[kept.name], s=9, color=look["color"], alpha=0.35)
-        face = BROKEN if any(run.collapsed for run in runs) else look["color"]
-        edge = {"markeredgecolor": "black", "markeredgewidth": 1.6} if arm in best else {}
         places[arm] = (x.value, y.value)
-        axis.plot(*places[arm], **look | edge, markerfacecolor=face, markersize=8)
-        used.append(handle(arm.method, **look))
-    for arm in best:
+        axis.plot(
+            *places[arm], **look | _filled(runs) | (RING if arm in best else {}), markersize=8
+        )
+        if any(run.collapsed for run in runs):
+            axis.plot(*places[arm], **CROSS)
         text = " ".join(group.place(arm)).removeprefix("rank ")
         axis.annotate(text, places[arm], xytext=(7, 4), textcoords="offset points")
     axis.axhline(1, **DOTTED)
@@ -56,13 +60,16 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         used.append(handle("reference", color="black", marker="*", linestyle=""))
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
     axis.set(xlabel=f"{gap.label} (0: forgotten)", ylabel=kept.label)
-    ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black"}
-    legend(figure, [*used, handle("on the front", color="white", **ring, markeredgewidth=1.6)])
+    drawn = [group.by_arm()[arm] for arm in places]
+    used += [handle("on the front", color="0.7", marker="o", linestyle="", **RING)] if best else []
+    if any(run.collapsed for runs in drawn for run in runs):
+        used.append(handle("a run collapsed", **CROSS))
+    legend(figure, [*used, *_fills(drawn)])
     names = ", ".join(group.label(arm) for arm in best) or "none, all collapsed"
     caption = (
         f"{kept.label} (share of the target's) against {gap.label} of the finished runs. Large markers: "
-        "mean over units; small: each run; grey: a run of it collapsed; black edge, with rank and layers "
-        f"where they differ: no other method that never collapsed is better in both. On the front: {names}."
+        "mean over units, with rank and layers where they differ; small: each run; black edge: no other "
+        f"method that never collapsed is better in both. On the front: {names}."
     )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
@@ -142,21 +149,33 @@ def _lines(
             axis.axhline(before.value, **DOTTED)
         axis.set(title=metric.label, xlabel=across)
         axis.set_xticks(range(len(ticks)), ticks)
-    legend(figure, used)
+    legend(figure, [*used, *_fills(arms.values())])
     labels = ", ".join(metric.label for metric in metrics)
     return figure, (
         f"{labels} against {across}: mean over all runs, bars: 95 % interval over units where there are "
-        f"several; markers {SUCCESSES}. The table of means holds the numbers."
+        f"several. The table of means holds the numbers."
     )
 
 
 def _mark(axis: Axes, x: float, estimate: Estimate, look: dict[str, Any], runs: list[Run]) -> None:
-    succeeded = [bool(run.success) for run in runs]
-    style = "full" if all(succeeded) else "left" if any(succeeded) else "none"
     if estimate.low is not None and estimate.high is not None:
         axis.vlines(x, estimate.low, estimate.high, color=look["color"], linewidth=0.8)
-    marker = {**look, "linestyle": "", "fillstyle": style}
-    axis.plot([x], [estimate.value], **marker, markerfacecoloralt="white", markersize=6)
+    axis.plot([x], [estimate.value], **look | {"linestyle": ""} | _filled(runs), markersize=6)
+
+
+def _filled(runs: list[Run]) -> dict[str, Any]:
+    """Return how a marker is filled, a key of `FILLS`; where success cannot be said it is full."""
+    judged = [run.success for run in runs if run.success is not None]
+    fill = "full" if all(judged) else "left" if any(judged) else "none"
+    return {"fillstyle": fill, "markerfacecoloralt": "white"}
+
+
+def _fills(arms: Iterable[list[Run]]) -> list[Line2D]:
+    """Return what a legend says of fillings that occur, where success can be said of some run."""
+    judged = [runs for runs in arms if any(run.success is not None for run in runs)]
+    occur = {_filled(runs)["fillstyle"]: _filled(runs) for runs in judged}
+    look: dict[str, Any] = {"marker": "o", "color": "0.35", "linestyle": ""}
+    return [handle(FILLS[fill], **look, **occur[fill]) for fill in FILLS if fill in occur]
 
 
 def _panels_of(found: Findings) -> list[Metric]:

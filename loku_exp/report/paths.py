@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
-from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels
+from loku_exp.report.drawing import DASHES, Looks, Plot, finished, handle, legend, panels
 from loku_exp.report.frame import Findings
 from loku_exp.report.groups import Arm
 from loku_exp.report.matched import LEAST_POINTS, curve_of, goal, goal_name, kept_along, knowledge
@@ -174,11 +174,9 @@ def _left_out(found: Findings) -> str:
 
 
 def _variant(arms: Any, arm: Arm) -> dict[str, Any]:
-    """Return dashes and filling that tell arms of one method in one panel apart."""
+    """Return dashes that tell arms of one method in one panel apart; filling is for success."""
     same = [other for other in arms if other.method == arm.method]
-    place = same.index(arm)
-    look: dict[str, Any] = {"linestyle": ("-", "--", "-.", ":")[place % 4]} if len(same) > 1 else {}
-    return look | ({"markerfacecolor": "white"} if place % 2 else {})
+    return {"linestyle": DASHES[same.index(arm) % len(DASHES)]} if len(same) > 1 else {}
 
 
 def _flops(run: Run) -> tuple[float, float] | None:
