@@ -43,6 +43,18 @@ class Signature:
     with_default: tuple[str, ...] = ()  # of the inputs: most likely meant as knobs
 
 
+TYPES = {  # by the beginning of pydantic's name of an error
+    "int": "should be a whole number (for example 1)",
+    "float": "should be a number (for example 0.1)",
+    "bool": "should be true or false",
+    "string_type": "should be text",
+    "list_type": "should be a list (for example [a,b])",
+    "tuple_type": "should be a list (for example [a,b])",
+    "dict_type": "should be a section of keys",
+    "model": "should be a section of keys",
+}
+
+
 class TargetError(ValueError):
     """A `_target_` that names no function."""
 
@@ -124,10 +136,9 @@ def describe(detail: Any) -> str:
         return "should not be empty"
     if detail["type"] == "too_short":
         return f"should have at least {detail['ctx']['min_length']} item"
-    if detail["type"] in ("model_type", "model_attributes_type"):
-        return "should be a section of keys"
-    if detail["type"] == "int_parsing_size":
-        return "should be a valid integer"
+    for beginning, words in TYPES.items():
+        if detail["type"].startswith(beginning):
+            return words
     return str(detail["msg"]).removeprefix("Input ").removeprefix("Value error, ")
 
 
