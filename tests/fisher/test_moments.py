@@ -76,3 +76,12 @@ def test_a_layer_that_does_not_get_whole_texts_is_refused():
     texts = [Sequence(tuple(i % 20 for i in t.ids), t.labels) for t in texts]
     with pytest.raises(ModelError, match=r"fc1 is not called once with the tokens of each text"):
         list(second_moments(model, layers, texts, side="inputs", by="token"))
+
+
+def test_a_layer_that_is_called_twice_is_refused():
+    model = tiny_model()
+    blocks = model.transformer.h
+    blocks[1].mlp.c_fc = blocks[0].mlp.c_fc
+    layers = {"transformer.h.0.mlp.c_fc": blocks[0].mlp.c_fc}
+    with pytest.raises(ModelError, match=r"c_fc is not called once"):
+        list(second_moments(model, layers, TEXTS, side="inputs", by="token"))

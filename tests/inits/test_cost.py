@@ -1,0 +1,31 @@
+"""FLOPs of the low-rank step, against arithmetic by hand."""
+
+import pytest
+import torch
+
+from loku_exp.inits.cost import svd_flops
+from loku_exp.inits.interface import Layer
+
+
+def layer(rank, shape=(5, 7)):
+    return Layer("layer", torch.zeros(shape), rank, 1.0, seed=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5)])
+def test_flops_of_a_randomised_decomposition(shape):
+    """q = 3, k = 2, whichever side is longer."""
+    products = 2 * 7 * 5 * 3 * 6 + 2 * 7 * 9
+    long, short = 4 * 7 * 9 - 36, 4 * 5 * 9 - 36  # QR of (7, 3) and (5, 3)
+    small = 6 * 5 * 9 + 20 * 27
+    assert products + 3 * long + 2 * short + small == 3132
+    assert svd_flops([layer(2, shape)], oversampling=1, power_iterations=2) == 3132
+
+
+def test_no_more_columns_are_drawn_than_the_shorter_side_has():
+    """q = 5: 2450 + 3 * 533 1/3 + 2 * 333 1/3 + 3250."""
+    assert svd_flops([layer(4)], oversampling=4, power_iterations=2) == 7967
+
+
+def test_flops_of_an_exact_decomposition():
+    exact = svd_flops([layer(2), layer(3)], oversampling=1, power_iterations=2, exact=True)
+    assert exact == 2 * (6 * 7 * 25 + 20 * 125)
