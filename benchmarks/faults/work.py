@@ -34,7 +34,7 @@ SMALLEST = [
 TWO = ["seed=0,1", "training.epochs=1", "evaluation.curve=none"]
 UNLEARNING = ["training.epochs=2", "lora.rank=2"]
 NOT_COMPARED = ("run.log", ".lock", "seconds.json", "commit")  # times, and no result
-ONLY_TO_RESUME = ("optimizer.safetensors", "rng_state_0.safetensors")  # may go from older snapshots
+ONLY_TO_RESUME = ("optimizer.state", "rng_state_0.state")  # may go from older snapshots
 DAMAGED = re.compile(r"(^|/)damaged-")
 
 

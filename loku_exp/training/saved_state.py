@@ -14,8 +14,8 @@ from transformers import Trainer
 
 from loku_exp.errors import TrainingError
 
-OPTIMIZER = "optimizer.safetensors"
-DRAWS = "rng_state_{}.safetensors"  # of each process
+OPTIMIZER = "optimizer.state"  # no `.safetensors`: those are weights, and identify a snapshot
+DRAWS = "rng_state_{}.state"  # of each process
 
 
 class SavesWithoutPickle(Trainer):

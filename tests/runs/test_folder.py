@@ -115,7 +115,7 @@ def test_the_adapter_is_loaded_by_plain_peft_on_the_untouched_base(quick):
 
 
 def test_optimiser_state_is_kept_in_the_newest_snapshots_only(quick):
-    states = sorted(path.parent.name for path in quick.glob("snapshots/*/optimizer.safetensors"))
+    states = sorted(path.parent.name for path in quick.glob("snapshots/*/optimizer.state"))
     assert states == ["step-00005", "step-00010"]
     assert all(damage(path) is None for path in quick.glob("snapshots/*"))
     assert not list(quick.glob("**/training_args.bin"))

@@ -59,7 +59,7 @@ def test_a_killed_process_is_gone_on_from_its_newest_whole_snapshot(quick, begin
         patch.setattr(Snapshots, "on_save", killed)
         in_killed_process(begin)
     (folder,) = tmp_path.iterdir()
-    flip(folder / "snapshots/step-00010/optimizer.safetensors")
+    flip(folder / "snapshots/step-00010/optimizer.state")
     assert begin() == folder
     assert len(list(folder.glob("snapshots/damaged-step-00010-*"))) == 1
     same_snapshots(quick, folder)

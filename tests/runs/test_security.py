@@ -13,7 +13,19 @@ from tests.runs.running import QUICK
 
 PACKAGE = Path(__file__).parents[2] / "loku_exp"
 SECRETS = {"WANDB_API_KEY": "5ec4e7" + "a1" * 17, "HF_TOKEN": "hf_" + "Secret" * 6}
-PLAIN = {"", ".json", ".jsonl", ".lock", ".log", ".md", ".png", ".safetensors", ".sha256", ".yaml"}
+PLAIN = {
+    "",
+    ".json",
+    ".jsonl",
+    ".lock",
+    ".log",
+    ".md",
+    ".png",
+    ".safetensors",
+    ".sha256",
+    ".state",
+    ".yaml",
+}
 
 
 def calls():

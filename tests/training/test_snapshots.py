@@ -70,7 +70,7 @@ def test_every_snapshot_is_sealed_and_two_can_be_resumed_from(whole):
         assert damage(snapshot) is None
         assert (snapshot / "model.safetensors").is_file()
         assert not (snapshot / "training_args.bin").exists()
-    assert sorted(file.parent.name for file in folder.glob("*/optimizer.safetensors")) == [
+    assert sorted(file.parent.name for file in folder.glob("*/optimizer.state")) == [
         "step-00005", "step-00006"
     ]  # fmt: skip
     assert sorted(file.parent.name for file in folder.glob("*/rng_state*")) == [
@@ -88,9 +88,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(whole, tmp_path, step):
     assert [step_of(snapshot) for snapshot in snapshots_in(folder)] == list(STEPS)
 
 
-@pytest.mark.parametrize(
-    "file", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"]
-)
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.state", "trainer_state.json"])
 def test_a_damaged_newest_one_is_set_aside_and_the_one_before_is_used(
     whole, tmp_path, file, caplog
 ):
@@ -104,7 +102,7 @@ def test_a_damaged_newest_one_is_set_aside_and_the_one_before_is_used(
     same((history, model), whole[1:])
 
 
-@pytest.mark.parametrize("left", ["optimizer.safetensors", "manifest.json", "shorter"])
+@pytest.mark.parametrize("left", ["optimizer.state", "manifest.json", "shorter"])
 def test_a_snapshot_that_lost_something_is_not_gone_on_from(tmp_path, left):
     folder = killed_after(tmp_path, 3)
     newest = folder / "step-00003"
@@ -115,7 +113,7 @@ def test_a_snapshot_that_lost_something_is_not_gone_on_from(tmp_path, left):
         (newest / left).unlink()
     assert newest_whole(folder).name == "step-00002"
     # state to resume from may go, so nothing is wrong with a snapshot that lost it
-    assert newest.exists() == (left == "optimizer.safetensors")
+    assert newest.exists() == (left == "optimizer.state")
 
 
 class Hostile:
@@ -128,7 +126,7 @@ class Hostile:
         return (Path.touch, (self.file,))
 
 
-@pytest.mark.parametrize("name", ["optimizer.safetensors", "rng_state_0.safetensors"])
+@pytest.mark.parametrize("name", ["optimizer.state", "rng_state_0.state"])
 def test_code_in_the_state_of_a_snapshot_is_not_run(whole, tmp_path, name, caplog):
     folder, ran = killed_after(tmp_path, 2), tmp_path / "ran"
     newest = folder / "step-00002"
@@ -190,7 +188,7 @@ def test_what_an_earlier_training_left_behind_a_snapshot_goes_with_it(tmp_path):
 def test_two_are_kept_where_they_serve_going_on_alone(tmp_path):
     folder = killed_after(tmp_path, 5, only_newest=True)
     assert [step_of(snapshot) for snapshot in snapshots_in(folder)] == [4, 5]
-    flip(folder / "step-00005/optimizer.safetensors")
+    flip(folder / "step-00005/optimizer.state")
     assert newest_whole(folder).name == "step-00004"
 
 
