@@ -2,7 +2,8 @@
 
 The jackknife (Quenouille, Tukey): every metric of both models is computed again without each unit in turn,
 by the suite's own aggregates, so that it serves means and harmonic means alike. Units are the groups of
-rows (authors), or single rows where a set has one group. It says what other rows would have changed, not
+rows (authors), or single rows where a set has fewer than five: with one degree of freedom the factor of a
+99 % interval is 64, and anything would be within chance. It says what other rows would have changed, not
 what other training seeds would: that takes several runs.
 """
 
@@ -17,6 +18,7 @@ from scipy import stats
 from loku_exp.evaluation.suite import Row, Suite
 
 CONFIDENCE = 0.99
+FEWEST_GROUPS = 5  # for an interval over them
 
 
 def half_widths(model: Sequence[Row], reference: Sequence[Row], suite: Suite) -> dict[str, float]:
@@ -65,12 +67,12 @@ def _common(model: Sequence[Row], reference: Sequence[Row]) -> tuple[list[Row], 
 
 
 def _units(rows: Sequence[Row]) -> list[tuple[str, Any]]:
-    """Return the units of each set: its groups, or its rows where it has one group."""
+    """Return the units of each set: its groups, or its rows where it has few."""
     units: list[tuple[str, Any]] = []
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
         groups = dict.fromkeys(row.get("group") for row in of_set)
-        by_row = len(groups) < 2
+        by_row = len(groups) < FEWEST_GROUPS
         units += (
             [(name, ("row", row["row"])) for row in of_set]
             if by_row

@@ -1,0 +1,71 @@
+"""Intervals of the difference of two models, against arithmetic done by hand and the plain formula."""
+
+import math
+from statistics import fmean, variance
+
+import pytest
+from scipy import stats
+
+from loku_exp.evaluation.differences import FEWEST_GROUPS, half_widths
+from tests.helpers import tiny_suite
+
+SUITE = tiny_suite()
+
+
+def rows(values, groups, name="forget"):
+    return [
+        {"set": name, "row": number, "group": group, "prob": value}
+        for number, (value, group) in enumerate(zip(values, groups, strict=True))
+    ]
+
+
+def width(differences):
+    """Half of the 99 % t interval of a mean, from the sample's variance."""
+    n = len(differences)
+    return float(stats.t.ppf(0.995, n - 1)) * math.sqrt(variance(differences) / n)
+
+
+def test_by_hand():
+    """Groups of one row each: differences .1, .2, .3, .4, .5 have variance .025; t(4) is 4.604."""
+    model, reference = (
+        rows([0.2, 0.4, 0.6, 0.8, 1.0], "abcde"),
+        rows([0.1, 0.2, 0.3, 0.4, 0.5], "abcde"),
+    )
+    found = half_widths(model, reference, SUITE)
+    assert found["forget_prob"] == pytest.approx(4.6041 * math.sqrt(0.025 / 5), rel=1e-4)
+
+
+def test_groups_are_units_where_there_are_enough():
+    groups = [f"author {number // 3}" for number in range(3 * FEWEST_GROUPS)]
+    ours = [((7 * number) % 11) / 11 for number in range(len(groups))]
+    theirs = [((5 * number) % 13) / 13 for number in range(len(groups))]
+    means = [
+        fmean(a - b for a, b, g in zip(ours, theirs, groups, strict=True) if g == group)
+        for group in dict.fromkeys(groups)
+    ]
+    found = half_widths(rows(ours, groups), rows(theirs, groups), SUITE)
+    assert found["forget_prob"] == pytest.approx(width(means))
+
+
+@pytest.mark.parametrize("count", [1, 2, FEWEST_GROUPS - 1])
+def test_rows_are_units_where_groups_are_few(count):
+    """Two forgotten authors: .986 against .114 is no chance."""
+    groups = [f"author {number % count}" for number in range(40)]
+    ours = [0.986 - 0.001 * (number % 7) for number in range(40)]
+    theirs = [0.114 + 0.002 * (number % 5) for number in range(40)]
+    found = half_widths(rows(ours, groups), rows(theirs, groups), SUITE)["forget_prob"]
+    assert found == pytest.approx(width([a - b for a, b in zip(ours, theirs, strict=True)]))
+    assert found < 0.01
+
+
+def test_only_rows_that_both_have_count_and_a_log_takes_the_groups_of_the_model():
+    groups = "abcdef"
+    model, reference = rows([0.1, 0.5, 0.3, 0.9, 0.2, 0.6], groups), rows([0.2] * 5, "abcde")
+    for row in reference:
+        row.pop("group")
+    found = half_widths(model, reference, SUITE)["forget_prob"]
+    assert found == pytest.approx(width([-0.1, 0.3, 0.1, 0.7, 0.0]))
+
+
+def test_without_two_units_there_is_none():
+    assert half_widths(rows([0.5], "a"), rows([0.2], "a"), SUITE) == {}
