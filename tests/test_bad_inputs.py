@@ -22,6 +22,7 @@ SAID = [
     ("lora.rank=", "lora.rank=: should be a whole number (for example 1)"),
     ("lora.rank=inf", "lora.rank=inf: should be a finite number"),
     ("lora.rank=1e300", "lora.rank=1e+300: "),
+    ("lora.rank=0 dataset.num_forget=999", "lora.rank=0: should be|dataset.num_authors=60"),
     ("lora.rank=0", "lora.rank=0: should be greater than or equal to 1"),
     ("lora.rank=-4", "lora.rank=-4: should be greater than or equal to 1"),
     ("lora.rank=4.5", "lora.rank=4.5: should be a whole number (for example 1)"),

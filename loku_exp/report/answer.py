@@ -23,7 +23,8 @@ def answer(found: Findings) -> str:
     """Return two or three sentences: the closest to the goal, what it costs, and who keeps the most."""
     group = found.group
     arms = group.by_arm()
-    order = [arm for arm in ranked(found) if not _broken(arms[arm])]
+    sound, broken_too = ([a for a in ranked(found) if _broken(arms[a]) == k] for k in (0, 1))
+    order = sound or broken_too
     if not order:
         return f"Every run of all {len(arms)} methods collapsed: none forgets without breaking the model."
     if found.gap is None:
@@ -80,7 +81,7 @@ def ordered(found: Findings) -> Table:
 
 
 def ranked(found: Findings) -> list[Arm]:
-    """Return arms by success, nearness to the goal, what is kept; those that all collapsed come last."""
+    """Return arms by success, nearness to the goal, what is kept; those with a collapse come last."""
     arms = found.group.by_arm()
 
     def place(arm: Arm) -> tuple[float, ...]:
@@ -94,7 +95,7 @@ def ranked(found: Findings) -> list[Arm]:
 
 
 def front_of(found: Findings) -> list[Arm]:
-    """Return the arms that no other one beats in forgetting and utility; never one that collapsed."""
+    """Return the arms that no other one beats in forgetting and utility, none with a run that collapsed."""
     points = {}
     for arm, runs in found.group.by_arm().items():
         gap, kept = found.mean(found.gap, arm), found.mean(found.kept, arm)
@@ -176,8 +177,10 @@ def _rate_text(rate: Estimate | None) -> str:
     return text if rate.low is None else f"{text} [{rate.low:.2f}, {rate.high:.2f}]"
 
 
-def _broken(runs: list[Run]) -> bool:
-    return all(run.collapsed for run in runs)
+def _broken(runs: list[Run]) -> int:
+    """Return 0 where no run collapsed, 1 where some did, 2 where all did."""
+    collapsed = [run.collapsed for run in runs]
+    return any(collapsed) + all(collapsed)
 
 
 def _strong(found: Findings, arm: Arm) -> str:

@@ -65,7 +65,7 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     if any(run.collapsed for runs in drawn for run in runs):
         used.append(handle("a run collapsed", **CROSS))
     legend(figure, [*used, *_fills(drawn)])
-    names = ", ".join(group.label(arm) for arm in best) or "none, all collapsed"
+    names = ", ".join(group.label(arm) for arm in best) or "none, for each collapsed"
     caption = (
         f"{kept.label} (share of the target's) against {gap.label} of the finished runs. Large markers: "
         "mean over units, with rank and layers where they differ; small: each run; black edge: no other "

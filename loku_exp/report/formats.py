@@ -41,6 +41,7 @@ LATEX = {
     "–": "--",
     "ß": r"\ss{}",
 }
+MINUS = re.compile(r"(?<![\w-])-(?=[0-9.])")  # of a number, where a hyphen would be too short
 INTERVAL = re.compile(r"(\S+)( [=↑↓])? \[(\S+), (\S+)\]")
 
 
@@ -58,7 +59,7 @@ def write_tables(folder: Path, tables: list[tuple[str, Table]]) -> list[Path]:
         contents = {
             "csv": pd.concat(data or [pd.DataFrame(columns=["group"])]).to_csv(index=False),
             "md": "\n".join(markdown_of(headline, table) for headline, table in same),
-            "tex": "\n".join(latex_of(headline, table) for headline, table in same),
+            "tex": "\n".join(latex_of(*one, n) for n, one in enumerate(same, 1)),
         }
         for ending, content in contents.items():
             files.append(folder / f"{name}.{ending}")
@@ -80,10 +81,15 @@ def markdown_of(headline: str, table: Table) -> str:
     return "\n".join([*lines, *(f"{_markdown(note)}  " for note in table.notes), ""])
 
 
-def latex_of(headline: str, table: Table) -> str:
+def latex_of(headline: str, table: Table, number: int = 1) -> str:
     r"""Return a ``table`` environment that needs ``\usepackage{booktabs}``, in ASCII alone.
 
     It has the columns that a paper wants as far as they fit `TEXT_WIDTH`; the CSV has all of them.
+
+    Args:
+        headline: of the group.
+        table: to write.
+        number: of the table among those of one name, for its label.
     """
     if not len(table.cells):
         return f"% {escape_latex(table.title)}: no run\n"
@@ -95,13 +101,19 @@ def latex_of(headline: str, table: Table) -> str:
     caption = " ".join([f"{table.title}: {headline}.", *table.notes])
     lines = [f"% all columns: {table.name}.csv", r"\begin{table}"]
     lines += [r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
-    lines += [rf"\caption{{{escape_latex(caption)}}}", inner.rstrip(), r"\end{table}"]
+    label = f"tab:{table.name}" + (f"-{number}" if number > 1 else "")
+    lines += [
+        rf"\caption{{{escape_latex(caption)}}}\label{{{label}}}",
+        inner.rstrip(),
+        r"\end{table}",
+    ]
     return "\n".join([*lines, ""])
 
 
 def escape_latex(text: str) -> str:
     """Return a text with everything LaTeX would read as a command made harmless, in ASCII alone."""
-    return "".join(LATEX.get(letter, _ascii(letter)) for letter in " ".join(text.split()))
+    escaped = "".join(LATEX.get(letter, _ascii(letter)) for letter in " ".join(text.split()))
+    return MINUS.sub("$-$", escaped)
 
 
 def _ascii(letter: str) -> str:

@@ -79,7 +79,7 @@ class Group:
         found: dict[Arm, list[Run]] = {}
         for run in self.runs:
             found.setdefault(self.arms[run.folder], []).append(run)
-        return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+        return dict(sorted(found.items(), key=lambda item: order_of(item[0])))
 
     def label(self, arm: Arm, *, place: bool = True) -> str:
         """Return an arm's name: its method, and of its setting what differs within the group.
@@ -182,5 +182,6 @@ def _short(key: str, keys: list[str]) -> str:
     return name if sum(other.endswith(f".{name}") for other in keys) == 1 else key
 
 
-def _order(arm: Arm) -> tuple[Any, ...]:
+def order_of(arm: Arm) -> tuple[Any, ...]:
+    """Return what arms are sorted by: rank as a number, then layers, then the method."""
     return (arm.rank or 10**6, arm.targets or "", arm.method, arm.recipe, arm.extras)

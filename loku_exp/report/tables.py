@@ -10,7 +10,7 @@ import pandas as pd
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.estimates import Estimate
 from loku_exp.report.frame import BASES, Findings, means_of, original
-from loku_exp.report.groups import Arm
+from loku_exp.report.groups import Arm, order_of
 from loku_exp.report.units import common_units, unit_of, unit_text
 
 SAME = 0.005  # smaller distances to the reference get no arrow, as in a run's own table
@@ -57,7 +57,8 @@ def all_runs(found: Findings) -> Table:
     """Return one row per run, repeats included, with its outcome."""
     group, units = found.group, [unit_of(run) for run in found.group.runs]
     runs = sorted(
-        [*group.runs, *group.repeats], key=lambda run: group.label(group.arms[run.folder])
+        [*group.runs, *group.repeats],
+        key=lambda run: (group.arms[run.folder].method, order_of(group.arms[run.folder])),
     )
     rows, data, details = [], [], []
     for run in runs:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import logging
+import re
 
 import pytest
 import torch
@@ -44,6 +46,14 @@ def way(request, tmp_path_factory):
     """Arguments of an unlearning, its folder and its outcome; nothing in the folder is changed."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
     return WAYS[request.param], folder, unlearned(folder, **WAYS[request.param])
+
+
+def test_what_the_adapter_leaves_out_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    unlearned(tmp_path / "run")
+    said = [text for text in caplog.messages if text.startswith("the adapter is on ")]
+    assert len(said) == 1
+    assert re.match(r"the adapter is on \d+ % of the weights in matrices; not on .*k_proj", said[0])
 
 
 def test_an_outcome_is_its_last_snapshot_and_the_way_there(way):

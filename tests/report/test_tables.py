@@ -152,6 +152,33 @@ def test_a_collapsed_model_has_not_succeeded_and_is_on_no_front(tmp_path):
     assert "1 of 2 runs collapsed" in answer(found)
 
 
+def test_a_method_with_one_collapse_neither_leads_nor_is_on_the_front(tmp_path):
+    for base in (0, 1):
+        broken = {"retain_prob": 0.1, "forget_ks": 0.0} if base else {"forget_ks": 0.0}
+        tofu(tmp_path, loss="ga", base=base, quality=0.9, metrics=broken)
+        tofu(tmp_path, loss="ihl", base=base, quality=1e-9)
+    found = only(tmp_path)
+    table = ordered(found)
+    assert list(table.cells.method) == [A, "GA + FILA"]
+    assert list(table.cells.collapsed) == ["", "1 of 2"]
+    assert table.cells.success.iloc[1].startswith("1 of 2")  # it would lead otherwise
+    assert [arm.method for arm in front_of(found)] == [A]
+    assert answer(found).startswith(f"**{A}** ")
+    assert "No other method here is sound" in answer(found)
+
+
+def test_runs_and_arms_stand_in_the_order_of_their_ranks(tmp_path):
+    for rank in (16, 4, 8):
+        for loss in ("ihl", "gd"):
+            tofu(tmp_path, rank=rank, loss=loss)
+    found = only(tmp_path)
+    ranks = [4, 8, 16]
+    assert [arm.rank for arm in found.group.by_arm()] == [4, 4, 8, 8, 16, 16]
+    assert list(tables.all_runs(found).cells.method) == [
+        f"{method}, rank {rank}" for method in (B, A) for rank in ranks
+    ]
+
+
 def test_a_word_in_a_sentence_is_no_fact(tmp_path):
     def praised(record):
         for judged in (record["judgement"], record["models"]["unlearned"]["judgement"]):
@@ -346,7 +373,15 @@ def test_formats_escape_what_they_must():
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("• ≈ ●", r"$\bullet$ $\approx$ ?"), ("é 日本", "e ??"), ("0.5 ± 0.1", r"0.5 $\pm$ 0.1")],
+    [
+        (
+            "-7.6 [-8.1, -.5] 1e-04 fine-tuned -x 0-1",
+            r"$-$7.6 {[}$-$8.1, $-$.5{]} 1e-04 fine-tuned -x 0-1",
+        ),
+        ("• ≈ ●", r"$\bullet$ $\approx$ ?"),
+        ("é 日本", "e ??"),
+        ("0.5 ± 0.1", r"0.5 $\pm$ 0.1"),
+    ],
 )
 def test_latex_is_ascii_alone(text, shown):
     assert formats.escape_latex(text) == shown
@@ -363,6 +398,16 @@ def test_latex_is_ascii_alone(text, shown):
 def test_a_symmetric_interval_is_a_half_width_in_papers(text, shown):
     table = Table("t", "t", pd.DataFrame({"c": [text]}), pd.DataFrame())
     assert shown in formats.latex_of("h", table)
+
+
+def test_numbers_stand_on_the_right_and_tables_have_labels_of_their_own(tmp_path):
+    one, other = small(), small(paper=["c", "a_b", "left out"])
+    formats.write_tables(tmp_path, [("h", one), ("g", other)])
+    text = (tmp_path / "t.tex").read_text()
+    assert [line for line in text.splitlines() if "{tabular}" in line and "begin" in line] == [
+        r"\begin{tabular}{lr}", r"\begin{tabular}{lrr}",
+    ]  # fmt: skip
+    assert [part.split("}")[0] for part in text.split(r"\label{")[1:]] == ["tab:t", "tab:t-2"]
 
 
 def test_a_table_for_a_paper_fits_a_column_of_text(tmp_path):

@@ -186,6 +186,13 @@ def test_output_never_fails_for_the_encoding(encoding, monkeypatch, tmp_path):
     assert r"\u2028" in text
 
 
+def test_the_path_that_is_printed_is_the_whole_path(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(terminal, "read_examples", lambda folder: [])
+    for name in ("[old] run", "a[/b]c", ":smile:", "x" * 200):
+        show(record_of([MA]), tmp_path / name)
+        assert capsys.readouterr().out.splitlines()[-1] == f"files: {tmp_path / name}"
+
+
 # -- title and notes -----------------------------------------------------------------------------
 
 

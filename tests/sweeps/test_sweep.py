@@ -16,7 +16,9 @@ from loku_exp.errors import ConfigError, HeldError, TrainingError
 from loku_exp.evaluation.catalogue import Judgement
 from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import folder as runs
+from loku_exp.results.terminal import plain_console
 from loku_exp.sweeps import sweep as sweeps
+from loku_exp.sweeps import table as tables
 from loku_exp.sweeps.jobs import Ending, Job, ending_of
 from loku_exp.sweeps.launchers import InProcess, Processes, launcher_of, visible_devices
 from loku_exp.sweeps.plan import plan_jobs
@@ -352,6 +354,33 @@ def test_the_table_shows_state_metrics_and_collapse(job):
     header, rows = header_and_cells(jobs, [record(stopped), None, record(not_stopped)])
     assert header[2] == "epochs to forget"
     assert [row[2] for row in rows] == ["7", "", "> 20"]
+
+
+@pytest.mark.parametrize("width", [80, 120, 300])
+def test_at_any_width_the_table_keeps_every_value_and_few_lines(
+    job, monkeypatch, capsys, width, tmp_path
+):
+    """In 80 columns 4 runs were 106 lines, and values went."""
+    monkeypatch.setattr(tables, "console", lambda: plain_console(width))
+    monkeypatch.setattr(tables.files, "read", lambda folder: record())
+    jobs = [job(f"loss=ihl lora.rank={2**k} [old]", state="finished") for k in range(4)]
+    for each in jobs:
+        each.folder.mkdir(parents=True)
+        (each.folder / "done.json").write_text("{}")
+    jobs.append(job("loss=gd", state="failed", error="the loss is nan"))
+    tables.show_sweep(jobs)
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    table = [line for line in lines if not line.startswith(("5 runs in", "loss="))]
+    assert max(map(len, table)) <= width
+    assert len(lines) < 45
+    _, (cells, *_) = header_and_cells(jobs, [record()] * 4 + [None])
+    for value in cells[2:]:
+        assert text.count(value) >= 4
+    below = text.rpartition(cells[-1])[2]
+    for each in jobs[:4]:
+        assert f"{each.label}: {each.folder.name}" in below
+    assert lines[-1] == "failed: loss=gd: the loss is nan"
 
 
 def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):

@@ -15,6 +15,7 @@ from loku_exp.config import rules as configuration
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import ConfigError
 from loku_exp.results import files as results
+from loku_exp.results.examples import read_examples, shown_texts
 from loku_exp.run import run
 from loku_exp.runtime.events import Begun, Updated, tell
 from loku_exp.tracking import tracked
@@ -102,6 +103,10 @@ def test_an_offline_run_has_everything(start, no_account, monkeypatch, caplog):
     content = json.loads(texts.read_text())
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
     assert rows == texts_shown(folder, 3)
+    assert list(rows[0]) == ["row", "group", "prompt", "text", "before", "after"]
+    assert [row["text"] for row in rows] == [
+        text.truth for text in shown_texts(read_examples(folder), count=3)
+    ]
     assert len(rows) == 3
     assert list(kept["files"].glob("media/images/plots/curve_*.png"))
     assert any(artifact.type == "adapter" for artifact in kept["artifacts"])
