@@ -46,14 +46,16 @@ def rate_of(folder: Path) -> float:
 
 
 def table(runs_at: list[tuple[float, Record]]) -> str:
-    rates = sorted({rate for rate, _ in runs_at})
-    middle = rates[len(rates) // 2]
     by_init: dict[str, dict[float, Record]] = {}
     for rate, record in runs_at:
         by_init.setdefault(str(record.run.choices["init"]), {})[rate] = record
+    # every init has the same rates, else the one that was tried more often looks better
+    rates = sorted(set.intersection(*(set(by_rate) for by_rate in by_init.values())))
+    middle = rates[len(rates) // 2]
     lines = [f"| {' | '.join(HEAD)} |", "|---" + "|---:" * (len(HEAD) - 1) + "|"]
-    for init in sorted(by_init):
-        lines.append(f"| {' | '.join([init, *_cells(by_init[init], middle)])} |")
+    for init, by_rate in sorted(by_init.items()):
+        cells = _cells({rate: by_rate[rate] for rate in rates}, middle)
+        lines.append(f"| {' | '.join([init, *cells])} |")
     run = runs_at[0][1].run
     packages = ", ".join(f"{p} {run.packages[p]}" for p in ("torch", "transformers", "peft"))
     at = ", ".join(f"{rate:g}" for rate in rates)
