@@ -39,7 +39,9 @@ SAID = [
     ("training.learning_rate=-1", "training.learning_rate=-1: should be greater than 0"),
     ("training.weight_decay=-1", "training.weight_decay=-1: should be greater than or equal to 0"),
     ("training.betas=[0.9,1.0]", "training.betas.1=1.0: should be less than 1"),
-    ("training.betas=[0.9]", "training.betas.1: not set"),
+    ("training.betas=[0.9]", "training.betas: item 2 is missing"),
+    ("training.betas=[1,2,3]", "training.betas=[1, 2, 3]: should have at most 2 items"),
+    ("model.template=x", "model.template=x: should be a section of keys or 'chat'"),
     ("training.betas=0.9", "training.betas=0.9: should be a list (for example [a,b])"),
     (
         "training.batch_size=0",

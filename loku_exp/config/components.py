@@ -136,6 +136,8 @@ def describe(detail: Any) -> str:
         return "should not be empty"
     if detail["type"] == "too_short":
         return f"should have at least {detail['ctx']['min_length']} item"
+    if detail["type"] == "too_long":
+        return f"should have at most {detail['ctx']['max_length']} items"
     for beginning, words in TYPES.items():
         if detail["type"].startswith(beginning):
             return words

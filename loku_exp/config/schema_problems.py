@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from loku_exp.config import components
 from loku_exp.config.schema import Config
 
+TYPES_OF_UNIONS = ("bool", "int", "str", "Template")
+
 
 def schema_problems(error: ValidationError) -> list[str]:
     """Return a line for each key; what several types of one key say is joined."""
@@ -26,7 +28,7 @@ def _location(detail: Any) -> list[str]:
     """Return the keys that lead to a value, without the names pydantic has for the types of a union."""
     parts = [str(part) for part in detail["loc"]]
     return [
-        part for part in parts if not re.search(r"[\[(\-]", part) and part not in ("bool", "int")
+        part for part in parts if not re.search(r"[\[(\-]", part) and part not in TYPES_OF_UNIONS
     ]
 
 
@@ -35,6 +37,8 @@ def _schema_problem(detail: Any) -> str:
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such key{components.nearest(location[-1], _fields_at(location[:-1]))}"
+    if detail["type"] == "missing" and location[-1].isdigit():
+        return f"{'.'.join(location[:-1])}: item {int(location[-1]) + 1} is missing"
     if detail["type"] == "missing":
         return f"{key}: not set; add {key}=..."
     value = detail["input"]

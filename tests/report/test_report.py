@@ -115,6 +115,8 @@ def test_every_plot_that_the_runs_have_data_for(many):
     for form in FORMS:
         assert {p.stem.rpartition("-")[2] for p in many[1].glob(f"*.{form}")} == names
     assert max(len(path.name) for path in many[1].glob("*.pdf")) < 20
+    widths = {int.from_bytes(p.read_bytes()[16:20], "big") for p in many[1].glob("*.png")}
+    assert widths == {round(300 * inches) for inches in (COLUMN, WIDTH)}  # 300 dots an inch
     page = (many[1] / "report.html").read_text()
     assert "quality against layers: all runs adapt the same set of layers" in page
 
