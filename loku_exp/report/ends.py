@@ -49,10 +49,15 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         if any(run.collapsed for run in runs):
             axis.plot(*places[arm], **CROSS)
         text = " ".join(group.place(arm)).removeprefix("rank ")
-        axis.annotate(text, places[arm], xytext=(7, 4), textcoords="offset points")
+        axis.annotate(text, places[arm], xytext=(0, 6), textcoords="offset points", ha="center")
     axis.axhline(1, **DOTTED)
     axis.annotate(
-        "target", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", color="0.35"
+        "target",
+        (0.99, 1),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        color="0.35",
     )
     again = _kept_by_reference(found)
     if again is not None:
