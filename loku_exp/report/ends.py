@@ -19,6 +19,7 @@ from loku_exp.report.groups import Arm
 FILLS = {"full": "all runs succeeded", "left": "some runs succeeded", "none": "no run succeeded"}
 MOST_PANELS = 3
 CROSS: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
+ABOVE: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
 RING: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 1.6}
 DOTTED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 
@@ -49,16 +50,8 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         if any(run.collapsed for run in runs):
             axis.plot(*places[arm], **CROSS)
         text = " ".join(group.place(arm)).removeprefix("rank ")
-        axis.annotate(text, places[arm], xytext=(0, 6), textcoords="offset points", ha="center")
-    axis.axhline(1, **DOTTED)
-    axis.annotate(
-        "target",
-        (0.99, 1),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        color="0.35",
-    )
+        axis.annotate(text, places[arm], xytext=(0, 6), **ABOVE)
+    _target_line(axis)
     again = _kept_by_reference(found)
     if again is not None:
         axis.plot([0], [again], "k*", markersize=9, clip_on=False)  # its gap to itself is none
@@ -78,6 +71,13 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
+
+
+def _target_line(axis: Axes) -> None:
+    """Draw what the target keeps, which is all of it."""
+    axis.axhline(1, **DOTTED)
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    axis.annotate("target", (0.99, 1), color="0.35", **place)
 
 
 def _kept_by_reference(found: Findings) -> float | None:
