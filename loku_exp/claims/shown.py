@@ -24,8 +24,8 @@ def show_verdicts(judged: Judged) -> None:
     """Print the table, and under it each claim in words and what was left out."""
     place = console()
     table = Shown(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in HEADS:
-        table.add_column(name, overflow="fold")
+    for name in HEADS:  # an identifier stays whole; the reason beside a verdict gives way
+        table.add_column(name, overflow="fold", no_wrap=name == HEADS[0])
     for row in rows_of(judged):
         table.add_row(*row)
     place.print(table)
