@@ -51,7 +51,8 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
     Args:
         overrides: of the command line, with sweeps.
         params: grid of a preset: key to values, as ``hydra.sweeper.params`` has it.
-        pairs: of a preset: entries of keys that go together; those of the command line win.
+        pairs: of a preset: entries of keys that go together; those of the command line win, over a preset's
+            grid of these keys too.
 
     Raises:
         ConfigError: something cannot be read, or a key stands both in the grid and in pairs.
@@ -65,6 +66,10 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
         else:
             values[key] = _values(override)
     entries = _entries(pairs)
+    typed = {override.get_key_element() for override in parse_overrides(overrides)}
+    if PAIRS in typed:
+        paired = {key for entry in entries for key in entry}
+        values = {k: v for k, v in values.items() if k in typed or k not in paired}
     twice = sorted({key for entry in entries for key in entry} & values.keys())
     if twice:
         raise ConfigError(

@@ -73,6 +73,22 @@ def test_a_preset_brings_its_grid():
     assert {job[0] for job in jobs} == {"seed=5"}
 
 
+def test_pairs_that_are_typed_win_over_the_grid_of_a_preset():
+    """But not over a key that is typed beside them."""
+    pairs = "pairs=[{init: fila, loss: ihl}, {init: vanilla, loss: gd}]"
+    preset = {"seed": "0,1", "loss": "ga,gd,ihl", "init": "vanilla,fila"}
+    jobs = grid.expand([pairs], preset, [])
+    assert sorted(map(sorted, jobs)) == sorted(
+        sorted([f"seed={seed}", f"init={init}", f"loss={loss}"])
+        for seed in (0, 1)
+        for init, loss in (("fila", "ihl"), ("vanilla", "gd"))
+    )
+    with pytest.raises(ConfigError, match="init: given in pairs and beside them"):
+        grid.expand([pairs, "init=fila"], preset, [])
+    with pytest.raises(ConfigError, match="init: given in pairs and beside them"):
+        grid.expand([], preset, [{"init": "fila"}])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
