@@ -2,8 +2,7 @@
 
 What FILA gains over vanilla may come of three things: that the adapter starts with a part of the weights,
 that this part is chosen by importance, and that importance is relative to the retain set. Each control
-takes one away. Without the retain set it is FILA itself with a huge relative epsilon, a yaml alone:
-``init=fila_constant_retain``.
+takes one away.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,8 @@ from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS, factors_of, fila
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
 from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
+
+CONSTANT = 1e6  # times the mean retain Fisher of a layer
 
 
 def random_subspace(
@@ -94,6 +95,36 @@ def fila_shuffled(
         wanted,
         shuffled,
         epsilon=epsilon,
+        num_retain=num_retain,
+        fisher_seed=fisher_seed,
+        fisher_pass=fisher_pass,
+    )
+
+
+def fila_constant_retain(
+    layers: Iterable[Layer],
+    fisher: MeasureFisher,
+    *,
+    num_retain: Count | None = None,
+    fisher_seed: Seed = 0,
+    fisher_pass: FisherPass = "auto",
+) -> Iterator[Factors]:
+    """Yield FILA's part by the forget set's importance alone: the retain Fisher counts as a constant.
+
+    That is FILA with an epsilon far above every retain Fisher.
+
+    Args:
+        layers: the adapted layers.
+        fisher: measures importance.
+        num_retain: see `fila`.
+        fisher_seed: see `fila`.
+        fisher_pass: see `fila`.
+    """
+    return fila(
+        layers,
+        fisher,
+        epsilon=CONSTANT,
+        epsilon_mode="relative",
         num_retain=num_retain,
         fisher_seed=fisher_seed,
         fisher_pass=fisher_pass,

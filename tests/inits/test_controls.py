@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from loku_exp.config.compose import compose_config
-from loku_exp.inits.controls import fila_shuffled, random_subspace
+from loku_exp.config.groups import options_of
+from loku_exp.inits.controls import fila_constant_retain, fila_shuffled, random_subspace
 from loku_exp.inits.fila import fila
 from tests.inits.test_fila import SCALING, importance_of, layer
 
@@ -52,9 +53,19 @@ def test_shuffled_is_fila_by_the_row_weights_of_other_rows():
 
 def test_a_constant_retain_fisher_is_a_huge_relative_epsilon():
     """sqrt(sum F_f / (F_r + e)) with e far above F_r is the forget Fisher's root, times a constant."""
-    knobs = compose_config(["init=fila_constant_retain"]).init.knobs
-    assert (knobs["epsilon"], knobs["epsilon_mode"]) == (1e6, "relative")
+    asked: list[dict] = []
+    (ours,) = fila_constant_retain([layer()], importance_of(D, asked))
+    (knobs,) = asked
+    assert (knobs["epsilon"], knobs["relative"]) == (1e6, True)
+    (theirs,) = fila([layer()], importance_of(D))
+    assert torch.equal(ours.a, theirs.a)
     forget, retain = torch.rand(24, 40) + 0.1, torch.rand(24, 40) + 0.1
     weights = (forget / (retain + 1e6 * retain.mean())).sum(1).sqrt()
     alone = forget.sum(1).sqrt()
     torch.testing.assert_close(weights / weights.norm(), alone / alone.norm(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(options_of("init", None)) - {"none"}))
+def test_every_init_is_shown_under_its_own_name(name):
+    """Tables, reports and claims know an init by its function; a control is never taken for FILA."""
+    assert compose_config([f"init={name}"]).init.name == name
