@@ -109,5 +109,5 @@ def test_help_fits_a_terminal():
         [sys.executable, "-m", "loku_exp", "--help"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0
-    assert "model: gpt_neo_125m, " in done.stdout
+    assert "model: gemma_2b, " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80

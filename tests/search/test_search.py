@@ -206,7 +206,7 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
         (["seed=1,2", "--trials", "0"], "--trials 0: a search needs at least one"),
         (["lora.rnak=range(1,4)"], "lora.rnak: no such key"),
         (["training.learning_rate=interval(-1,1)"], "training.learning_rate"),
-        (["lora.rank=interval(4,32)"], "lora.rank=.* valid integer"),
+        (["lora.rank=interval(4,32)"], "lora.rank=.* whole number"),
         (["loss=gd,ihl,ihll"], "loss=ihll: no such loss"),
     ],
 )

@@ -257,8 +257,7 @@ def test_whoever_cannot_write_still_lets_others_ask(file, monkeypatch):
     monkeypatch.setattr(keeping.os, "fsync", full)
     with pytest.raises(StorageError, match=r"cannot be written .*No space left"):
         answers.answer("generate_ids", REQUESTS, Model())
-    with pytest.raises(StorageError, match="cannot be written"):
-        answers.close()
+    answers.close()  # what failed was said, and is not written twice
     monkeypatch.undo()
     assert ask(file, Model()) == EXPECTED
 
