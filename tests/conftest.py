@@ -50,6 +50,19 @@ def in_one_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_logging_left() -> None:
+    """Take away what a test or a fixture set up that ran the program here: its stream is closed since."""
+    from loku_exp.runtime.logs import AboveBars
+
+    root = logging.getLogger()
+    left = [handler for handler in root.handlers if isinstance(handler, AboveBars)]
+    if left:
+        root.handlers[:] = [handler for handler in root.handlers if handler not in left]
+        root.setLevel(logging.WARNING)
+        logging.captureWarnings(False)
+
+
 @pytest.fixture
 def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a test set logging up as a program does; what pytest has is there again afterwards."""

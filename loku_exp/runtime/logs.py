@@ -24,7 +24,7 @@ SECONDS_BETWEEN_LINES = 30.0
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-class _AboveBars(logging.StreamHandler[TextIO]):
+class AboveBars(logging.StreamHandler[TextIO]):
     """A handler that takes the bars of tqdm away while it writes a line."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -38,7 +38,7 @@ def start_logging() -> None:
     Of several processes that train one run all but the first are silent, here and in the log file, until
     something fails.
     """
-    terminal = _AboveBars(sys.stderr)
+    terminal = AboveBars(sys.stderr)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     terminal.addFilter(_for_people)
     root = logging.getLogger()
