@@ -23,7 +23,7 @@ run: install  ## the embedded default: toy model, toy authors, IHL + FILA; no hu
 	$(BIN)/python -m loku_exp
 
 test: install  ## the test suite, but for what takes minutes
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: install  ## the tests that take minutes: whole programs, kills, sweeps, real texts
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -54,7 +54,7 @@ audit: install  ## known vulnerabilities of the tested versions; fails where the
 	$(BIN)/python -m benchmarks.audit build/audit/bin/pip-audit
 
 coverage: install  ## branches that the tests go through, subprocesses included; at least 90 % (15 minutes)
-	$(BIN)/python -m pytest -n 2 -m 'not slow' --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
 fuzz: install  ## invented files, yaml and command lines for FUZZ_SECONDS (300)
 	$(BIN)/python -m benchmarks.fuzz

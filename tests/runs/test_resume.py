@@ -66,6 +66,7 @@ def test_a_killed_process_is_gone_on_from_its_newest_whole_snapshot(quick, begin
     same_numbers(quick, folder)
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_of_a_base_goes_on(quick, begin, tmp_path, monkeypatch, caplog):
     """As a cluster's job does that was queued again after its time limit."""
     monkeypatch.setattr(finetuning, "SECONDS_BETWEEN_SNAPSHOTS", 0)
@@ -142,10 +143,7 @@ def undisturbed(quick, tmp_path_factory, shared_cache):
 
 @pytest.mark.parametrize(
     "when",
-    [
-        pytest.param(w, marks=[] if w in ("target", "unlearned") else [pytest.mark.slow])
-        for w in KILLED
-    ],
+    [pytest.param(w, marks=[] if w == "unlearned" else [pytest.mark.slow]) for w in KILLED],
 )
 def test_a_killed_evaluation_goes_on_with_what_was_answered(
     undisturbed, begin, tmp_path, shared_cache, when, asked

@@ -102,6 +102,7 @@ def test_a_run_killed_before_its_end_gives_the_same_numbers(toy, begin, tmp_path
     same_numbers(folder, toy)
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_an_epoch_gives_the_same_numbers(begin, tmp_path):
     overrides = [*TINY_TDEC, *NEVER_FORGOTTEN]
     whole = begin(output=tmp_path / "whole", base=overrides)
