@@ -1,11 +1,13 @@
 """Mutants change formulas alone, one at a time, and a killed one is told from one that survives."""
 
 import ast
+import signal
+from contextlib import nullcontext
 
 import pytest
 
 from benchmarks import mutation
-from benchmarks.mutation import Mutant, is_killed, mutants_of
+from benchmarks.mutation import Mutant, ending, mutants_of, in_order
 
 CODE = '''
 def mean(values: list[int], limit: int = 3) -> float:
@@ -45,16 +47,45 @@ def test_a_mutant_differs_in_one_place(mutants):
         assert sum(one != two for one, two in zip(whole, lines, strict=True)) == 1
 
 
-@pytest.mark.parametrize(("code", "killed"), [("ANSWER = 41", True), ("ANSWER = 42", False)])
-def test_it_is_killed_where_a_test_fails(tmp_path, monkeypatch, code, killed):
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        ("ANSWER = 41", 1),
+        ("ANSWER = 42", 0),
+        ("import time\ntime.sleep(60)\nANSWER = 42", -signal.SIGALRM),
+    ],
+)
+def test_it_is_killed_where_a_test_fails_or_does_not_end(tmp_path, monkeypatch, code, end):
     """The tests import the changed code, whatever the file holds."""
+    own_room(tmp_path, monkeypatch)
+    assert ending(Mutant("own", tmp_path / "answering.py", 1, "", ast.parse(code)), 20) == end
+
+
+@pytest.mark.parametrize("answer", [41, 42])
+def test_nothing_is_tried_where_the_plain_code_fails(tmp_path, monkeypatch, answer):
+    own_room(tmp_path, monkeypatch)
+    (tmp_path / "answering.py").write_text(f"ANSWER = {answer}\n")
+    with pytest.raises(SystemExit, match="do not pass") if answer == 41 else nullcontext():
+        assert mutation._plain_seconds("own") > 0
+
+
+def own_room(tmp_path, monkeypatch):
     (tmp_path / "answering.py").write_text("ANSWER = 0\n")
     test = "import sys\nsys.path.insert(0, {!r})\nfrom answering import ANSWER\n"
     test += "\ndef test():\n    assert ANSWER == 42\n"
     (tmp_path / "test_answer.py").write_text(test.format(str(tmp_path)))
-    monkeypatch.setitem(mutation.ROOMS, "own", ([], [str(tmp_path / "test_answer.py")]))
-    mutant = Mutant("own", tmp_path / "answering.py", 1, "", ast.parse(code))
-    assert is_killed(mutant) is killed
+    room = ([tmp_path / "answering.py"], [str(tmp_path / "test_answer.py")])
+    monkeypatch.setitem(mutation.ROOMS, "own", room)
+
+
+def test_all_tests_of_a_room_are_tried_those_of_the_changed_file_first():
+    tests = [test.name for test in in_order("fisher", mutation.PACKAGE / "fisher" / "variance.py")]
+    assert tests[0] == "test_variance.py"
+    everything = (mutation.TESTS / "fisher").glob("test_*.py")
+    assert sorted(tests) == sorted(test.name for test in everything)
+    tests = in_order("inits", mutation.PACKAGE / "inits" / "vila.py")
+    assert tests[0].name == "test_spectral.py"  # has no file of its own, is tried there
+    assert in_order("judge", mutation.SUITES[1] / "judge.py")[0].parent.name == "tdec"
 
 
 def test_every_room_has_code_and_tests():
