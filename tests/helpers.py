@@ -1,5 +1,6 @@
 """Small models and texts shared by tests."""
 
+import inspect
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from hydra.utils import get_method
 from lm_eval.api.instance import Instance
+from omegaconf import OmegaConf
 from torch import nn
 
 from loku_exp.data.records import IGNORED, Example, Records, Sequence
@@ -234,3 +237,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def assert_defaults_are_the_yamls(file: Path) -> None:
+    """Assert that a function's knobs and their defaults are the keys and values of its yaml."""
+    yaml = dict(OmegaConf.load(file).items())
+    function = get_method(yaml.pop("_target_"))
+    knobs = inspect.signature(function).parameters.values()
+    assert yaml == {p.name: p.default for p in knobs if p.kind == p.KEYWORD_ONLY}

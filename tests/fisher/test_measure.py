@@ -1,17 +1,22 @@
 """What an init gets of the Fisher: measured once for all ranks, by the way that fits."""
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from loku_exp.data.records import Sequence
+from loku_exp.errors import UserError
 from loku_exp.fisher import measure as importance
-from loku_exp.fisher.measure import fisher_measure
+from loku_exp.fisher.hooks import diagonal_fisher
+from loku_exp.fisher.measure import draw_retain, fisher_measure
 from loku_exp.inits.fila import fila
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import memory
+from loku_exp.models.load import linear_layers
 from loku_exp.runtime.cache import Cache
 from tests.helpers import tiny_model, tiny_records
 
@@ -35,6 +40,21 @@ def ways(monkeypatch) -> list[str]:
             return way(*args, **options)
 
         monkeypatch.setattr(importance, name, counted)
+    return seen
+
+
+@pytest.fixture
+def progresses(monkeypatch) -> list[list[int]]:
+    """Of each progress that is shown, its total and its steps."""
+    seen: list[list[int]] = []
+
+    @contextmanager
+    def counted(total, *_):
+        seen.append([total])
+        yield SimpleNamespace(update=seen[-1].append)
+
+    for room in ("hooks", "blockwise"):
+        monkeypatch.setattr(f"loku_exp.fisher.{room}.progress", counted)
     return seen
 
 
@@ -89,3 +109,68 @@ def test_auto_sweeps_where_the_hooks_do_not_fit_and_says_so(tmp_path, ways, monk
         measure_with(Cache(str(tmp_path)))(**KNOBS)
     assert ways == ["sweep_fisher"]
     assert "block by block" in caplog.text
+
+
+def test_where_neither_way_fits_all_layers_are_measured_at_once(
+    tmp_path, ways, monkeypatch, caplog
+):
+    monkeypatch.setattr(memory, "free_memory", lambda _: 50_000)
+    monkeypatch.setattr(importance, "cannot_sweep", lambda *_: "its blocks hand on more")
+    with caplog.at_level(logging.INFO):
+        found = measure_with(Cache(str(tmp_path)))(**KNOBS)
+    assert ways == ["reduce_fisher"]
+    assert found.fisher_pass == "hooks"
+    assert "at once: its blocks hand on more" in caplog.text
+
+
+def test_what_is_needed_is_the_sums_of_both_sets_and_the_activations(tmp_path, monkeypatch):
+    """On a CPU both sets' sums lie in main memory, 4 bytes a weight each; a pass has two texts."""
+    asked, model = [], tiny_model()
+    monkeypatch.setattr(importance, "fits", lambda needed, _: asked.append(needed) or True)
+    measure_with(Cache(str(tmp_path)), model)(**KNOBS)
+    weights = sum(layer.weight.numel() for layer in linear_layers(model).values())
+    longest = max(len(row.answer.ids) for row in RECORDS.forget + RECORDS.retain)
+    assert asked == [2 * 4 * weights + memory.activation_bytes(model, 2, longest)]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_share_below_epsilon_is_counted_over_all_weights(tmp_path, relative):
+    model = tiny_model()
+    epsilon = 0.5 if relative else 1e-4
+    found = measure_with(Cache(str(tmp_path)), model)(
+        **KNOBS | {"epsilon": epsilon, "relative": relative}
+    )
+    drawn = [row.answer for row in draw_retain(RECORDS.retain, len(RECORDS.forget), 0)]
+    retain = diagonal_fisher(model, linear_layers(model), drawn)
+    below = [f < (epsilon * f.mean() if relative else epsilon) for f in retain.values()]
+    share = float(torch.cat([weights.flatten() for weights in below]).double().mean())
+    assert 0 < share < 1
+    assert found.epsilon_share == pytest.approx(share, abs=1e-12)
+
+
+def test_as_many_retain_examples_as_asked_for_or_as_there_are_to_forget(tmp_path):
+    model, cache = tiny_model(), Cache(str(tmp_path))
+
+    def weights(forget, retain, number):
+        measure = fisher_measure(model, "tiny", forget, retain, cache)
+        return measure(**KNOBS | {"num_retain": number}).row_weights
+
+    drawn = draw_retain(RECORDS.retain, 2, seed=0)
+    assert len({row.row for row in drawn}) == 2
+    by_hand = weights(RECORDS.forget[:2], drawn, None)
+    for found in (
+        weights(RECORDS.forget[:2], RECORDS.retain, None),
+        weights(RECORDS.forget[:2], RECORDS.retain, 2),
+    ):
+        torch.testing.assert_close(found, by_hand)
+    with pytest.raises(UserError, match="wants 7 retain examples, the dataset has 6"):
+        weights(RECORDS.forget, RECORDS.retain, 7)
+    weights(RECORDS.forget, RECORDS.retain, 6)  # all there are
+
+
+@pytest.mark.parametrize("way", ["hooks", "sweep"])
+def test_progress_comes_to_its_end_and_no_further(tmp_path, way, progresses):
+    measure_with(Cache(str(tmp_path)))(**KNOBS, fisher_pass=way)
+    assert progresses
+    for total, *steps in progresses:
+        assert sum(steps) == total

@@ -106,3 +106,16 @@ def test_the_adapter_depends_on_its_seed_and_each_layers_name():
     )
     flat = torch.cat([factor.flatten() for pair in one.values() for factor in pair])
     assert float(flat.detach().std()) == pytest.approx(0.05, rel=0.1)
+
+
+def test_the_share_below_epsilon_is_counted_over_all_weights():
+    model = tiny_model()
+    layers, knobs = layers_of(model), KNOBS | {"epsilon": 0.5}
+    found = variance_measure(model, RECORDS.forget, RECORDS.retain)(layers, **knobs)
+    adapter = random_adapter(layers, KNOBS["std"], KNOBS["seed"])
+    texts = [r.answer for r in draw_retain(RECORDS.retain, len(RECORDS.forget), KNOBS["seed"])]
+    variances = gradient_variances(model, layers, adapter, texts, KNOBS["group_size"])
+    below = [b @ a < 0.5 * (b @ a).mean() for a, b in variances.values()]
+    share = float(torch.cat([weights.flatten() for weights in below]).double().mean())
+    assert 0 < share < 1
+    assert found.epsilon_share == pytest.approx(share, abs=1e-12)

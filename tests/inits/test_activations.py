@@ -82,3 +82,11 @@ def test_rila_refuses_directions_that_say_nothing():
     few[0, 0] = few[1, 1] = 1.0
     with pytest.raises(UserError, match=r"stands out in 2 directions only, and lora\.rank=4"):
         list(rila([layer(rank=4)], moments_of(forget=few, retain=torch.eye(24) / 10)))
+
+
+def test_rila_refuses_a_direction_in_which_the_sets_are_alike():
+    """An eigenvalue of exactly 0 tells nothing: its eigenvector is arbitrary."""
+    alike = torch.diag(torch.tensor([1.0, 0.0]))
+    matrix = Layer("layer", torch.eye(2), 2, SCALING, 0)
+    with pytest.raises(UserError, match="in layer the forget set stands out in 1 directions only"):
+        list(rila([matrix], moments_of(forget=alike, retain=torch.zeros(2, 2))))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from loku_exp.config.compose import compose_config
-from loku_exp.config.groups import options_of
+from loku_exp.config.groups import conf_dir, options_of
 from loku_exp.methods.adapter import Adapter
 from loku_exp.methods.starting import ready_to_train
 from loku_exp.models.load import linear_layers
@@ -12,7 +12,7 @@ from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.machine import Machine
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
-from tests.helpers import TOKENIZER, tiny_model, tiny_records
+from tests.helpers import TOKENIZER, assert_defaults_are_the_yamls, tiny_model, tiny_records
 
 IDS = torch.arange(3, 19)[None]
 INITS = sorted(set(options_of("init", None)) - {"none"})
@@ -54,3 +54,9 @@ def test_it_changes_nothing_at_first_and_is_never_computed_again(name, tmp_path,
         assert torch.equal(again.factors[layer].a, factors.a)
         assert torch.equal(again.factors[layer].b, factors.b)
     assert again.report == started.report
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_called_without_knobs_it_is_the_yamls(name):
+    """Who calls the function in a notebook gets what the bench runs."""
+    assert_defaults_are_the_yamls(conf_dir() / "init" / f"{name}.yaml")

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from loku_exp.config.groups import conf_dir, options_of
 from loku_exp.data.batches import pad
 from loku_exp.data.records import IGNORED
 from loku_exp.losses.builtin import ga, gd, ihl
 from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.losses.terms import cross_entropy, inverted_hinge
 from loku_exp.models.head import apply_term
-from tests.helpers import random_sequence, tiny_model
+from tests.helpers import assert_defaults_are_the_yamls, random_sequence, tiny_model
 
 
 def test_inverted_hinge_by_hand():
@@ -269,3 +270,9 @@ def test_hidden_states_of_layers_cost_one_pass_and_no_logits():
 def test_the_target_is_asked_once():
     scores = Scores(tiny_model(), BATCHES["forget"], as_target=torch.no_grad)
     assert scores.reference is scores.reference
+
+
+@pytest.mark.parametrize("name", options_of("loss", None))
+def test_called_without_knobs_it_is_the_yamls(name):
+    """Who calls the function in a notebook gets what the bench runs."""
+    assert_defaults_are_the_yamls(conf_dir() / "loss" / f"{name}.yaml")

@@ -171,3 +171,8 @@ def test_rows_of_other_questions_are_not_compared(evaluated):
     compared, _, _, reference = evaluated
     assert "forget_quality" not in aggregate(compared.examples, reference[:-1])
     assert "forget_quality" not in aggregate(compared.examples, [])
+
+
+def test_a_utility_without_its_retain_third_is_gone_by():
+    """E.g. of a log that has the nine values' mean alone."""
+    assert judged(target={"model_utility": 0.3}).utility == "model_utility"
