@@ -28,6 +28,7 @@ class AboveBars(logging.StreamHandler[TextIO]):
     """A handler that takes the bars of tqdm away while it writes a line."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's line."""
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 
