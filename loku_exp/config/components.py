@@ -149,6 +149,8 @@ def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
         return [f"{key}={value!r}: should be a finite number"]
     if annotation is None:
         return []
+    if annotation in (int, float):
+        annotation = knobs.Whole if annotation is int else knobs.Real
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:

@@ -178,6 +178,9 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
         return f"{override}: not key=value" + (f"; write {key}=..." if key else "")
     if override.startswith("~"):
         return f"{override}: it cannot be left out; give it another value: {key}=..."
+    inside = str(getattr(error.__cause__, "full_key", None) or "")
+    if inside.startswith(f"{key}."):  # key={of a section:...}
+        return f"{inside}: no such key{nearest(inside, _keys(_container(good, config_dir)))}"
     options = options_of(key, config_dir)
     if options and value not in options:
         hint = nearest(value, options)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loku_exp.config import components
 from loku_exp.runtime.chosen import Chosen
-from loku_exp.runtime.knobs import Count, Name, Place, Seed, Share
+from loku_exp.runtime.knobs import Count, Name, Place, Seed, Share, Whole
 from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
 
 
@@ -109,7 +109,7 @@ class LauncherConfig(Setting):
     jobs: Count | None = None  # at the same time
     devices: list[int | str] | None = None  # null: those that are visible
     cluster: Literal["slurm", "local"] = "slurm"
-    max_timeouts: Annotated[int, Ge(0)] = 3  # after so many a job is queued again
+    max_timeouts: Annotated[Whole, Ge(0)] = 3  # after so many a job is queued again
     parameters: dict[str, Any] = Field(default_factory=dict)  # submitit's, null left out
 
 
@@ -135,7 +135,7 @@ class Config(Setting):
     force: bool
     page: bool
     device: str
-    threads: Annotated[int, Ge(1), Le(1024)]
+    threads: Annotated[Whole, Ge(1), Le(1024)]
     launcher: LauncherConfig
     on_error: Literal["continue", "stop"]
     pairs: list[dict[str, Any]]

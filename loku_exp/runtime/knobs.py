@@ -7,20 +7,36 @@ imported.
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AllowInfNan, StringConstraints
+from pydantic import AllowInfNan, BeforeValidator, StringConstraints
+from pydantic_core import PydanticKnownError
 
 LARGEST, LARGEST_COUNT, LARGEST_SEED = 1e9, 10**9, 2**63 - 1
-_FINITE = AllowInfNan(False)
-Number = Annotated[float, _FINITE, Ge(-LARGEST), Le(LARGEST)]
-Positive = Annotated[float, _FINITE, Gt(0), Le(LARGEST)]
-NonNegative = Annotated[float, _FINITE, Ge(0), Le(LARGEST)]
-Share = Annotated[float, _FINITE, Ge(0), Le(1)]
-Inner = Annotated[float, _FINITE, Gt(0), Lt(1)]
-Decay = Annotated[float, _FINITE, Ge(0), Lt(1)]
-Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
-NonNegativeCount = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
+
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would read true as 1
+        raise PydanticKnownError("float_type")
+    return value
+
+
+def _no_truth_count(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+Real = Annotated[float, AllowInfNan(False), BeforeValidator(_no_truth_value)]
+Whole = Annotated[int, BeforeValidator(_no_truth_count)]
+Number = Annotated[Real, Ge(-LARGEST), Le(LARGEST)]
+Positive = Annotated[Real, Gt(0), Le(LARGEST)]
+NonNegative = Annotated[Real, Ge(0), Le(LARGEST)]
+Share = Annotated[Real, Ge(0), Le(1)]
+Inner = Annotated[Real, Gt(0), Lt(1)]
+Decay = Annotated[Real, Ge(0), Lt(1)]
+Count = Annotated[Whole, Ge(1), Le(LARGEST_COUNT)]
+NonNegativeCount = Annotated[Whole, Ge(0), Le(LARGEST_COUNT)]
 Counts = Annotated[list[Count], MinLen(1)]
-Seed = Annotated[int, Ge(0), Le(LARGEST_SEED)]
+Seed = Annotated[Whole, Ge(0), Le(LARGEST_SEED)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 """A word that becomes part of a folder's name."""
 Place = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00\n]+$")]

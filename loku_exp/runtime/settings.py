@@ -7,9 +7,17 @@ here, each lives in one yaml.
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
-from loku_exp.runtime.knobs import Count, Decay, Name, NonNegative, Positive, Share
+from loku_exp.runtime.knobs import (
+    Count,
+    Decay,
+    Name,
+    NonNegative,
+    NonNegativeCount,
+    Positive,
+    Share,
+)
 
 
 class Setting(BaseModel):
@@ -117,7 +125,7 @@ class Tracking(Setting):
     """Where a run's progress is shown beside its folder; no part of what it computes."""
 
     name: Literal["none", "wandb", "tensorboard"]
-    samples: int = Field(0, ge=0)  # texts of the forget set, before and after
+    samples: NonNegativeCount = 0  # texts of the forget set, before and after
     project: str | None = None
     entity: str | None = None
     group: str | None = None  # null: in a sweep its command line
