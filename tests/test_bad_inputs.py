@@ -230,6 +230,11 @@ SAID = [
     ),
     ("attacks=[nf4] attacks.nf4.bits=8", "attacks.nf4.bits=8: nf4 has 4"),
     ("target.path=/nonexistent", "target.path=/nonexistent: no such folder"),
+    ("target=run", "target.run=: not set; give the folder of a finished run"),
+    ("target=run target.run=/nonexistent", "target.run=/nonexistent: no such folder"),
+    ("target.run=. target.path=a/b", "target.run=.: there is target.path=a/b too"),
+    ("target.run=. model.weights=random", "target.run=.: model.weights=random has no use for it"),
+    ("target=run target.run=.", "target.run=.: . is no folder of a run: it has no done.json"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),
     ("training.epochs=0.001", "is less than one update"),
 ]

@@ -1,5 +1,6 @@
 """Folders that weights are read from, and that are not there: seen before anything heavy is imported."""
 
+from pathlib import Path
 from typing import Any
 
 from loku_exp.runtime.hub import is_local, looks_like_a_path
@@ -27,4 +28,7 @@ def place_problems(container: dict[str, Any]) -> list[str]:
     for key, path in named.items():
         if isinstance(path, str) and looks_like_a_path(path) and not is_local(path):
             keys.setdefault(path, key)
+    run = target.get("run")
+    if isinstance(run, str) and run and not Path(run).expanduser().is_dir():
+        keys.setdefault(run, "target.run")
     return [f"{key}={path}: no such folder" for path, key in keys.items()]

@@ -115,6 +115,7 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config) if config.uses("adapter") else []
+    problems += _target_problems(config)
     problems += _reference_problems(config)
     problems += _subset_problems(config)
     if parallel.size() > 1 and ":" in config.device:
@@ -142,6 +143,18 @@ def cross_field_problems(config: Config) -> list[str]:
             "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
         )
     return problems
+
+
+def _target_problems(config: Config) -> list[str]:
+    run, path = config.target.run, config.target.path
+    if run is not None and path is not None:
+        return [
+            f"target.run={run}: there is target.path={path} too, and a run has one target; write "
+            "target=run beside it, and no target.path"
+        ]
+    if run is not None and config.model.weights == "random":
+        return [f"target.run={run}: model.weights=random has no use for it; remove one of the two"]
+    return []
 
 
 def _reference_problems(config: Config) -> list[str]:

@@ -87,11 +87,24 @@ class EvaluationConfig(Component):
 
 
 class TargetConfig(Setting):
-    """The model to unlearn from: a folder or hub id, or null to fine-tune it here."""
+    """The model to unlearn from: a folder or hub id, what an earlier run left, or fine-tuned here."""
 
     path: str | None
+    run: str | None = None
     seed: Seed
     min_known: Share
+
+    @property
+    def made_here(self) -> bool:
+        """Whether it is fine-tuned here."""
+        return self.path is None and self.run is None
+
+    @field_validator("run")
+    @classmethod
+    def _is_named(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("not set; give the folder of a finished run")
+        return value
 
 
 class ReferenceConfig(Setting):

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -12,8 +11,9 @@ from loku_exp.errors import UserError
 from loku_exp.export.card import card
 from loku_exp.export.reshaped import compress, merge
 from loku_exp.results import files as results
+from loku_exp.results.shipped import shipped_of
 from loku_exp.runtime.cache import MANIFEST, damage, write_folder
-from loku_exp.runtime.finished import DONE, is_done, shipped
+from loku_exp.runtime.finished import DONE, is_done
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
         reason = "is not finished" if (run / "config.yaml").is_file() else "is no folder of a run"
         raise UserError(f"{run} {reason}: it has no {DONE}; run its command to the end first")
     record = results.read(run)
-    kind, shipped, recipe = _shipped(run, record)
+    kind, shipped, recipe = shipped_of(run, record)
     if record.models["target"].weights == "random":
         raise UserError(f"{run}: its weights are random (model.weights=random), for timing only")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -92,23 +92,6 @@ def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
         dtype = merge(folder, base, model.tokenizer, bool(model.trust_remote_code))
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
     return ""
-
-
-def _shipped(run: Path, record: Any) -> tuple[str, Path, dict[str, Any]]:
-    """Return what the run shipped, where it lies, and of which base it was made."""
-    found = shipped(run)
-    if found is not None:
-        manifest = json.loads((found[1] / MANIFEST).read_text(encoding="utf-8"))
-        return *found, manifest["recipe"]
-    if not record.unlearned:
-        raise UserError(f"{run} left no adapter and no model: it only evaluates (unlearn=false)")
-    method = record.run.choices.get("method", "gradient")
-    if method != "gradient":
-        raise UserError(f"{run} left no adapter and no model: method={method} trains none")
-    raise UserError(
-        f"{run} has lost its adapter; delete {run}/done.json, and run the command again: it goes on from "
-        "the newest snapshot"
-    )
 
 
 def _name_base(folder: Path, base: str) -> int:

@@ -23,6 +23,7 @@ NO_SETTING = {  # keys of a configuration that say where things lie, how fast, o
     "model.path",
     "model.tokenizer",
     "target.path",
+    "target.run",
     "reference.path",
     "dataset.path",
     "dataset.forget_set",

@@ -29,6 +29,7 @@ from loku_exp.runtime.cache import Cache, digest, file_digest, is_whole
 from loku_exp.runtime.lifetime import end_with_parent
 from loku_exp.runtime.logs import log_file, start_logging
 from loku_exp.runtime.seeds import derive
+from loku_exp.stages.earlier import target_left
 from loku_exp.stages.evaluate import answers_file, asked_recipe, evaluate_subject
 from loku_exp.stages.finetuning import finetune, training_recipe
 from loku_exp.stages.inputs import Inputs, load_inputs
@@ -87,6 +88,9 @@ def make_base(
     path = _given_path(role, config)
     if _is_random(config):
         return subject_of(role, config, inputs, None)
+    if role == "target" and inputs.earlier is not None:
+        compared = "reference" if _has_reference(config) else None
+        return target_left(inputs.earlier, config, inputs.tokenizer, workspace.cache, compared)
     if path is not None:
         return subject_of(role, config, inputs, path)
     cache, recipe = workspace.cache, training_recipe(role, config, inputs)
@@ -147,7 +151,7 @@ def _load(
 
 
 def _has_untuned(config: Config, inputs: Inputs) -> bool:
-    tuned = config.model.weights == "pretrained" and config.target.path is None
+    tuned = config.model.weights == "pretrained" and config.target.made_here
     return tuned and bool(inputs.abilities)
 
 
@@ -220,7 +224,8 @@ def _is_missing(role: Role, config: Config, inputs: Inputs, workspace: Workspace
 
 def _entries(role: Role, config: Config, inputs: Inputs, workspace: Workspace) -> list[Path]:
     """Return the cache entries of a base that is trained here."""
-    if _is_random(config) or _given_path(role, config) is not None:
+    given = _given_path(role, config) is not None
+    if given or _is_random(config) or (role == "target" and inputs.earlier is not None):
         return []
     weights = workspace.cache.path("models", training_recipe(role, config, inputs))
     subject = subject_of(role, config, inputs, str(weights))

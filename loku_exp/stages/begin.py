@@ -15,7 +15,7 @@ from loku_exp.runtime.whole_files import write_text
 from loku_exp.stages.provenance import commit
 
 log = logging.getLogger(__name__)
-PLACES = ("path", "tokenizer")  # ends of keys that may name a file or folder
+PLACES = ("path", "tokenizer", "run")  # ends of keys that may name a file or folder
 FILES = ("forget", "retain", "holdout")  # keys that may name a file
 
 

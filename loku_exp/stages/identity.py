@@ -141,6 +141,8 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     }
     random = config.model.weights == "random"
     content["target"]["path"] = None if random else _content_of(config, "target")
+    if content["target"].pop("run") is not None and inputs.earlier is not None:
+        content["target"]["left_by"] = inputs.earlier.identity
     if config.model.weights == "pretrained":
         content["model"]["path"] = _content_of(config, "model")
     return content

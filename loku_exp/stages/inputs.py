@@ -11,6 +11,7 @@ from loku_exp.data.corpus import Corpus
 from loku_exp.data.records import Records
 from loku_exp.errors import Gathered, UserError
 from loku_exp.evaluation.ability.build import ability
+from loku_exp.evaluation.earlier import with_earlier
 from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.suite import Suite
 from loku_exp.models import load as models
@@ -18,6 +19,8 @@ from loku_exp.models.tokenizer import load_tokenizer, template_of
 from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.settings import Template
+from loku_exp.stages.earlier import Earlier, earlier_of, load_corpus
+from loku_exp.stages.forgotten import corpus_of_tokenizer, forgotten_before
 from loku_exp.stages.weights import weights_problems
 
 
@@ -36,6 +39,7 @@ class Inputs:
         abilities: tasks that do not depend on the forget set: the suite's, general ones, lm-eval's.
         missing_abilities: by task whose data could not be had, why; only where such are left out.
         ability_digest: identity of the abilities' documents.
+        earlier: the run that this one starts from; None where it starts from a model.
     """
 
     corpus: Corpus
@@ -48,6 +52,7 @@ class Inputs:
     abilities: Sequence[Any]
     missing_abilities: dict[str, str]
     ability_digest: str
+    earlier: Earlier | None = None
 
 
 def load_inputs(config: Config, cache: Cache) -> Inputs:
@@ -57,7 +62,8 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
         UserError: something cannot be loaded or does not fit together; what is wrong with the data is said
             together with what is wrong with the model and its weights.
     """
-    corpus, (tokenizer, tokenizer_digest), max_length = _sources(config, cache)
+    earlier = earlier_of(config)
+    corpus, (tokenizer, tokenizer_digest), max_length = _sources(config, earlier, cache)
     template = template_of(config.model, tokenizer)
     records = corpus.records(tokenizer, template, max_length)
     check_returned(f"records of {config.dataset.target}", records, Records)
@@ -66,6 +72,9 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
     evaluation = config.evaluation
     suite: Suite = evaluation.chosen()(records=records, tokenizer=tokenizer, max_length=max_length)
     check_returned(evaluation.target, suite, Suite)
+    if earlier is not None:
+        model = (tokenizer, tokenizer_digest), template, max_length
+        suite = with_earlier(suite, forgotten_before(config, earlier, records, *model, cache))
     further = ability(
         evaluation.abilities,
         tokenizer,
@@ -87,18 +96,20 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
         abilities,
         further.missing,
         documents_digest(abilities),
+        earlier,
     )
 
 
 def _sources(
-    config: Config, cache: Cache
+    config: Config, earlier: Earlier | None, cache: Cache
 ) -> tuple[Corpus, tuple[PreTrainedTokenizerBase, str], int]:
     """Return the corpus, the model's tokenizer with its digest, and its context length in tokens."""
     found, model = Gathered(), config.model
-    corpus = found.of(lambda: _corpus(config))
+    corpus = found.of(lambda: load_corpus(config))
     loaded, length = None, None
-    if corpus is not None or model.tokenizer is not None:  # else it is trained on the corpus
-        loaded = found.of(lambda: load_tokenizer(model, corpus, cache))
+    if corpus is not None or model.tokenizer is not None:  # else it is trained on texts
+        trained_on = corpus_of_tokenizer(config, earlier, corpus)
+        loaded = found.of(lambda: load_tokenizer(model, trained_on, cache))
     if loaded is not None:
         tokenizer = loaded[0]
         length = found.of(lambda: models.context_length(models.architecture(model, tokenizer)))
@@ -106,11 +117,3 @@ def _sources(
         found.problems += weights_problems(config, loaded)
     found.end_if_any()
     return cast(tuple[Corpus, tuple[PreTrainedTokenizerBase, str], int], (corpus, loaded, length))
-
-
-def _corpus(config: Config) -> Corpus:
-    corpus: Corpus = config.dataset.chosen()()
-    protocol = getattr(corpus, "protocol", {})
-    check_returned(f"protocol of {config.dataset.target}", protocol, dict)
-    check_returned(config.dataset.target, corpus, Corpus)
-    return corpus

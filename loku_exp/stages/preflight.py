@@ -42,7 +42,7 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems = inputs.suite.problems(inputs.max_length)
     problems += _finetuning_problems(config, inputs) + _torchrun_problems(config)
     problems += weights_problems(config, (inputs.tokenizer, inputs.tokenizer_digest))
-    problems += _reference_problems(config)
+    problems += _reference_problems(config, inputs)
     problems += _said(lambda: _embedding_problems(config, inputs))
     problems += _said(lambda: _log_problems(config, inputs))
     problems += _stop_problems(config, inputs)
@@ -160,9 +160,10 @@ def _log_problems(config: Config, inputs: Inputs) -> list[str] | None:
     return None
 
 
-def _reference_problems(config: Config) -> list[str]:
+def _reference_problems(config: Config, inputs: Inputs) -> list[str]:
     """Return whether a reference would be trained from the target."""
-    base, target = str(config.model.path), config.target.path
+    base = str(config.model.path)
+    target = inputs.earlier.base if inputs.earlier else config.target.path
     wanted = "reference" in trained_here(config)
     if target is None or not wanted or not (is_local(base) and is_local(target)):
         return []

@@ -16,6 +16,7 @@ from loku_exp.models.origin import origin_of
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
 from loku_exp.stages.finetuning import flops_of
+from loku_exp.stages.forgotten import said_of, started_from
 from loku_exp.stages.found import Found, Ready
 from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.provenance import provenance
@@ -174,6 +175,7 @@ def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, A
             "tasks": config.evaluation.tasks,
             "limit": config.evaluation.limit if inputs.abilities else None,
             "data_digest": inputs.corpus.digest(),
+            **started_from(inputs.earlier),
             "seeds": {
                 "unlearning": config.seed,
                 "target": config.target.seed,
@@ -196,6 +198,7 @@ def _notes(
         forget, retain = protocol["examples_per_update"]
         parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
     notes = ["protocol: " + "; ".join(parts)]
+    notes += said_of(inputs.earlier, found.evaluations) if inputs.earlier else []
     if "untuned" in found.subjects:
         notes.append(
             "untuned: the pretrained model, asked what it can; what target and reference lost of it, their "

@@ -20,6 +20,7 @@ from loku_exp.models import load as models
 from loku_exp.results import files
 from loku_exp.runtime.cache import Cache
 from loku_exp.runtime.sizes import size_in_words
+from loku_exp.stages.earlier import fold_recipe
 from loku_exp.stages.finetuning import training_recipe
 from loku_exp.stages.identity import run_folder, run_id
 from loku_exp.stages.inputs import Inputs
@@ -114,6 +115,8 @@ def _bases(config: Config, inputs: Inputs, parameters: int) -> list[Need]:
     cache = Cache(config.cache_dir)
     root, size = cache.root.absolute(), parameters * getattr(torch, config.model.dtype).itemsize
     recipes = {role: training_recipe(role, config, inputs) for role in trained_here(config)}
+    if inputs.earlier is not None and inputs.earlier.kind == "adapter":
+        recipes["target"] = fold_recipe(inputs.earlier, config.model)
     return [
         Need("cache_dir", root, cache.path("models", recipe), size, f"of weights ({role})")
         for role, recipe in recipes.items()

@@ -14,7 +14,7 @@ def trained_here(config: Config) -> list[Role]:
     """Return which of target and reference are fine-tuned here."""
     if config.model.weights == "random":
         return []
-    roles: list[Role] = [] if config.target.path else ["target"]
+    roles: list[Role] = ["target"] if config.target.made_here else []
     return [*roles, "reference"] if config.reference.source == "train" else roles
 
 

@@ -23,6 +23,7 @@ GROUPS = {
 REQUIRED = {  # what a user must add to an option for it to run
     "model=hf": ["dataset=toy_tofu", "model.path=owner/name", "reference.source=none"],
     "init=none": ["lora=none"],
+    "target=run": ["target.run=."],
 }
 NEEDS_TDEC = ("model=gpt_neo", "dataset=tdec", "experiment=tdec")
 

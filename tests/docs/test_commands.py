@@ -22,6 +22,7 @@ def check_run(command: Command, tmp_path: Path, monkeypatch, **_) -> None:
     monkeypatch.chdir(ROOT / command.folder)
     monkeypatch.syspath_prepend("")
     words = [word.replace("DIR", str(place)) for word in command.words[3:]]
+    words = [word.replace("outputs/RUN", str(place)) for word in words]
     line = read_command_line(words)
     if line is None:
         assert {"--help", "--cfg"} & set(words)  # Hydra answers

@@ -1,0 +1,37 @@
+"""What a finished run left for others to build on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loku_exp.errors import UserError
+from loku_exp.results.schema import Record
+from loku_exp.runtime.cache import MANIFEST
+from loku_exp.runtime.finished import shipped
+
+
+def shipped_of(run: Path, record: Record) -> tuple[str, Path, dict[str, Any]]:
+    """Return what a finished run shipped, ``adapter`` or ``model``, where it lies, and its recipe.
+
+    The recipe's ``base`` is where the target lay that an adapter is for.
+
+    Args:
+        run: its folder.
+        record: of it.
+
+    Raises:
+        UserError: it shipped nothing, or what it shipped is not as it was written.
+    """
+    found = shipped(run)
+    if found is not None:
+        manifest = json.loads((found[1] / MANIFEST).read_text(encoding="utf-8"))
+        return *found, manifest["recipe"]
+    if not record.unlearned:
+        raise UserError(f"{run} left no adapter and no model: it only evaluates (unlearn=false)")
+    method = record.run.choices.get("method", "gradient")
+    if method != "gradient":
+        raise UserError(f"{run} left no adapter and no model: method={method} trains none")
+    raise UserError(
+        f"{run} has lost its adapter; delete {run}/done.json, and run the command again: it goes on from "
+        "the newest snapshot"
+    )
