@@ -133,8 +133,11 @@ SAID = [
         "output_dir=a=b: its value has special characters; write it quoted: 'output_dir=\"a=b\"'",
     ),
     ("output_dir=a#b", "write it quoted: 'output_dir=\"a#b\"'"),
-    ("output_dir=it's", "write it quoted: 'output_dir=\"it's\"'"),
-    ("output_dir=${hydra:runtime.cwd}", "output_dir=${hydra:runtime.cwd}: "),
+    ("output_dir=it's", """write it quoted: 'output_dir="it'"'"'s"'"""),
+    (
+        "output_dir=${hydra:runtime.cwd}",
+        "output_dir=${hydra:runtime.cwd}: ${hydra:...} has no value here; a path without a leading /",
+    ),
     ("output_dir=${nope}", "Interpolation key 'nope' not found"),
     ("output_dir=${oc.env:NO_SUCH_VARIABLE}", "Environment variable 'NO_SUCH_VARIABLE' not found"),
     ("seed=${seed}", "seed=${seed}: Recursive interpolation"),

@@ -5,6 +5,7 @@ user sees all of them, each with the nearest valid name, before anything is impo
 """
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,22 @@ def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) 
     register_resolvers()
     GlobalHydra.instance().clear()
     Plugins.instance()
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    search = (
+        [f"hydra.searchpath=[{_quoted(f'file://{Path(config_dir).resolve()}')}]"]
+        if config_dir
+        else []
+    )
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="loku_exp"):
         return compose("config", overrides=[*search, *overrides], **options)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Hydra reads it, whatever its characters.
+
+    Of backslashes it takes only those before a quote in pairs.
+    """
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), text)
+    return f'"{escaped}"'
 
 
 def _explain(override: str, error: Exception, good: Overrides, config_dir: str | None) -> str:
@@ -188,9 +202,12 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
     if "ambiguous" in str(error).lower():
         return f"{override}: several values make a sweep; add -m (--multirun)"
     if SPECIAL.search(str(error)):
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        typed = shlex.quote(f"{key}={_quoted(value)}")
+        return f"{override}: its value has special characters; write it quoted: {typed}"
+    if "HydraConfig was not set" in str(error):
         return (
-            f"{override}: its value has special characters; write it quoted: '{key}=\"{quoted}\"'"
+            f"{override}: ${{hydra:...}} has no value here; a path without a leading / is of the working "
+            "directory, and ${oc.env:NAME} is a variable of the environment"
         )
     valid = list(_keys(_container(good, config_dir)))
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):

@@ -1,6 +1,7 @@
 """Every yaml composes, validates and binds; every kind of mistake is named, all at once."""
 
 import inspect
+import shlex
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,24 @@ def test_a_yaml_without_keys_is_told_apart(tmp_path, content):
 def test_a_folder_of_yaml_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"--config-dir .*absent: no such folder"):
         compose_config([], str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    "name", ["a [b]", "a,b", "it's", 'a"b', "a\\b", 'c\\"d', "e\\", "(x", "{y}", "k=v#1", "ü: ~"]
+)
+def test_a_folder_of_yaml_may_have_any_name(tmp_path, name):
+    (tmp_path / name / "loss").mkdir(parents=True)
+    recipe = (conf_dir() / "loss/gd.yaml").read_text()
+    (tmp_path / name / "loss/mine.yaml").write_text(recipe)
+    config = compose_config(["loss=mine"], str(tmp_path / name))
+    assert config.loss.target == compose_config(["loss=gd"]).loss.target
+
+
+@pytest.mark.parametrize("value", ["a=b", "a#b", "it's", 'a"b', 'a b\\"c', "a=\\", "{", "[b]x[/b]"])
+def test_a_value_quoted_as_is_said_is_read_as_it_is(value):
+    (problem,) = rehearse([f"output_dir={value}"])
+    (typed,) = shlex.split(problem.partition("write it quoted: ")[2])
+    assert compose_config([typed]).output_dir == value
 
 
 def test_attacks_are_chosen_by_name_and_have_keys():
