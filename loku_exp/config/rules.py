@@ -20,6 +20,7 @@ from loku_exp.runtime.settings import Optimization
 PROGRAM = ("records", "workspace")
 GIVEN = {  # what the program hands over
     "loss": ("forget", "retain"),
+    "regulariser": ("factors", "moments"),
     "init": ("layers", "fisher", "moments", "variance"),
     "method": ("target", *PROGRAM, "loss", "init", "adapter", "recipe", "stop"),
     "attacks": ("subject", *PROGRAM),
@@ -65,6 +66,7 @@ def component_problems(container: dict[str, Any]) -> list[str]:
     sections: dict[str, type[Component]] = {
         "method": Component,
         "loss": Component,
+        "regulariser": Component,
         "init": Component,
         "dataset": DatasetConfig,
         "evaluation": EvaluationConfig,
@@ -115,6 +117,7 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += _adapter_problems(config) if config.uses("adapter") else []
+    problems += _regulariser_problems(config) if config.uses("loss") else []
     problems += _target_problems(config)
     problems += _reference_problems(config)
     problems += _subset_problems(config)
@@ -143,6 +146,15 @@ def cross_field_problems(config: Config) -> list[str]:
             "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
         )
     return problems
+
+
+def _regulariser_problems(config: Config) -> list[str]:
+    if config.regulariser is None or (config.uses("adapter") and config.lora.kind != "full"):
+        return []
+    return [
+        f"regulariser={config.regulariser.name}: it is a term on an adapter's A and B, and there is no "
+        "adapter; set regulariser=none"
+    ]
 
 
 def _target_problems(config: Config) -> list[str]:

@@ -37,7 +37,13 @@ class Component(BaseModel):
         return Chosen(self.name, self.target, self.inputs, self.knobs)
 
 
-PARTS = {"loss": "loss", "init": "init", "lora": "adapter", "training": "recipe"}
+PARTS = {
+    "loss": "loss",
+    "regulariser": "loss",  # a term beside it
+    "init": "init",
+    "lora": "adapter",
+    "training": "recipe",
+}
 """By group of the configuration: what a method calls the part it takes of it."""
 
 
@@ -133,6 +139,7 @@ class Config(Setting):
     dataset: DatasetConfig
     method: Component
     loss: Component
+    regulariser: Component | None = None
     init: Component | None
     lora: LoraConfig
     training: Recipe
@@ -165,6 +172,7 @@ class Config(Setting):
     def functions(self) -> list[str]:
         """Return the dotted names of all functions that a run of this configuration calls."""
         parts = [self.loss] if self.uses("loss") else []
+        parts += [self.regulariser] if self.uses("loss") and self.regulariser else []
         parts += [self.init] if self.uses("init") and self.init else []
         parts += [self.method] if self.unlearn else []
         components = [self.dataset, self.evaluation, *parts, *self.attacks.values()]

@@ -1,6 +1,6 @@
 """Second moments of what linear layers read and give, from forward passes alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -25,14 +25,16 @@ def moments_measure(
     forget: list[Example],
     retain: list[Example],
     spent: Callable[[int], None],
+    adapted: Mapping[str, Any] | None = None,
 ) -> MeasureMoments:
-    """Return the callback an init measures second moments with.
+    """Return the callback that second moments are measured with.
 
     Args:
-        model: the target model, not adapted yet.
+        model: the target model, or one that computes its function while this is called.
         forget: the forget set.
         retain: the retain set to draw from.
         spent: is told the FLOPs of what was measured.
+        adapted: the layers by name, where they are no plain linear ones; None: all linear layers.
     """
 
     def measure(
@@ -49,7 +51,7 @@ def moments_measure(
             drawn = forget[:number]
         else:
             drawn = draw_retain(retain, min(number or len(forget), len(retain)), seed)
-        layers = linear_layers(model)
+        layers = linear_layers(model) if adapted is None else adapted
         texts = [record.answer for record in drawn]
         chosen = {name: layers[name] for name in names}
         return second_moments(model, chosen, texts, side=side, by=by, spent=spent)

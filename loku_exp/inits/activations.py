@@ -34,7 +34,7 @@ def eva(
     wanted = list(layers)
     inputs = moments(_names(wanted), of="forget", side="inputs", by="token", number=number)
     for layer, moment in zip(wanted, inputs, strict=True):
-        a = _leading(moment, layer.rank).T
+        a = leading(moment, layer.rank).T
         yield Factors(layer.name, a, torch.zeros(len(layer.weight), layer.rank, device=a.device))
 
 
@@ -82,7 +82,7 @@ def rila(
     layer's output summed over a text, Q holds the leading eigenvectors of ``(1 - beta) C_f - beta C_r``;
     B = Q, A = Q^T W. Deviations: padding is left out of the sums; as many retain as forget examples,
     drawn by a seed; too few forget examples for the rank are refused, where eigenvectors would be
-    arbitrary. ReGLU's regulariser in the loss is not built.
+    arbitrary. ReGLU's regulariser in the loss is `loku_exp.losses.regularisers.rol`.
 
     Args:
         layers: the adapted layers.
@@ -112,6 +112,6 @@ def _names(layers: list[Layer]) -> list[str]:
     return [layer.name for layer in layers]
 
 
-def _leading(moment: Tensor, rank: int) -> Tensor:
+def leading(moment: Tensor, rank: int) -> Tensor:
     """Return the eigenvectors (d, rank) of the largest eigenvalues, those first."""
     return torch.linalg.eigh(moment.double())[1][:, -rank:].flip(1).float().contiguous()

@@ -1,14 +1,17 @@
 """What an objective sees of a batch: a lazy scorer of its labelled tokens."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from loku_exp.data.batches import Padded
+from loku_exp.inits.interface import Factors
 from loku_exp.losses.terms import cross_entropy
 from loku_exp.models.head import (
     ClosedForm,
@@ -197,6 +200,26 @@ class Scores:
             chunk_rows=self._chunk_rows,
             context=self._as_target,
         )
+
+    @property
+    def factors(self) -> dict[str, Factors]:
+        """A (rank, in) and B (out, rank) of each adapted layer as they are now, to differentiate in."""
+        found = {}
+        for path, module in self._model.named_modules():
+            if isinstance(module, LoraLayer):
+                name = path.removeprefix("base_model.model.")
+                parts: Any = (module.lora_A, module.lora_B)
+                a, b = (part["default"].weight for part in parts)
+                found[name] = Factors(name, a, b)
+        return found
+
+    @contextmanager
+    def target_model(self) -> Iterator[nn.Module]:
+        """Give the model itself, which inside computes the target's function, without gradient."""
+        if self._as_target is None:
+            raise ValueError("the target model is asked for; pass as_target to Scores")
+        with self._as_target():
+            yield self._model
 
     def _each(self, term: Term | ClosedForm, index: Tensor) -> Tensor:
         """Return a term of each labelled token, told which by `index`, (n,)."""

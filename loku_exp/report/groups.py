@@ -15,9 +15,10 @@ from loku_exp.report.collect import Run
 from loku_exp.report.sharing import headlines, parted, text_of
 from loku_exp.report.units import notes_of
 
-CHOSEN = ("method", "loss", "init", "lora.rank", "lora.targets", "training.recipe")
+CHOSEN = ("method", "loss", "regulariser", "init", "lora.rank", "lora.targets", "training.recipe")
 SECTIONS = (
-    "method.", "loss.", "init.", "lora.", "training.", "model.", "dataset.", "target.", "reference.",
+    "method.", "loss.", "regulariser.", "init.", "lora.", "training.", "model.", "dataset.", "target.",
+    "reference.",
 )  # fmt: skip
 NO_SETTING = {  # keys of a configuration that say where things lie, how fast, or which unit
     "model.path",
@@ -136,6 +137,7 @@ def method_of(choices: Mapping[str, Any]) -> str:
         return str(choices.get("method", "none")).replace("_", " ")
     loss, init = str(choices["loss"]), choices.get("init")
     name = loss.upper() if len(loss) <= 4 else loss
+    name += f" + {str(choices['regulariser']).upper()}" if choices.get("regulariser") else ""
     name = f"{name} + {INITS.get(init, init)}" if init else f"{name}, all weights"
     return name if choices.get("method") in (None, "gradient") else f"{choices['method']}: {name}"
 

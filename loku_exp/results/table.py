@@ -49,7 +49,8 @@ def title(record: Record) -> str:
     if choices.get("method") not in (None, "gradient"):
         parts.append(f"method {choices['method']}")
     if "loss" in choices:
-        parts.append(f"loss {choices['loss']}")
+        beside = f" + {choices['regulariser']}" if "regulariser" in choices else ""
+        parts.append(f"loss {choices['loss']}{beside}")
     if "init" in choices:
         rank = choices.get("lora.rank")
         parts.append(f"init {choices['init']}, rank {rank}" if rank else "all weights trained")

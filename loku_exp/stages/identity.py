@@ -130,6 +130,8 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     content["format"] = RUN_FORMAT
     if content.get("init") is not None:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
+    if content.get("regulariser", "") is None:
+        del content["regulariser"]  # as before there were any
     for part in ("loss", "dataset"):
         if part in content:
             content[part] = _as_before(content[part])

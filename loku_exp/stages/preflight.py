@@ -5,12 +5,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
 from loku_exp.config.rules import TARGET_IS_BASE
 from loku_exp.config.schema import Component, Config
 from loku_exp.errors import ConfigError, TrainingError, UserError
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
-from loku_exp.models.load import architecture
+from loku_exp.models.load import architecture, from_architecture
 from loku_exp.models.tokenizer import beyond
 from loku_exp.runtime import distributed
 from loku_exp.runtime.hub import is_local
@@ -50,6 +52,7 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
     problems += _said(lambda: _method_problems(config, inputs, adapter))
+    problems += _said(lambda: _regulariser_problems(config, inputs, adapter))
     for name, component in config.attacks.items():
         given = {"records": inputs.records, "max_length": inputs.max_length, "name": name}
         problems += _said(partial(_own_problems, component, **given))
@@ -115,6 +118,15 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         vocabulary=len(inputs.tokenizer),
         layers=getattr(architecture(config.model, inputs.tokenizer), "num_hidden_layers", 2),
     )
+
+
+def _regulariser_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
+    if config.regulariser is None or adapter is None:
+        return []
+    with torch.device("meta"):
+        skeleton = from_architecture(config.model, inputs.tokenizer)
+    widths = {layer.name: len(layer.weight) for layer in adapter.layers(skeleton, seed=0)}
+    return _own_problems(config.regulariser, records=inputs.records, widths=widths)
 
 
 def _finetuning_problems(config: Config, inputs: Inputs) -> list[str]:

@@ -132,6 +132,7 @@ def _choices(config: Config) -> dict[str, Any]:
     choices["method"] = config.method.name
     if config.uses("loss"):
         choices["loss"] = config.loss.name
+        choices |= {"regulariser": config.regulariser.name} if config.regulariser else {}
     if config.uses("init"):
         choices["init"] = config.init.name if config.init else None
     if config.uses("adapter"):

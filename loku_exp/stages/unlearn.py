@@ -12,9 +12,10 @@ import torch
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.suite import Evaluation, Stop
 from loku_exp.methods.adapter import Adapter
+from loku_exp.methods.regularised import Regularised
 from loku_exp.models import load as models
 from loku_exp.runtime import distributed
-from loku_exp.runtime.chosen import check_returned
+from loku_exp.runtime.chosen import Chosen, check_returned
 from loku_exp.runtime.finished import DONE
 from loku_exp.runtime.settings import MeetReference, StopRule
 from loku_exp.runtime.whole_files import write_text
@@ -75,7 +76,7 @@ def unlearn(
         target=target,
         records=inputs.records,
         workspace=workspace,
-        loss=config.loss.chosen(),
+        loss=_loss(config, inputs),
         init=config.init.chosen() if config.init else None,
         adapter=adapter,
         recipe=config.training,
@@ -99,6 +100,21 @@ def unlearn(
         replace(moment, subject=known(moment.subject, moment.step)) for moment in outcome.curve
     )
     return replace(outcome, subject=known(outcome.subject, outcome.step), curve=tuple(curve))
+
+
+def _loss(config: Config, inputs: Inputs) -> Chosen:
+    """Return the loss, with its regulariser where there is one."""
+    loss = config.loss.chosen()
+    if config.regulariser is None:
+        return loss
+    return Regularised(
+        loss.name,
+        loss.target,
+        loss.inputs,
+        loss.knobs,
+        regulariser=config.regulariser.chosen(),
+        records=inputs.records,
+    )
 
 
 def _stop(config: Config, inputs: Inputs, workspace: Workspace, knows: Evaluation) -> Stop | None:

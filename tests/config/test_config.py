@@ -60,6 +60,7 @@ def test_what_all_evaluations_have_is_none_by_itself():
 def test_every_yaml_composes_validates_and_binds(option, required):
     config = compose_config(required(option))
     parts = [config.method, config.loss, config.init, config.dataset, config.evaluation]
+    parts += [config.regulariser]
     for component in [*parts, *config.attacks.values()]:
         if component is not None:
             function = component.chosen().resolve()
@@ -80,7 +81,9 @@ def test_every_yaml_opens_with_its_own_command(option):
         assert any("python -m loku_exp" in line for line in comments), option
 
 
-@pytest.mark.parametrize("group", ["method", "loss", "init", "dataset", "evaluation"])
+@pytest.mark.parametrize(
+    "group", ["method", "loss", "regulariser", "init", "dataset", "evaluation"]
+)
 def test_signatures_read_from_source_are_the_functions_own(group, required):
     for name in GROUPS[group]:
         if name == "common":  # what all evaluations have is none by itself

@@ -43,6 +43,22 @@ def test_resumed_equals_uninterrupted(quick, begin, tmp_path):
     same_numbers(quick, folder)
 
 
+def test_a_regularised_run_measures_again_and_goes_on_to_the_same(quick, begin, tmp_path):
+    words = ["regulariser=rol", "regulariser.rank=8", "evaluation.curve=none"]
+    whole = begin(*words, output=tmp_path / "whole")
+    with killed_at_its_first_snapshot():
+        begin(*words, output=tmp_path / "killed")
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert begin(*words, output=tmp_path / "killed") == folder
+    same_snapshots(whole, folder)
+    same_numbers(whole, folder)
+    record = results.read(folder)
+    assert record.run.choices["regulariser"] == "rol"
+    assert record.run.id != results.read(quick).run.id
+    assert all(term > 0 for term in record.training["rol_loss"])
+    assert "loss ihl + rol" in (folder / "results.md").read_text()
+
+
 def test_a_killed_process_is_gone_on_from_its_newest_whole_snapshot(quick, begin, tmp_path):
     """Killed after its last update; the snapshot of that one is damaged before it goes on."""
     keep = Snapshots.on_save
