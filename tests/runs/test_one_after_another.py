@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from loku_exp.attack import attack
 from loku_exp.config.compose import compose_config
 from loku_exp.data import toy_tofu
 from loku_exp.data.toy_tofu import load_toy_tofu
@@ -20,6 +21,7 @@ from loku_exp.stages.identity import run_id
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.unlearn import plan_adapter
 from tests.damage import flip
+from tests.data.tofu_folder import tofu_folder
 from tests.helpers import killed_at_its_first_snapshot, tiny_model
 from tests.runs.running import examples, forget_end, same_numbers
 
@@ -132,7 +134,7 @@ def test_a_third_request_asks_both_earlier_sets_again(again, quick, tmp_path, wo
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_a_killed_second_request_goes_on_to_the_same_numbers(again, tmp_path):
+def test_a_killed_second_request_goes_on_to_the_same_numbers(again, tmp_path, monkeypatch):
     whole = again(output=tmp_path / "whole")
     with killed_at_its_first_snapshot():
         again()
@@ -144,6 +146,9 @@ def test_a_killed_second_request_goes_on_to_the_same_numbers(again, tmp_path):
     assert again("attacks=[int8]") == begun
     metrics = results.read(begun).models["unlearned+int8"].metrics
     assert 0 < metrics["earlier_prob"] < 1
+    monkeypatch.chdir(tmp_path)  # the earlier run is found from anywhere
+    assert attack(begun, ["int4"]) == begun
+    assert {"target+int4", "unlearned+int4"} <= results.read(begun).models.keys()
 
 
 def test_a_run_is_named_by_what_the_earlier_one_left_wherever_that_lies(
@@ -297,3 +302,33 @@ def test_texts_of_a_model_in_a_folder(folder_of_model, tmp_path, shared_cache):
         UserError, match=r"target\.run=.*dataset\.forget=.*first.jsonl: no such file"
     ):
         begin("second", *started, "seed=1")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tofu_first_then_questions_of_other_authors(tmp_path, shared_cache, dtype):
+    """TOFU's own splits lie within each other; rows of its files that are in none are a second request."""
+    place = tofu_folder(tmp_path)
+    lines = (place / "full.json").read_text().splitlines()
+    for name, some in (("second", lines[:10]), ("rest", lines[10:40])):
+        (place / f"{name}.jsonl").write_text("\n".join(some))
+
+    def begin(*words):
+        places = [f"output_dir={tmp_path / 'out'}", f"cache_dir={shared_cache}"]
+        given = [*SECOND[:3], "training=toy_tofu", *SECOND[5:], f"model.dtype={dtype}", *places]
+        return run(compose_config([*given, "target.min_known=0", "evaluation.curve=none", *words]))
+
+    tofu = ["dataset=tofu", f"dataset.path={place}", "dataset.forget_split=forget10"]
+    first = begin(*tofu, "evaluation.rows=15")
+    own = [
+        "dataset=qa",
+        f"dataset.forget={place}/second.jsonl",
+        f"dataset.retain={place}/rest.jsonl",
+    ]
+    started = ("target=run", f"target.run={first}")
+    record = results.read(begin(*own, *started))
+    assert record.protocol["rows"]["earlier"] == 15  # as many as its suite asked
+    then = results.read(first).models["unlearned"].metrics["forget_prob"]
+    rounding = 1e-5 if dtype == "float32" else 0.05 * then
+    assert record.models["target"].metrics["earlier_prob"] == pytest.approx(then, abs=rounding)
+    with pytest.raises(UserError, match=r"20 rows of this run's forget set are forgotten already"):
+        begin(*tofu, *started)
