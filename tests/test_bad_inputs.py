@@ -108,7 +108,7 @@ SAID = [
     ("+lora.new=3", "lora.new: no such key"),
     ("~loss", "loss: not chosen; add loss="),
     ("~lora.rank", "~lora.rank: it cannot be left out; give it another value: lora.rank=..."),
-    ("loss={a:1}", "no such loss; choose one of"),
+    ("loss={a:1}", "loss.a: no such key"),
     ("loss.retain_wieght=1", "did you mean 'loss.retain_weight'?"),
     ("model.architecture.nope=3", "model.architecture.nope: no such key"),
     ("experiment=nope", "experiment=nope: no such experiment; choose one of"),
