@@ -149,10 +149,9 @@ def _type_problems(key: str, value: object, annotation: Any) -> list[str]:
         return [f"{key}={value!r}: should be a finite number"]
     if annotation is None:
         return []
-    if annotation in (int, float):
-        annotation = knobs.Whole if annotation is int else knobs.Real
+    own = knobs.Real if annotation is float else knobs.Whole if annotation is int else annotation
     try:
-        TypeAdapter(annotation).validate_python(value)
+        TypeAdapter(own).validate_python(value)
     except ValidationError as error:
         return [f"{key}={value!r}: {describe(error.errors()[0])}"]
     return []

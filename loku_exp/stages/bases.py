@@ -25,24 +25,24 @@ from loku_exp.errors import TrainingError
 from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime import distributed
-from loku_exp.runtime.cache import Cache, digest, file_digest, is_whole
+from loku_exp.runtime.cache import Cache, digest, is_whole
 from loku_exp.runtime.lifetime import end_with_parent
 from loku_exp.runtime.logs import log_file, start_logging
 from loku_exp.runtime.seeds import derive
 from loku_exp.stages.earlier import target_left
 from loku_exp.stages.evaluate import answers_file, asked_recipe, evaluate_subject
 from loku_exp.stages.finetuning import finetune, training_recipe
+from loku_exp.stages.given import UNTUNED, of_log, untuned
 from loku_exp.stages.inputs import Inputs, load_inputs
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
 LOG_FILE = "run.log"
-UNTUNED = "untuned"
 
 
 def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str, Subject]:
-    """Return the reference where there is one, the target, fine-tuned and asked as needed, and `_untuned`.
+    """Return the reference where there is one, the target, fine-tuned and asked as needed, and `untuned`.
 
     Two that are not cached yet are made side by side in two processes of `config.threads` threads each,
     unless they would share an accelerator.
@@ -54,18 +54,16 @@ def make_bases(config: Config, inputs: Inputs, workspace: Workspace) -> dict[str
         log.info("making target and reference, side by side")
         _make_side_by_side(missing, config, workspace.folder)
     bases = {role: make_base(role, config, inputs, workspace) for role in roles}
-    found: dict[str, Subject] = {"reference": _of_log(config)} if _has_log(config) else {}
+    found: dict[str, Subject] = {"reference": of_log(config)} if _has_log(config) else {}
     found |= {role: bases[role] for role in ("reference", "target") if role in bases}
     for role, base in bases.items():
         log.info("the %s is %s", role, base.path or "drawn at random")
-    return found | ({UNTUNED: _untuned(config)} if _has_untuned(config, inputs) else {})
+    return found | ({UNTUNED: untuned(config)} if _has_untuned(config, inputs) else {})
 
 
 def reference_of(config: Config, inputs: Inputs, workspace: Workspace) -> Subject:
     """Return the reference of a run that has one, and has made it."""
-    return (
-        _of_log(config) if _has_log(config) else make_base("reference", config, inputs, workspace)
-    )
+    return of_log(config) if _has_log(config) else make_base("reference", config, inputs, workspace)
 
 
 def entries(config: Config, inputs: Inputs, workspace: Workspace) -> list[Path]:
@@ -153,25 +151,6 @@ def _load(
 def _has_untuned(config: Config, inputs: Inputs) -> bool:
     tuned = config.model.weights == "pretrained" and config.target.made_here
     return tuned and bool(inputs.abilities)
-
-
-def _untuned(config: Config) -> Subject:
-    """Return the pretrained weights that a target is fine-tuned from here."""
-    path, device = str(config.model.path), torch.device(config.device)
-    return Subject(
-        name=UNTUNED,
-        weights="pretrained",
-        identity=identity.weights_digest(path, "model.path", config.model),
-        load=partial(models.load_model, config.model, path, device),
-        abilities_only=True,
-        path=path,
-    )
-
-
-def _of_log(config: Config) -> Subject:
-    path = str(config.reference.path)
-    identity_of_log = file_digest(Path(path).expanduser())
-    return Subject("reference", "published_log", identity_of_log, load=None, path=path)
 
 
 def _make_side_by_side(roles: list[Role], config: Config, folder: Path) -> None:

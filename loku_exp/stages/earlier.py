@@ -130,6 +130,7 @@ def folded(
         return earlier.shipped
 
     def build(folder: Path) -> None:
+        """Fold once, into a folder of the cache."""
         base = load_model(
             model, earlier.base, torch.device("cpu"), key="target.run", dtype="float32"
         )

@@ -16,18 +16,15 @@ from loku_exp.models.origin import origin_of
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
 from loku_exp.stages.finetuning import flops_of
-from loku_exp.stages.forgotten import said_of, started_from
+from loku_exp.stages.forgotten import started_from
 from loku_exp.stages.found import Found, Ready
 from loku_exp.stages.inputs import Inputs
+from loku_exp.stages.notes import notes_under_table
 from loku_exp.stages.provenance import provenance
 from loku_exp.subject import Subject
 
 # Of the columns of tables; attacked ones follow.
 ORDER = ("untuned", "target", "unlearned", "reference")
-NO_CONTROL = (
-    "note: without a reference the attacks have no control: a model that never knew the forget set might "
-    "gain as much by them"
-)
 
 
 def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
@@ -69,7 +66,7 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         training=training | ({"reload_difference": found.reload_difference} if outcome else {}),
         init=outcome.report.init if outcome else None,
         judgement=judgements.get("unlearned"),
-        notes=_notes(inputs, protocol, found, judgements.get("unlearned")),
+        notes=notes_under_table(inputs, protocol, found, judgements.get("unlearned")),
         cost=_cost(found, watch.seconds),
     )
 
@@ -184,53 +181,6 @@ def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, A
             },
         }
     )
-
-
-def _notes(
-    inputs: Inputs, protocol: dict[str, Any], found: Found, judgement: Judgement | None
-) -> list[str]:
-    """Return what stands under the table, beside the verdict: protocol, init, cautions."""
-    rows = ", ".join(f"{name} {count}" for name, count in protocol["rows"].items())
-    parts = [f"rows evaluated: {rows}", *inputs.corpus.described]
-    parts += inputs.suite.described
-    if protocol["abilities"]:
-        parts.append(f"abilities: {', '.join(protocol['abilities'])}")
-    if protocol.get("updates"):
-        forget, retain = protocol["examples_per_update"]
-        parts.append(f"{protocol['updates']} updates of {forget} forget + {retain} retain examples")
-    notes = ["protocol: " + "; ".join(parts)]
-    notes += said_of(inputs.earlier, found.evaluations) if inputs.earlier else []
-    if "untuned" in found.subjects:
-        notes.append(
-            "untuned: the pretrained model, asked what it can; what target and reference lost of it, their "
-            "fine-tuning took, not the unlearning"
-        )
-    if protocol["reference"] != "none":
-        notes.append(
-            "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
-            "another training would change: target and reference differ by as much"
-        )
-    if any("+" in name for name in found.subjects) and "reference" not in found.evaluations:
-        notes.append(NO_CONTROL)
-    init = found.outcome.report.init if found.outcome else None
-    if init:
-        notes.append(
-            f"init: {init['name']} put {init['share_of_weight_norm']:.1%} of the adapted weights' norm "
-            "into the adapter"
-        )
-    notes += [f"note: {text}" for text in (judgement.notes if judgement else [])]
-    if init and init.get("epsilon_dominates"):
-        notes.append(
-            "note: epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the "
-            "forget set alone; see init.epsilon_mode=relative"
-        )
-    if protocol.get("limit"):
-        notes.append(
-            f"note: abilities and perplexities are of the first {protocol['limit']} documents each"
-        )
-    if protocol["missing"]:
-        notes.append(f"note: absent, their data could not be had: {', '.join(protocol['missing'])}")
-    return notes
 
 
 def _cost(found: Found, seconds: dict[str, float]) -> dict[str, Any]:
