@@ -26,8 +26,12 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 PACKAGE, TESTS = ROOT / "loku_exp", ROOT / "tests"
 SUITES = [PACKAGE / "evaluation" / name for name in ("tofu", "tdec")]
+BESIDE = {"fisher": ["tests/models/test_calls.py"]}  # a room's tests that stand in another
 ROOMS: dict[str, tuple[list[Path], list[str]]] = {
-    **{n: (sorted((PACKAGE / n).glob("*.py")), [f"tests/{n}"]) for n in ("losses", "fisher", "inits")},
+    **{
+        n: (sorted((PACKAGE / n).glob("*.py")), [f"tests/{n}", *BESIDE.get(n, [])])
+        for n in ("losses", "fisher", "inits")
+    },
     **{
         n: ([s / f"{n}.py" for s in SUITES], [f"tests/evaluation/{s.name}/test_{n}.py" for s in SUITES])
         for n in ("metrics", "judge")

@@ -81,7 +81,8 @@ def own_room(tmp_path, monkeypatch):
 def test_all_tests_of_a_room_are_tried_those_of_the_changed_file_first():
     tests = in_order("fisher", mutation.PACKAGE / "fisher" / "variance.py")
     assert tests[0].name == "test_variance.py"
-    assert sorted(tests) == sorted((mutation.TESTS / "fisher").glob("test_*.py"))
+    beside = mutation.TESTS / "models" / "test_calls.py"
+    assert sorted(tests) == sorted([*(mutation.TESTS / "fisher").glob("test_*.py"), beside])
     (first, *_) = in_order("inits", mutation.PACKAGE / "inits" / "vila.py")
     assert first.name == "test_spectral.py"  # has no file of its own, is tried there
     assert in_order("judge", mutation.SUITES[1] / "judge.py")[0].parent.name == "tdec"

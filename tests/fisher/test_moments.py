@@ -85,3 +85,17 @@ def test_a_layer_that_is_called_twice_is_refused():
     layers = {"transformer.h.0.mlp.c_fc": blocks[0].mlp.c_fc}
     with pytest.raises(ModelError, match=r"c_fc is not called once"):
         list(second_moments(model, layers, TEXTS, side="inputs", by="token"))
+
+
+def test_a_round_takes_as_many_layers_as_have_room_with_the_next(monkeypatch, capsys):
+    """A moment is d times d fp32 numbers; the first layer is measured whether it fits or not."""
+    model = tiny_model()
+    layers = linear_layers(model)
+    asked = []
+    monkeypatch.setattr(
+        "loku_exp.fisher.moments.fits", lambda needed, _: asked.append(needed) or True
+    )
+    list(second_moments(model, layers, TEXTS, side="inputs", by="token"))
+    sizes = [4 * max(layer.weight.shape) ** 2 for layer in layers.values()]
+    assert asked == [sum(sizes[:k]) for k in range(2, len(layers) + 1)]
+    assert capsys.readouterr().out == ""

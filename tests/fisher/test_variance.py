@@ -65,7 +65,7 @@ def test_variances_are_those_of_pefts_adapter_group_by_group(group_size):
             torch.testing.assert_close(variance, wanted, rtol=2e-3, atol=1e-6 * float(wanted.max()))
 
 
-def test_importance_is_the_product_of_both_and_leaves_the_model_as_it_was():
+def test_importance_is_the_product_of_both_and_leaves_the_model_as_it_was(capsys):
     model = tiny_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     layers = layers_of(model)
@@ -82,6 +82,7 @@ def test_importance_is_the_product_of_both_and_leaves_the_model_as_it_was():
         expected = (f / (r + KNOBS["epsilon"] * r.mean())).sum(1).sqrt()
         torch.testing.assert_close(importance.row_weights[layer.name], expected)
     assert importance.flops > 0
+    assert capsys.readouterr().out == ""
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())

@@ -1,10 +1,13 @@
 """Every init of the bench goes on a model, leaves what it computes as it is, and is taken up again."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 
 from loku_exp.config.compose import compose_config
 from loku_exp.config.groups import conf_dir, options_of
+from loku_exp.inits.interface import Factors, Importance, Layer
 from loku_exp.methods.adapter import Adapter
 from loku_exp.methods.starting import ready_to_train
 from loku_exp.models.load import linear_layers
@@ -60,3 +63,20 @@ def test_it_changes_nothing_at_first_and_is_never_computed_again(name, tmp_path,
 def test_called_without_knobs_it_is_the_yamls(name):
     """Who calls the function in a notebook gets what the bench runs."""
     assert_defaults_are_the_yamls(conf_dir() / "init" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Layer, {"name": "one", "weight": IDS, "rank": 2, "scaling": 1.0, "seed": 0}),
+        (Factors, {"name": "one", "a": IDS, "b": IDS}),
+        (Importance, {"row_weights": {"one": IDS}, "epsilon_share": 0.5}),
+    ],
+)
+def test_nobody_changes_what_an_init_was_given_or_gave(kind, fields):
+    """One measurement is shared by all inits and ranks of a process."""
+    value = kind(**fields)
+    for name, before in fields.items():
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
+        assert getattr(value, name) is before

@@ -122,7 +122,7 @@ def extraction_bound(ids: Ids, argmax: Ids, n: int) -> float:
     right = hits(ids, argmax)
     for t in range(length - 1, 0, -1):
         run = run + 1 if right[t - 1] else 0
-        if t <= length - n and run >= n:
+        if run >= n:  # so that t <= T - n
             total += (run - n + 1) / (length - t - n + 1)
     return total / (length - n)
 

@@ -179,3 +179,15 @@ def test_knowledge_and_utility_are_said():
     assert known["sibling_ma"].part == known["retain_ma"].part == "utility"
     assert known["wikitext_ppl"].part == "ability"
     assert known["pile_ppl"].form == "perplexity"
+
+
+def test_further_metrics_are_shown_where_they_are_asked_for():
+    def quantities(**asked):
+        return {metric.name.partition("_")[2] for metric in catalogue([10], 200, 50, **asked)}
+
+    assert quantities(further=True) - quantities() == {"strength", "prob", "rouge"}
+
+
+def test_what_is_about_the_forget_set_is_said():
+    for metric in catalogue([10], 200, 50, further=True):
+        assert metric.forget == metric.name.startswith("forget_"), metric.name

@@ -78,6 +78,11 @@ def test_what_must_be_decoded_by_hand(n, expected):
     assert wanted(TEXT, GUESSES, n) == expected
 
 
+@pytest.mark.parametrize(("shown", "expected"), [(1, [2]), (2, [2]), (3, [2, 5]), (5, [2, 5])])
+def test_a_prefix_that_is_shown_needs_the_first_miss_from_it_on(shown, expected):
+    assert wanted(TEXT, GUESSES, 5, shown) == expected
+
+
 def test_nothing_is_decoded_of_a_memorised_text():
     assert wanted(TEXT, TEXT[1:], 1) == []
 

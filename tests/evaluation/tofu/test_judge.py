@@ -176,3 +176,16 @@ def test_rows_of_other_questions_are_not_compared(evaluated):
 def test_a_utility_without_its_retain_third_is_gone_by():
     """E.g. of a log that has the nine values' mean alone."""
     assert judged(target={"model_utility": 0.3}).utility == "model_utility"
+
+
+def test_what_is_about_the_forget_set_is_said():
+    for metric in CATALOGUE:
+        assert metric.forget == metric.name.startswith("forget_"), metric.name
+
+
+def test_tables_of_many_runs_show_what_forgetting_is_about():
+    shown = [metric.name for metric in CATALOGUE if metric.summary]
+    assert shown == [
+        "forget_prob", "forget_rouge", "retain_prob",
+        "forget_quality", "forget_ks", "forget_shift", "model_utility", "model_utility_retain",
+    ]  # fmt: skip
