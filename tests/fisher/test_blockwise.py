@@ -92,3 +92,18 @@ def test_flops_of_a_sweep_equal_the_counter(shape):
     expected = counted(lambda: measured(sweep_fisher, model)) - looked
     ours = sum(fisher_flops(model, layers, rows, sweep=True) for rows in (FORGET, RETAIN))
     assert ours == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share"), [(torch.float32, 0.01), (torch.float64, 0.01), (torch.bfloat16, 0.3)]
+)
+def test_a_small_share_that_goes_past_a_block_is_seen(dtype, share):
+    """Of a model whose slopes are small as well: the difference is one of shares."""
+    model = tiny_model(dtype=dtype)
+    model.transformer.ln_f.weight.data *= 0.01
+    assert cannot_sweep(model, linear_layers(model)) is None
+    first, last = model.transformer.h
+    kept = {}
+    first.register_forward_hook(lambda _, __, out: kept.update(out=out[0]))
+    last.register_forward_hook(lambda _, __, out: (out[0] + share * kept["out"], *out[1:]))
+    assert "hand on more than hidden states" in cannot_sweep(model, linear_layers(model))
