@@ -174,3 +174,13 @@ def test_progress_comes_to_its_end_and_no_further(tmp_path, way, progresses):
     assert progresses
     for total, *steps in progresses:
         assert sum(steps) == total
+
+
+@pytest.mark.parametrize(("device", "sets"), [("cpu", 2), ("meta", 1)])
+def test_beside_main_memory_the_sums_of_one_set_are_held_at_a_time(device, sets, monkeypatch):
+    asked, model = [], tiny_model().to(device)
+    monkeypatch.setattr(importance, "fits", lambda needed, _: asked.append(needed) or True)
+    monkeypatch.setattr(importance, "activation_bytes", lambda *_: 7)
+    layers = linear_layers(model)
+    assert not importance._wants_sweep(model, layers, 2, 10)
+    assert asked == [4 * sets * sum(layer.weight.numel() for layer in layers.values()) + 7]

@@ -5,6 +5,7 @@ import torch
 
 from loku_exp.data.records import Sequence
 from loku_exp.errors import ModelError
+from loku_exp.fisher.measure import draw_retain
 from loku_exp.fisher.moments import moments_measure, second_moments
 from loku_exp.models.load import linear_layers
 from tests.helpers import tiny_model, tiny_records
@@ -99,3 +100,15 @@ def test_a_round_takes_as_many_layers_as_have_room_with_the_next(monkeypatch, ca
     sizes = [4 * max(layer.weight.shape) ** 2 for layer in layers.values()]
     assert asked == [sum(sizes[:k]) for k in range(2, len(layers) + 1)]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("number", "texts"), [(None, 4), (2, 2), (60, 6)])
+def test_as_many_retain_examples_as_asked_for_or_as_there_are_to_forget(number, texts):
+    records, model = tiny_records(), tiny_model()
+    layers = dict([next(iter(linear_layers(model).items()))])
+    kind = {"side": "inputs", "by": "token"}
+    measure = moments_measure(model, records.forget[:4], records.retain, lambda _: None)
+    (found,) = measure(list(layers), of="retain", number=number, **kind)
+    drawn = [record.answer for record in draw_retain(records.retain, texts, seed=0)]
+    (expected,) = second_moments(model, layers, drawn, **kind)
+    assert torch.equal(found, expected)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from loku_exp.inits.cost import svd_flops
-from loku_exp.inits.interface import Layer
+from loku_exp.inits.fila import fila, fila_official, flops
+from loku_exp.inits.interface import Importance, Layer
 
 
 def layer(rank, shape=(5, 7)):
@@ -29,3 +30,19 @@ def test_no_more_columns_are_drawn_than_the_shorter_side_has():
 def test_flops_of_an_exact_decomposition():
     exact = svd_flops([layer(2), layer(3)], oversampling=1, power_iterations=2, exact=True)
     assert exact == 2 * (6 * 7 * 25 + 20 * 125)
+
+
+@pytest.mark.parametrize("init", [fila, fila_official])
+def test_flops_are_those_of_the_decomposition_that_is_run(init, monkeypatch):
+    """The columns drawn and the iterations are read off the call itself."""
+    run, decompose = [], torch.svd_lowrank
+
+    def watched(matrix, q, niter):
+        run.append({"oversampling": q - 2, "power_iterations": niter})
+        return decompose(matrix, q=q, niter=niter)
+
+    monkeypatch.setattr(torch, "svd_lowrank", watched)
+    large = Layer("layer", torch.eye(50, 70), 2, 1.0, seed=0)
+    list(init([large], lambda **_: Importance({"layer": torch.ones(50)}, epsilon_share=0.0)))
+    (knobs,) = run
+    assert flops(init.__name__, [large], {}) == svd_flops([large], **knobs)

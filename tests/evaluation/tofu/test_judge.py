@@ -189,3 +189,9 @@ def test_tables_of_many_runs_show_what_forgetting_is_about():
         "forget_prob", "forget_rouge", "retain_prob",
         "forget_quality", "forget_ks", "forget_shift", "model_utility", "model_utility_retain",
     ]  # fmt: skip
+
+
+def test_a_utility_that_the_target_lacks_is_not_gone_by():
+    target, model = {"model_utility_retain": 0.8}, UNLEARNED | {"model_utility_retain": 0.7}
+    found = judge_tofu(evaluation_of(model), evaluation_of(target), REFERENCE, Facts())
+    assert found.utility == "model_utility_retain"
