@@ -81,6 +81,11 @@ def all_detached(forget, retain):
         return LossTerms(0 * forget.mean(cross_entropy))
 
 
+def embedding_alone(forget, retain):
+    """An adapter is in the layers: what stands before them learns nothing."""
+    return LossTerms(forget.hidden(0).square().mean(), retain.mean(cross_entropy))
+
+
 def nan(forget, retain):
     return LossTerms(forget.mean(cross_entropy) * float("nan"))
 
@@ -119,6 +124,7 @@ MISTAKES = {
     vector: f"its term 'forget' is ({sum(row.num_labels for row in ROWS[:2])},), each term is one number",
     number: "its term 'forget' is float, each term is one number",
     detached: "its term 'forget' has no gradient; compute it from the scores it is given",
+    embedding_alone: "its term 'forget' has no gradient; compute it from the scores it is given",
     all_detached: "its value has no gradient, so nothing would be learned",
     nan: "its term 'forget' is nan on two rows",
     infinite: "its term 'retain' is -inf on two rows",

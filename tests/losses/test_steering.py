@@ -110,3 +110,16 @@ def test_rmu_leaves_the_layers_above_alone():
     first, second = model.transformer.h
     assert all(p.grad.any() for p in first.mlp.parameters())
     assert all(p.grad is None or not p.grad.any() for p in second.parameters())
+
+
+@pytest.mark.parametrize(("layers", "depth"), [(1, 1), (4, 2), (16, 7), (32, 14), (48, 21)])
+def test_the_layer_is_at_seven_sixteenths_of_the_depth(layers, depth):
+    asked = []
+    rows = SimpleNamespace(
+        num_layers=layers,
+        hidden=lambda layer: asked.append(layer) or torch.zeros(1, 1, 4),
+        mask=torch.ones(1, 1, dtype=torch.bool),
+        sequence_means=lambda values: values,
+    )
+    rmu(rows, rows, retain_weight=0.0)
+    assert asked == [depth]
