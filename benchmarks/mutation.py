@@ -179,6 +179,7 @@ def _plain_seconds(rooms: list[str]) -> dict[str, float]:
 def _tested(mutant: Mutant, limit: int) -> int:
     import pytest
 
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # transformers takes it, and never gives it back
     signal.alarm(limit)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 TOLD = ("open", "os.rename", "os.remove", "os.link")
+NEED_NO_ROOM = ("fsync", "os.remove")
 HOLD_NOTHING = ("run.log", "console.log", ".lock")
 
 
@@ -90,7 +91,7 @@ class Injection:
         self.operations.append(f"{operation} {path.removeprefix(self.place)}")
         number = len(self.operations)
         if self.how in ("full", "read-only") and 0 < self.at <= number:
-            if operation not in ("fsync", "os.remove"):
+            if operation not in NEED_NO_ROOM:
                 code = errno.ENOSPC if self.how == "full" else errno.EROFS
                 raise OSError(code, os.strerror(code), path)
         elif number == self.at and self.how == "raise":

@@ -3,7 +3,7 @@
 import time
 
 from benchmarks.faults.bench import Bench, Report, Trouble
-from benchmarks.faults.injection import ClockBackwards, Injection
+from benchmarks.faults.injection import NEED_NO_ROOM, ClockBackwards, Injection
 from benchmarks.faults.work import begin, wait_for
 
 HELD = 75  # exit code where another process works on the run
@@ -18,8 +18,10 @@ def no_room(bench: Bench, share: float, report: Report) -> None:
         share: of the operations.
         report: told once a kind.
     """
+    need = [not operation.startswith(NEED_NO_ROOM) for operation in bench.operations]
+    last = len(need) - need[::-1].index(True)  # later nothing fails, and the work ends well
     for order, how in enumerate(("full", "read-only")):
-        numbers = range(1 + order, len(bench.operations) + 1, max(1, round(1 / share)))
+        numbers = range(1 + order, last + 1, max(1, round(1 / share)))
         troubles: list[Trouble] = []
         for number in numbers:
             what = f"{how} from {number} on, {bench.operations[number - 1]}"
