@@ -53,7 +53,7 @@ audit: install  ## known vulnerabilities of the tested versions; fails where the
 	build/audit/bin/pip install --quiet pip-audit==2.10.1
 	$(BIN)/python -m benchmarks.audit build/audit/bin/pip-audit
 
-coverage: install  ## branches that the tests go through, subprocesses included; at least 90 % (15 minutes)
+coverage: install  ## branches that the tests go through, subprocesses included; at least 90 % (20 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
 fuzz: install  ## invented files, yaml and command lines for FUZZ_SECONDS (300)

@@ -115,6 +115,7 @@ def test_the_target_is_what_the_earlier_run_left(again, quick):
     assert len(examples(folder, "unlearned", "earlier")) == 20
 
 
+@pytest.mark.slow
 def test_a_third_request_asks_both_earlier_sets_again(again, quick, tmp_path, world):
     second = again("evaluation.curve=none")
     third = again("evaluation.curve=none", of=second, forget="third", retain="kept by the third")
@@ -134,6 +135,7 @@ def test_a_third_request_asks_both_earlier_sets_again(again, quick, tmp_path, wo
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_killed_second_request_goes_on_to_the_same_numbers(again, tmp_path, monkeypatch):
     whole = again(output=tmp_path / "whole")
     with killed_at_its_first_snapshot():
@@ -304,7 +306,7 @@ def test_texts_of_a_model_in_a_folder(folder_of_model, tmp_path, shared_cache):
         begin("second", *started, "seed=1")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_tofu_first_then_questions_of_other_authors(tmp_path, shared_cache, dtype):
     """TOFU's own splits lie within each other; rows of its files that are in none are a second request."""
     place = tofu_folder(tmp_path)
