@@ -120,8 +120,8 @@ def meeting_problems(rows: Sequence[Example], rule: MeetReference) -> list[str]:
     bare = [row for row in rows if not {"paraphrase", "wrong"} <= row.alternatives.keys()]
     if rule.meets == "forget_shift" and bare:
         return [
-            "training.stop.meets=forget_shift: it compares a paraphrase with wrong answers, and not every "
-            "forget row has them; use training.stop.meets=forget_prob"
+            "training.stop={meets: forget_shift}: it compares a paraphrase with wrong answers, and not "
+            "every forget row has them; use training.stop={meets: forget_prob}"
         ]
     return []
 

@@ -78,7 +78,7 @@ def test_a_target_that_is_there_already_is_refused(rule, value):
 def test_a_shift_needs_paraphrases_and_wrong_answers():
     bare = [replace(row, alternatives={}) for row in ROWS]
     assert meeting_problems(ROWS, SHIFT) == meeting_problems(bare, PROB) == []
-    assert "use training.stop.meets=forget_prob" in meeting_problems(bare, SHIFT)[0]
+    assert "use training.stop={meets: forget_prob}" in meeting_problems(bare, SHIFT)[0]
 
 
 @pytest.mark.parametrize("rule", [PROB, SHIFT])
