@@ -11,7 +11,7 @@ MOMENTS = 4  # at which the second of two processes begins
 
 
 def no_room(bench: Bench, share: float, report: Report) -> None:
-    """Let nothing be written from some operation on; the place is named in one line, and nothing is half.
+    """Let nothing be written from some operation on; the place is named in a line a run, and nothing is half.
 
     Args:
         bench: of the work.
@@ -28,7 +28,8 @@ def no_room(bench: Bench, share: float, report: Report) -> None:
             bench.renew()
             ended = bench.disturbed(Injection(bench.place, number, how))
             lines = [line for line in ended.said.splitlines() if line.startswith("error: ")]
-            if ended.code != 1 or len(lines) != 1 or str(bench.place) not in lines[0]:
+            named = [line for line in lines if str(bench.place) in line]
+            if ended.code != 1 or named != lines or not 1 <= len(lines) <= bench.work.runs:
                 troubles.append((what, f"exit code {ended.code}, it said {ended.said[-300:]!r}"))
             troubles += bench.troubles(what)
         report(f"{bench.work.name}: {how} disk", len(numbers), troubles)

@@ -48,6 +48,7 @@ class Work:
         after: the works that are done before; what they leave is not disturbed.
         keeps: parts of the cache that are there before; the rest is made by the work.
         again: what the same command may say instead, where it had come to its end.
+        runs: how many runs it has, each of which may fail with a line of its own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Work:
     after: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ("models", "tokenizers", "asked")
     again: str | None = None
+    runs: int = 1
 
 
 def _run(place: Path, *more: str) -> list[str]:
@@ -72,7 +74,7 @@ WORKS = {
     for work in (
         Work("bases", lambda place: _run(place, "unlearn=false"), keeps=()),
         Work("run", lambda place: _run(place, *UNLEARNING), after=("bases",)),
-        Work("sweep", lambda place: _run(place, *UNLEARNING, *TWO, "-m"), after=("bases",)),
+        Work("sweep", lambda place: _run(place, *UNLEARNING, *TWO, "-m"), after=("bases",), runs=2),
         Work(
             "attack",
             lambda place: ["loku_exp.attack", str(run_in(place)), "relearn", "attacks.relearn.steps=2"],
