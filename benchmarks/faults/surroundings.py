@@ -11,7 +11,7 @@ MOMENTS = 4  # at which the second of two processes begins
 
 
 def no_room(bench: Bench, share: float, report: Report) -> None:
-    """Let nothing be written from some operation on; the place is named in a line a run, and nothing is half.
+    """Let nothing be written from some operation on; each run names the place in a line; nothing is half.
 
     Args:
         bench: of the work.
