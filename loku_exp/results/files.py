@@ -12,7 +12,7 @@ from loku_exp.errors import UserError
 from loku_exp.results.examples import EXAMPLES_FILE, before_and_after, lines_of, no_constant
 from loku_exp.results.schema import SCHEMA, Record
 from loku_exp.results.table import header_and_rows, notes, title
-from loku_exp.runtime.finished import check_all_unchanged, check_unchanged, is_done
+from loku_exp.runtime.finished import check_all_unchanged, check_unchanged, is_done, read_mark
 from loku_exp.runtime.whole_files import write_text
 
 if TYPE_CHECKING:  # a record is read without torch
@@ -79,10 +79,15 @@ def read(folder: Path) -> Record:
 
 
 def has_everything(folder: Path, attacks: list[str]) -> bool:
-    """Return whether a run is finished, with these attacks, and its files are as they were written."""
+    """Return whether a run is finished, with these attacks, and its files are as they were written.
+
+    What was ended while something was added to it is not.
+    """
     if not is_done(folder):
         return False
     try:
+        if read_mark(folder)["open"]:
+            return False
         check_all_unchanged(folder)
     except UserError as error:
         log.warning("%s", error)

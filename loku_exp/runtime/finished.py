@@ -27,12 +27,13 @@ def is_done(folder: Path) -> bool:
 def write_mark(folder: Path, run: str) -> None:
     """Mark a run, by its id, as finished."""
     there = [name for name in MARKED if (folder / name).is_file()]
-    _write(folder, run, {name: file_digest(folder / name) for name in there})
+    _write(folder, {"id": run, "sha256": {name: file_digest(folder / name) for name in there}})
 
 
 def reopen(folder: Path) -> None:
     """Let the files of a finished run be written again, without sums until it has finished again.
 
+    Until then its mark is open: a process that ends before leaves a run that is gone on with.
     One that has not all it had is no finished run any more, and what changed is set aside.
     """
     if not is_done(folder):
@@ -43,7 +44,7 @@ def reopen(folder: Path) -> None:
     except UserError:
         changed = [DONE]
     if not changed:
-        _write(folder, mark["id"], {})
+        _write(folder, {"id": mark["id"], "sha256": {}, "open": True})
         return
     for name in changed:
         if (folder / name).is_file():
@@ -51,19 +52,22 @@ def reopen(folder: Path) -> None:
     (folder / DONE).unlink(missing_ok=True)
 
 
-def _write(folder: Path, run: str, sums: dict[str, str]) -> None:
-    write_text(folder / DONE, json.dumps({"id": run, "sha256": sums}) + "\n")
+def _write(folder: Path, mark: dict[str, Any]) -> None:
+    write_text(folder / DONE, json.dumps(mark) + "\n")
 
 
 def read_mark(folder: Path) -> dict[str, Any]:
-    """Return what the mark of a finished run holds; the sums may be absent, as in earlier versions.
+    """Return what the mark of a finished run holds: its id, sums, and whether it is open.
+
+    The sums may be absent, as in earlier versions.
 
     Raises:
         UserError: it is not such a file.
     """
     try:
         mark = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        return {"id": mark.get("id"), "sha256": dict(mark.get("sha256", {}))}
+        sums = dict(mark.get("sha256", {}))
+        return {"id": mark.get("id"), "sha256": sums, "open": mark.get("open") is True}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"{folder / DONE} is damaged ({error}); delete it and run the run's command again"

@@ -6,6 +6,7 @@ from loku_exp.attack import attack
 from loku_exp.attack import main as program
 from loku_exp.errors import UserError
 from loku_exp.results import files as results
+from loku_exp.runtime.finished import read_mark
 from tests.helpers import TINY_TDEC
 from tests.runs.running import same_numbers, start
 
@@ -66,6 +67,29 @@ def test_added_to_a_finished_run_the_numbers_are_the_same(
         n: m.metrics for n, m in theirs.models.items()
     }
     assert (copied / "examples.jsonl").read_text() == (at_once / "examples.jsonl").read_text()
+
+
+def test_ended_between_its_last_files_the_same_command_closes_the_run_again(
+    at_once, copied, shared_cache, monkeypatch
+):
+    """Its table was there already: the mark would have stayed without sums, and half files beside it."""
+    arguments = ["relearn", *SHORT, f"cache_dir={shared_cache}"]
+
+    def ended(*_):
+        (copied / ".1234.curve.png").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loku_exp.run.draw_curve", ended)
+        with pytest.raises(KeyboardInterrupt):
+            attack(copied, arguments)
+    assert "target+relearn" in results.read(copied).models
+    assert read_mark(copied)["open"]
+    assert attack(copied, arguments) == copied
+    mark = read_mark(copied)
+    assert not mark["open"]
+    assert mark["sha256"].keys() == read_mark(at_once)["sha256"].keys()
+    assert not list(copied.glob(".1234.*"))
 
 
 def test_added_again_it_is_shown_and_with_other_settings_refused(at_once, asked, shared_cache):

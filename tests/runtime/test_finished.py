@@ -71,7 +71,10 @@ def test_a_whole_run_stays_finished_while_its_files_are_written_again(run):
     reopen(run)
     (run / "metrics.json").write_text('{"a": 2}')
     check_all_unchanged(run)
-    assert read_mark(run)["id"] == "0123"
+    assert read_mark(run) == {"id": "0123", "sha256": {}, "open": True}
+    write_mark(run, "0123")
+    assert not read_mark(run)["open"]
+    assert read_mark(run)["sha256"]
 
 
 def test_a_damaged_run_is_finished_no_more_when_it_is_worked_on(run):
