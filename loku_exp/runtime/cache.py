@@ -26,6 +26,7 @@ from loku_exp.runtime.whole_files import on_disk, writing
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+SUM = 64  # hex digits of a manifest's own sum
 
 
 def digest(content: Any, length: int = 16) -> str:
@@ -142,6 +143,8 @@ def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, An
 def seal(folder: Path, recipe: dict[str, Any], may_go: tuple[str, ...] = ()) -> None:
     """Write a folder's manifest: size and SHA-256 of every file, all of them on the disk before it.
 
+    Its own sum is in it too, for a recipe names what an adapter belongs to.
+
     Args:
         folder: complete.
         recipe: what it was made by, as plain data.
@@ -155,7 +158,9 @@ def seal(folder: Path, recipe: dict[str, Any], may_go: tuple[str, ...] = ()) -> 
         if any(fnmatch.fnmatch(name, pattern) for pattern in may_go):
             files[name]["may_go"] = True
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"recipe": recipe, "files": files}, indent=1), encoding="utf-8")
+    content: dict[str, Any] = {"recipe": recipe, "files": files}
+    content |= {"sum": digest(content, SUM)}
+    manifest.write_text(json.dumps(content, indent=1), encoding="utf-8")
     on_disk(manifest)
 
 
@@ -170,7 +175,11 @@ def is_whole(path: Path) -> bool:
 def damage(path: Path) -> str | None:
     """Return what is wrong with a folder, by its manifest; None where every file is as it was written."""
     try:
-        files = _files_of(path)
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = dict(manifest["files"].items())
+        own = manifest.pop("sum", None)  # earlier versions wrote none
+        if own is not None and own != digest(manifest, SUM):
+            return f"its {MANIFEST} is not what was written"
     except OSError:
         return f"it has no {MANIFEST}"
     except (ValueError, KeyError, AttributeError):

@@ -115,7 +115,15 @@ def age_the_manifest(path):
     """As an earlier version wrote it: sizes alone."""
     content = json.loads((path / MANIFEST).read_text())
     content["files"] = {name: written["size"] for name, written in content["files"].items()}
+    del content["sum"]
     (path / MANIFEST).write_text(json.dumps(content))
+
+
+def turn_the_manifest(path):
+    """One bit of what an entry was made by: no file of it differs."""
+    text = (path / MANIFEST).read_text()
+    assert '"base": "target"' in text
+    (path / MANIFEST).write_text(text.replace('"base": "target"', '"base": "uarget"'))
 
 
 HARM = {
@@ -126,18 +134,20 @@ HARM = {
     tear_the_manifest: "its manifest.json cannot be read",
     lose_the_manifest: "it has no manifest.json",
     age_the_manifest: "its manifest.json is of an earlier version",
+    turn_the_manifest: "its manifest.json is not what was written",
 }
+RECIPE = {"base": "target", "rate": 1e-4}
 
 
 @pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
 def test_a_damaged_entry_is_set_aside_and_built_again(tmp_path, harm, caplog):
     cache = Cache(tmp_path)
-    path = cache.entry("models", {}, fill)
+    path = cache.entry("models", RECIPE, fill)
     assert damage(path) is None
     harm(path)
     assert damage(path) == HARM[harm]
     harmed = {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    assert cache.entry("models", {}, fill) == path
+    assert cache.entry("models", RECIPE, fill) == path
     assert damage(path) is None
     (aside,) = (tmp_path / "models").glob(f"damaged-{path.name}-*")
     left = {file.name: file.read_bytes() for file in aside.rglob("*") if file.is_file()}
@@ -189,6 +199,14 @@ def test_a_file_system_that_cannot_sync_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", cannot)
     write_text(tmp_path / "file", "text")
     assert (tmp_path / "file").read_text() == "text"
+
+
+def test_a_manifest_of_an_earlier_version_without_its_own_sum_is_taken(tmp_path):
+    path = Cache(tmp_path).entry("models", RECIPE, fill)
+    content = json.loads((path / MANIFEST).read_text())
+    del content["sum"]
+    (path / MANIFEST).write_text(json.dumps(content))
+    assert damage(path) is None
 
 
 def test_files_are_read_once_a_process(tmp_path, monkeypatch):
