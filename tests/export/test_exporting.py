@@ -19,6 +19,7 @@ from loku_exp.export.exporting import Shape, export
 from loku_exp.methods.adapter import Adapter, attach, load_factors, load_trained
 from loku_exp.results import files as results
 from loku_exp.run import run
+from loku_exp.runtime.cache import seal
 from loku_exp.runtime.finished import write_mark
 from tests.damage import flip
 
@@ -170,8 +171,8 @@ def test_a_merged_model_is_not_made_of_a_target_that_changed(start, tmp_path):
     shutil.copytree(start(), folder)
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
     shutil.copytree(manifest["recipe"]["base"], base)
-    manifest["recipe"]["base"] = str(base)
-    (folder / "adapter/manifest.json").write_text(json.dumps(manifest))
+    (folder / "adapter/manifest.json").unlink()
+    seal(folder / "adapter", manifest["recipe"] | {"base": str(base)})
     (folder / "done.json").write_text('{"id": "0123"}')
     flip(base / "model.safetensors")
     with pytest.raises(
@@ -185,8 +186,8 @@ def test_a_merged_model_needs_the_target_as_it_was(start, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(start(), folder)
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
-    manifest["recipe"]["base"] = str(tmp_path / "gone")
-    (folder / "adapter/manifest.json").write_text(json.dumps(manifest))
+    (folder / "adapter/manifest.json").unlink()
+    seal(folder / "adapter", manifest["recipe"] | {"base": str(tmp_path / "gone")})
     write_mark(folder, "0123")
     with pytest.raises(UserError, match=r"--merged needs the run's target, .*gone, as it was"):
         export(folder, tmp_path / "merged", None, Shape(merged=True))

@@ -225,8 +225,8 @@ def test_a_target_that_is_gone_is_refused(again, copied, tmp_path):
     """An adapter alone is no model; the manifest is written anew as its run would have."""
     manifest = copied / "adapter/manifest.json"
     content = json.loads(manifest.read_text())
-    content["recipe"]["base"] = str(tmp_path / "gone")
-    manifest.write_text(json.dumps(content))
+    manifest.unlink()
+    seal(copied / "adapter", content["recipe"] | {"base": str(tmp_path / "gone")})
     (copied / "done.json").write_text(json.dumps({"id": "x", "sha256": {}}))
     (line,) = refused(again, tmp_path, of=copied)
     assert line.startswith(f"target.run={copied}: its target, {tmp_path / 'gone'}, is gone; ")
