@@ -120,7 +120,7 @@ def test_trackers_are_known_to_the_command_line_alone():
         for file in FILES
         for name in imports_of(file)
         if room_of(file) != "tracking"
-        and name.startswith(("wandb", "tensorboard", "loku_exp.tracking"))
+        and name.startswith(("wandb", "trackio", "tensorboard", "loku_exp.tracking"))
     }
     assert known == {"startup.py"}
 

@@ -1,12 +1,15 @@
-"""The wheel carries the yaml and works from any folder."""
+"""The wheel carries the yaml and works from any folder; both lists of versions say the same."""
 
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from loku_exp.config.groups import conf_dir
 
@@ -51,3 +54,23 @@ def test_wheel_works_from_any_folder(tmp_path):
     python = [sys.executable, "-c", code]
     where = subprocess.run(python, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert where.stdout.startswith(str(site))
+
+
+def test_the_lock_has_the_tested_versions():
+    """Of both lists: what pyproject asks for, and which version of each package it gets."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    locked = {(part["name"], part["version"]) for part in lock["package"] if "version" in part}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()[1:]
+    tested = {tuple(line.lower().replace("_", "-").split("==")) for line in lines}
+    assert not {(name.replace(".", "-"), version) for name, version in tested} - locked
+    asked = {
+        (part["name"], part.get("specifier", ""))
+        for part in next(p for p in lock["package"] if p["name"] == "loku-exp")["metadata"][
+            "requires-dist"
+        ]
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    for wanted in (Requirement(text) for texts in lists for text in texts):
+        known = [spec for name, spec in asked if name == wanted.name.replace("_", "-")]
+        assert wanted.specifier in [SpecifierSet(spec) for spec in known], wanted

@@ -8,24 +8,20 @@ adapter is merged first, with what its init took from the base: what is rounded 
 """
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from scipy import stats
-from torch import Tensor
-from torch.nn import functional
 
 from loku_exp.attacks.weights import attackable, put_back
 from loku_exp.errors import ModelError
 from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.knobs import Count
+from loku_exp.runtime.rounding import Levels, rounded
 from loku_exp.subject import Subject
 
 QUANTISE_FORMAT = 1  # raise by hand whenever an unchanged attack gives other weights
-Levels = Literal["uniform", "nf4"]
 
 
 def quantise(
@@ -55,36 +51,6 @@ def problems(name: str, bits: int, levels: str) -> list[str]:
             f"attacks.{name}.bits={bits}: nf4 has 4; set it to that, or attacks.{name}.levels=uniform"
         ]
     return []
-
-
-def rounded(weight: Tensor, bits: int, levels: Levels, group: int | None) -> Tensor:
-    """Return a weight (out, in) rounded to its format and back, in fp32.
-
-    With a the largest magnitude of a group, ``uniform`` gives the nearest of ``a * i / (2**(bits-1) - 1)``,
-    halves to even; ``nf4`` the nearest of 16 levels times a, the lower one of two as near.
-    """
-    size = group or weight.shape[1]
-    flat = weight.float().flatten()
-    groups = functional.pad(flat, (0, -len(flat) % size)).view(-1, size)
-    scale = groups.abs().amax(1, keepdim=True)
-    scale = torch.where(scale == 0, 1.0, scale)  # zeros stay zeros
-    if levels == "nf4":
-        known = torch.tensor(nf4_levels(), device=weight.device)
-        codes = torch.bucketize(groups / scale, (known[1:] + known[:-1]) / 2)
-        found = known[codes] * scale
-    else:
-        most = 2 ** (bits - 1) - 1
-        found = (groups / scale * most).round() * (scale / most)
-    return found.flatten()[: len(flat)].view(weight.shape)
-
-
-@cache
-def nf4_levels() -> list[float]:
-    """Return the sixteen levels in [-1, 1]: quantiles of N(0, 1), seven below 0 and eight above."""
-    outermost = 1 - (1 / 32 + 1 / 30) / 2
-    below = stats.norm.ppf(np.linspace(1 - outermost, 0.5, 8))
-    above = stats.norm.ppf(np.linspace(0.5, outermost, 9))[1:]
-    return [float(level) for level in np.concatenate([below, above]) / above[-1]]
 
 
 @torch.no_grad()

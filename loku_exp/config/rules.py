@@ -126,15 +126,7 @@ def cross_field_problems(config: Config) -> list[str]:
             f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
             "device out, or set device=cpu"
         )
-    if config.tracking.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
-        problems.append(
-            "tracking=tensorboard needs the package tensorboard: pip install 'loku_exp[tensorboard]'"
-        )
-    if config.launcher.kind == "slurm" and importlib.util.find_spec("submitit") is None:
-        problems.append(
-            "launcher=slurm needs the package submitit: pip install 'loku_exp[slurm]'; without a "
-            "cluster use launcher=processes or launcher=gpus"
-        )
+    problems += _package_problems(config)
     if config.model.weights == "pretrained" and not config.model.path:
         problems.append("model.path is not set; give a hub id or a folder: model.path=...")
     if config.model.weights == "random" and not config.model.architecture:
@@ -144,6 +136,22 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.model.tokenizer is None and config.model.vocabulary is None:
         problems.append(
             "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _package_problems(config: Config) -> list[str]:
+    """Return what is asked for and comes with an extra that is not installed."""
+    problems = []
+    tracker = config.tracking.name
+    if tracker in ("trackio", "tensorboard") and importlib.util.find_spec(tracker) is None:
+        problems.append(
+            f"tracking={tracker} needs the package {tracker}: pip install 'loku_exp[{tracker}]'"
+        )
+    if config.launcher.kind == "slurm" and importlib.util.find_spec("submitit") is None:
+        problems.append(
+            "launcher=slurm needs the package submitit: pip install 'loku_exp[slurm]'; without a "
+            "cluster use launcher=processes or launcher=gpus"
         )
     return problems
 

@@ -26,6 +26,7 @@ LIBRARIES = (
 )  # fmt: skip
 EXTRAS = {  # by name: the package that comes with it
     "tensorboard": "tensorboard",
+    "trackio": "trackio",
     "dashboard": "wandb-workspaces",
     "slurm": "submitit",
     "search": "optuna",

@@ -124,7 +124,7 @@ class ModelSettings(Setting):
 class Tracking(Setting):
     """Where a run's progress is shown beside its folder; no part of what it computes."""
 
-    name: Literal["none", "wandb", "tensorboard"]
+    name: Literal["none", "wandb", "trackio", "tensorboard"]
     samples: NonNegativeCount = 0  # texts of the forget set, before and after
     project: str | None = None
     entity: str | None = None

@@ -1,4 +1,4 @@
-"""Show a run on Weights & Biases or TensorBoard while it works; nothing else here knows either.
+"""Show a run on Weights & Biases, Trackio or TensorBoard while it works; nothing else here knows them.
 
 A tracker follows a run's events and reads what a finished run wrote. It is never the only copy of
 anything, and whatever goes wrong with it costs one warning, never the run.
@@ -11,7 +11,14 @@ from loku_exp.runtime.events import followed_by
 from loku_exp.runtime.settings import Tracking
 from loku_exp.tracking.tensorboard import TensorBoard
 from loku_exp.tracking.tracker import Tracker
+from loku_exp.tracking.trackio import Trackio
 from loku_exp.tracking.wandb import Wandb
+
+TRACKERS: dict[str, type[Tracker]] = {
+    "wandb": Wandb,
+    "trackio": Trackio,
+    "tensorboard": TensorBoard,
+}
 
 
 @contextmanager
@@ -24,7 +31,7 @@ def tracked(tracking: Tracking) -> Iterator[None]:
     if tracking.name == "none":
         yield
         return
-    tracker: Tracker = Wandb(tracking) if tracking.name == "wandb" else TensorBoard(tracking)
+    tracker = TRACKERS[tracking.name](tracking)
     failed = True
     try:
         with followed_by(tracker):

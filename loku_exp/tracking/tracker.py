@@ -1,6 +1,7 @@
 """What every tracker does with the events of a run, and what it shows of a finished one."""
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 from loku_exp.results import files as results
 from loku_exp.results.examples import read_examples, shown_texts
 from loku_exp.results.schema import Record
+from loku_exp.runtime.cache import digest
 from loku_exp.runtime.events import Begun, Event, Finished, Measured, Updated
 from loku_exp.runtime.settings import Tracking
 
 log = logging.getLogger(__name__)
+SWEEP = "LOKU_SWEEP"  # names the sweep a job belongs to, in the environment of all its jobs
+LONGEST = 128  # characters of a group or an artifact that wandb accepts
 
 
 class Tracker(ABC):
@@ -81,6 +85,34 @@ def texts_shown(folder: Path, count: int) -> list[dict[str, Any]]:
         | {"before": text.said["target"], "after": text.said["unlearned"]}
         for text in shown_texts(read_examples(folder), count=count)
     ]
+
+
+def final_values(record: Record) -> dict[str, Any]:
+    """Return the final values of a run, by model and metric, with its judgement and cost."""
+    values: dict[str, Any] = {
+        f"{model}/{name}": value
+        for model, part in record.models.items()
+        for name, value in part.metrics.items()
+    }
+    for kind in ("seconds", "flops"):
+        values |= {f"{kind}/{name}": value for name, value in record.cost.get(kind, {}).items()}
+    for name in ("epochs", "epochs_to_forget"):
+        if record.training.get(name) is not None:
+            values[name] = record.training[name]
+    if record.judgement is not None:
+        values["verdict"] = record.judgement.sentence
+        values["collapsed"] = int(record.judgement.collapsed)
+        if record.judgement.success is not None:
+            values["success"] = int(record.judgement.success)  # its mean over runs is the rate
+    return values
+
+
+def group_of(tracking: Tracking, variable: str = "") -> str | None:
+    """Return the group of a run: as configured, else as a variable says, else its sweep's command line."""
+    group = tracking.group or os.environ.get(variable) or os.environ.get(SWEEP)
+    if group and len(group) > LONGEST:
+        return f"{group[: LONGEST - 9]} {digest(group, 8)}"
+    return group
 
 
 def one_line(error: Exception) -> str:

@@ -9,14 +9,17 @@ from typing import Any
 
 from loku_exp.results.schema import Record
 from loku_exp.results.table import header_and_rows
-from loku_exp.runtime.cache import digest
 from loku_exp.runtime.events import Begun
-from loku_exp.runtime.settings import Tracking
-from loku_exp.tracking.tracker import Tracker, one_line, texts_shown
+from loku_exp.tracking.tracker import (
+    LONGEST,
+    Tracker,
+    final_values,
+    group_of,
+    one_line,
+    texts_shown,
+)
 
 log = logging.getLogger(__name__)
-SWEEP = "LOKU_SWEEP"  # names the sweep a job belongs to, in the environment of all its jobs
-LONGEST = 128  # characters of a group or an artifact that wandb accepts
 # Where wandb puts what is not the run itself; the home folder unless told otherwise.
 PLACES = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_ARTIFACT_DIR": "artifacts"}
 # No line of its own between those of the run, and no reports on its errors to its makers.
@@ -41,7 +44,7 @@ class Wandb(Tracker):
             {
                 "project": self.tracking.project,
                 "entity": self.tracking.entity,
-                "group": _group(self.tracking),
+                "group": group_of(self.tracking, "WANDB_RUN_GROUP"),
                 "id": id_of(begun.folder),
                 "name": begun.folder.name,
                 "dir": os.environ.get("WANDB_DIR", str(begun.folder)),
@@ -133,31 +136,3 @@ def id_of(folder: Path) -> str:
     if found is None:
         raise ValueError(f"{folder.name} does not end with the hash of a run")
     return found.group()
-
-
-def final_values(record: Record) -> dict[str, Any]:
-    """Return the final values of a run, by model and metric, with its judgement and cost."""
-    values: dict[str, Any] = {
-        f"{model}/{name}": value
-        for model, part in record.models.items()
-        for name, value in part.metrics.items()
-    }
-    for kind in ("seconds", "flops"):
-        values |= {f"{kind}/{name}": value for name, value in record.cost.get(kind, {}).items()}
-    for name in ("epochs", "epochs_to_forget"):
-        if record.training.get(name) is not None:
-            values[name] = record.training[name]
-    if record.judgement is not None:
-        values["verdict"] = record.judgement.sentence
-        values["collapsed"] = int(record.judgement.collapsed)
-        if record.judgement.success is not None:
-            values["success"] = int(record.judgement.success)  # its mean over runs is the rate
-    return values
-
-
-def _group(tracking: Tracking) -> str | None:
-    """Return the group of a run: as configured, else the command line of its sweep."""
-    group = tracking.group or os.environ.get("WANDB_RUN_GROUP") or os.environ.get(SWEEP)
-    if group and len(group) > LONGEST:
-        return f"{group[: LONGEST - 9]} {digest(group, 8)}"
-    return group

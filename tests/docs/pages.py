@@ -25,7 +25,7 @@ BLOCK = re.compile(
 )
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-TYPED = r"(?:python|pip|make|torchrun|tensorboard|wandb) \S"
+TYPED = r"(?:python|pip|make|torchrun|tensorboard|wandb|TRACKIO_DIR=\S+) \S"
 
 
 class Block(NamedTuple):

@@ -122,6 +122,7 @@ KINDS = {
     r"source \.venv/bin/activate$": nothing,  # as the Makefile names it
     r"\.venv/bin/pre-commit install$": nothing,  # its hooks are what make check runs
     r"tensorboard --logdir outputs$": nothing,  # its files are read back in test_tracking.py
+    r"TRACKIO_DIR=outputs/trackio trackio show ": nothing,  # and its store, too
     r"wandb sync$": nothing,  # the offline run's files are read back there, too
 }
 

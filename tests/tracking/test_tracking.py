@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +21,29 @@ from loku_exp.results.examples import read_examples, shown_texts
 from loku_exp.run import run
 from loku_exp.runtime.events import Begun, Updated, tell
 from loku_exp.tracking import tracked
-from loku_exp.tracking import wandb as tracking
-from loku_exp.tracking.tracker import texts_shown
-from loku_exp.tracking.wandb import final_values, id_of
+from loku_exp.tracking.tracker import SWEEP, final_values, group_of, texts_shown
+from loku_exp.tracking.wandb import Wandb, id_of
 from tests.helpers import killed_at_its_first_snapshot
 from tests.report.factory import edit, own_suite, tofu
 from tests.tracking.wandb_log import read
 
 QUICK = ["experiment=quick"]
 OFFLINE = ["tracking=wandb", "tracking.mode=offline"]
+# Trackio reads where its store lies when it is imported, so it is read by another process.
+STORED = """
+import json, trackio
+from trackio.sqlite_storage import SQLiteStorage as store
+for_each = lambda run: {"name": run.name, "group": run.config["_Group"], "seed": run.config["seed"],
+    "toy": run.config["toy"], "rows": store.get_logs("loku_exp", run.name)}
+print(json.dumps([for_each(run) for run in trackio.Api().runs("loku_exp")]))
+"""
 
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
     """Neither key nor settings of who runs the tests; a home folder that must stay untouched."""
     for name in list(os.environ):
-        if name.startswith("WANDB_") or name == tracking.SWEEP:
+        if name.startswith("WANDB_") or name == SWEEP:
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()
@@ -56,6 +65,13 @@ def start(tmp_path, shared_cache):
     return start
 
 
+def python(*words: str) -> str:
+    """Run a program of its own; return what it said."""
+    command = [sys.executable, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 @contextmanager
 def opened(folder: Path, *overrides: str):
     """Open a tracker without a run."""
@@ -70,7 +86,7 @@ def opened(folder: Path, *overrides: str):
 
 def test_an_offline_run_has_everything(start, no_account, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd")
+    monkeypatch.setenv(SWEEP, "loss=ihl,gd")
     folder = start(*OFFLINE, "tracking.artifact=true", "tracking.samples=3")
     record, kept = results.read(folder), read(folder)
     assert kept["run"].run_id == record.run.id == id_of(folder)
@@ -178,7 +194,7 @@ def test_a_tracker_that_breaks_is_named_once_and_the_run_goes_on(tmp_path, caplo
     folder = tmp_path / "run-0123456789ab"
     with caplog.at_level(logging.WARNING), opened(folder, *OFFLINE):
         monkeypatch.setattr(
-            tracking.Wandb, "scalars", lambda *a, **k: (_ for _ in ()).throw(OSError("disk\nfull"))
+            Wandb, "scalars", lambda *a, **k: (_ for _ in ()).throw(OSError("disk\nfull"))
         )
         tell(Updated(1, {"forget_loss": 1.0}))
     (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
@@ -214,23 +230,66 @@ def test_tensorboard_by_one_word(start):
     assert events.Images("plots/curve")
 
 
-def test_tensorboard_absent_is_said_before_anything_starts(monkeypatch):
+def test_trackio_keeps_the_runs_of_a_folder_together(shared_cache, tmp_path, monkeypatch):
+    pytest.importorskip("trackio")
+    places = [f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
+    sweep = [
+        "-m",
+        "loku_exp",
+        "-m",
+        *QUICK,
+        *places,
+        "seed=0,1",
+        "tracking=trackio",
+        "tracking.samples=2",
+    ]
+    said = python(*sweep)
+    assert "Trackio" not in said  # its own lines
+    store = tmp_path / "out/trackio"
+    monkeypatch.setenv("TRACKIO_DIR", str(store))
+    runs = {run["name"]: run for run in json.loads(python("-c", STORED))}
+    folders = [path for path in (tmp_path / "out").iterdir() if path.name in runs]
+    assert len(folders) == 2
+    assert sorted(run["seed"] for run in runs.values()) == [0, 1]
+    for folder in folders:
+        run, record = runs[folder.name], results.read(folder)
+        shown = f"TRACKIO_DIR={store} trackio show --project loku_exp"
+        assert shown in (folder / "run.log").read_text()
+        assert run["group"].startswith("-m experiment=quick")
+        assert run["toy"] is True
+        losses = [row["unlearning/forget_loss"] for row in run["rows"][:10]]
+        assert losses == pytest.approx(record.training["forget_loss"])
+        snapshots = [row for row in run["rows"] if "snapshot/forget_prob" in row]
+        assert [(row["step"], row["epoch"]) for row in snapshots] == [
+            (point.step, pytest.approx(point.epoch)) for point in record.curve
+        ]
+        last = run["rows"][-1]
+        assert {name: last[name] for name in final_values(record)} == pytest.approx(
+            final_values(record)
+        )
+        assert len(last["samples"]["_value"]) == 2
+        assert last["table"]["_value"]
+        assert Path(store, "media", last["plots/curve"]["file_path"]).is_file()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio"])
+def test_a_tracker_that_is_absent_is_said_before_anything_starts(monkeypatch, name):
     find = configuration.importlib.util.find_spec
     monkeypatch.setattr(
         configuration.importlib.util,
         "find_spec",
-        lambda name, *rest: None if name == "tensorboard" else find(name, *rest),
+        lambda module, *rest: None if module == name else find(module, *rest),
     )
-    with pytest.raises(ConfigError, match=r"pip install 'loku_exp\[tensorboard\]'"):
-        compose_config([*QUICK, "tracking=tensorboard"])
+    with pytest.raises(ConfigError, match=rf"pip install 'loku_exp\[{name}\]'"):
+        compose_config([*QUICK, f"tracking={name}"])
 
 
 def test_a_long_command_line_is_a_group_of_its_own(monkeypatch):
     section = compose_config([*QUICK, *OFFLINE]).tracking
     groups = []
     for last in "ab":
-        monkeypatch.setenv(tracking.SWEEP, "loss=ihl,gd " * 20 + last)
-        groups.append(tracking._group(section))
+        monkeypatch.setenv(SWEEP, "loss=ihl,gd " * 20 + last)
+        groups.append(group_of(section))
     assert groups[0] != groups[1]
     assert max(map(len, groups)) <= 128
 
