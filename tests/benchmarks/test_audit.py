@@ -26,7 +26,7 @@ def test_all_looked_up_and_none_known_is_right():
 
 def test_a_skipped_package_is_an_error_that_says_why():
     (line,) = found(CLEAN, SKIPPED)
-    assert line.startswith("1 of 2 packages were not audited")
+    assert line.startswith("1 of 2 packages were skipped")
     assert "Dependency not found on PyPI" in line
 
 
@@ -47,11 +47,23 @@ def test_no_package_is_an_error():
     assert found() == ["pip-audit looked at no package"]
 
 
-@pytest.mark.parametrize(("package", "code"), [(CLEAN, 0), (SKIPPED, 1), (KNOWN, 1)])
-def test_exit_code_is_not_pip_audits_own(tmp_path, package, code):
-    """It ends with 0 where it skipped everything."""
+@pytest.mark.parametrize(
+    ("packages", "code", "if_reachable"),
+    [
+        ([CLEAN], 0, 0),
+        ([SKIPPED], 1, 0),  # pip-audit itself ends with 0 where it skipped everything
+        ([KNOWN], 1, 1),
+        ([SKIPPED, CLEAN], 1, 1),
+        ([SKIPPED, KNOWN], 1, 1),
+        ([], 1, 1),
+    ],
+)
+def test_exit_code_is_not_pip_audits_own(tmp_path, capsys, packages, code, if_reachable):
     program = tmp_path / "pip-audit"
-    content = json.dumps({"dependencies": [package]})
+    content = json.dumps({"dependencies": packages})
     program.write_text(f"#!{sys.executable}\nprint('''{content}''')\n")
     program.chmod(0o755)
     assert main([str(program), "constraints.txt"]) == code
+    assert main(["--if-reachable", str(program)]) == if_reachable
+    if if_reachable < code:
+        assert "nothing was audited: 1 of 1 packages were skipped" in capsys.readouterr().out
