@@ -64,7 +64,7 @@ mutation: install  ## changed formulas that the tests must notice, 80 % at least
 
 SLURM_TESTS ?= tests/sweeps/slurm
 
-slurm-test:  ## sweeps on a real Slurm of one node, made for it; needs root and apt-get (seven minutes)
+slurm-test:  ## sweeps on a real Slurm of one node, made for it; needs root and apt-get (ten minutes)
 	@tests/sweeps/slurm/one_node.sh
 	@$(MAKE) --no-print-directory install
 	tests/sweeps/slurm/one_node.sh $(BIN)/python -m pytest $(SLURM_TESTS)

@@ -49,8 +49,8 @@ def problems_of(found: str, said: str) -> list[str]:
     if skipped:
         none = NOTHING if len(skipped) == len(packages) else ""
         problems.append(
-            f"{none}{len(skipped)} of {len(packages)} packages were skipped; the advisory service could not "
-            f"be reached, or does not know them ({skipped[0]['skip_reason']}); run this where it can be"
+            f"{none}{len(skipped)} of {len(packages)} packages were skipped; the advisory service could "
+            f"not be reached, or does not know them ({skipped[0]['skip_reason']}); run this where it can be"
         )
     for package in packages:
         for advisory in package.get("vulns", []):

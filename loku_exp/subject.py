@@ -86,13 +86,14 @@ class Outcome:
 
     Attributes:
         subject: the unlearned model.
-        curve: the subjects along the way, without the target and without `subject`; None where there is
+        curve: the subjects along the way, without the target and without `subject`; empty where there is
             no way to speak of.
         report: for the record.
         ship: writes what a user takes away into the run's folder, checks that it reloads to the same
             model, and returns the largest difference of a logit. Writes nothing a second time. Without
             one there is nothing to take away but the method itself.
-        end: where `subject` stands on the way.
+        step: of the way, where `subject` stands.
+        epoch: likewise.
     """
 
     subject: Subject

@@ -233,7 +233,7 @@ def _adapter_problems(config: Config) -> list[str]:
     if lora.kind == "full":
         problems = [
             f"lora.{key}={value}: lora=none trains all weights and has no {key}; remove one of the two"
-            for key, value in values.items()
+            for key, value in (values | {"base": lora.base}).items()
             if value is not None
         ]
         if init is not None:
@@ -244,6 +244,10 @@ def _adapter_problems(config: Config) -> list[str]:
     problems = [f"lora.{key} is not set" for key, value in values.items() if value is None]
     if init is None:
         problems.append("init=none leaves the adapter without an initialisation; use init=vanilla")
+    if lora.base and parallel.size() > 1:
+        problems.append(
+            f"lora.base={lora.base}: one process trains so; leave it out under torchrun"
+        )
     known = config.model.lora_targets
     if lora.targets is not None and lora.targets not in known:
         hint = components.nearest(lora.targets, known)

@@ -64,6 +64,7 @@ class LoraConfig(Setting):
     alpha: Count | None = None
     dropout: Share | None = None
     targets: str | None = None
+    base: Literal["nf4"] | None = None
 
     @field_validator("targets", mode="before")
     @classmethod

@@ -1,6 +1,6 @@
 """The Fisher information one block at a time: for models whose activations or sums do not fit.
 
-`fisher` keeps the activations of all blocks for its backward pass and the sums of all layers until the
+`hooks` keeps the activations of all blocks for its backward pass and the sums of all layers until the
 last text. Here nothing but the inputs of the blocks is kept. With h_l the input of block l and
 ``h_{l+1} = f_l(h_l)``, the backward pass of the whole model is the recursion::
 
@@ -59,7 +59,7 @@ def sweep_fisher(
     group_size: int = 1,
     micro_batch_size: int = 1,
 ) -> None:
-    """Do what `fisher.reduce_fisher` does, block by block from the last one.
+    """Do what `hooks.reduce_fisher` does, block by block from the last one.
 
     Args:
         model: in evaluation mode; left as it was.

@@ -77,7 +77,7 @@ def fila_official(
     fisher_seed: Seed = 0,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
-    """Yield FILA's factors exactly as the released code computes them.
+    """Yield FILA's factors by the released procedure.
 
     Squared gradients of micro-batches of 4 (its script; 2 in its README for Llama-2), absolute epsilon
     1e-5, ``torch.svd_lowrank(q=rank, niter=2)`` without oversampling (drawing from a seed of the layer

@@ -1,1 +1,1 @@
-"""Token terms, the objectives made of them, and the head that scores labelled rows only."""
+"""Token terms, the objectives made of them, and regularisers of an adapter."""

@@ -45,7 +45,7 @@ def simnpo(
 
     NLL is the token mean of each answer. Fan et al., arXiv 2410.07163; OPTML-Group/Unlearn-Simple and
     open-unlearning ``src/trainer/unlearn/simnpo.py``, whose values the defaults are: the origin tunes beta
-    (2.5) and the weight (.1375) by split. In [0, inf) where delta <= 0.
+    (2.5) and the weight (.1375) by split. In (0, forget_weight (2/beta) log(1 + e^(beta delta))].
     """
     loss = -forget.sequence_means(forget.logprobs())
     loss = -forget_weight * 2 / beta * logsigmoid(beta * (loss - delta)).mean()

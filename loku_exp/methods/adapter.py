@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -36,12 +36,14 @@ class Adapter:
         alpha: the update is ``alpha / rank * B @ A``.
         dropout: on the adapter's input.
         targets: last parts of layer names.
+        base: what it trains on: None, the model as it is, or its weights in ``nf4``.
     """
 
     rank: int
     alpha: int
     dropout: float
     targets: list[str]
+    base: Literal["nf4"] | None = None
 
     @property
     def scaling(self) -> float:

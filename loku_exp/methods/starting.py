@@ -19,6 +19,7 @@ from loku_exp.fisher.moments import moments_measure
 from loku_exp.fisher.variance import variance_measure
 from loku_exp.inits.interface import Factors, Importance, Layer
 from loku_exp.methods.adapter import Adapter, attach, coverage, load_factors, save_factors
+from loku_exp.methods.few_bits import hold_in_nf4
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import Cache, digest, file_digest, set_aside
 from loku_exp.runtime.chosen import Chosen, check_returned
@@ -84,6 +85,8 @@ def ready_to_train(
             "the adapter is on %.0f %% of the weights in matrices; not on %s", 100 * share, names
         )
     adapted, report["share_of_weight_norm"] = attach(model, factors, adapter)
+    if adapter.base == "nf4":
+        hold_in_nf4(adapted)
     dtype = workspace.machine.precision["model"]
     return Started(adapted, factors, adapter, report, dtype, _trainable(adapted))
 

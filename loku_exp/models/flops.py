@@ -18,8 +18,8 @@ Gradient checkpointing adds one more forward pass of body and attention; that is
 torch stops before a block's last product where nothing in the backward pass needs it.
 
 Left out: softmax, norms, activations, biases, dropout, scaling, masks, residuals, the terms on the
-logits, embedding look-up, rotary angles, optimiser, gradient clipping. ``sdpa`` is counted like
-``eager``, T by T in both directions, without the recomputation inside a fused kernel; products inside
+logits, embedding look-up, rotary angles, convolutions, optimiser, gradient clipping. ``sdpa`` is counted
+like ``eager``, T by T in both directions, without the recomputation inside a fused kernel; products inside
 ``flash_attention_2`` are not seen. A loss that scores a batch several times, not at all, or by the
 target model, is counted as if it did so once.
 """
@@ -157,13 +157,23 @@ class _Products(TorchFunctionMode):
             self._multiply(size, x.requires_grad + weight.requires_grad)
         elif func in MATMULS and args[0].shape[-1] > 1:  # 1: the outer product of rotary angles
             a, b = args[:2]
-            self._attend(a.numel() * b.shape[-1], a.requires_grad + b.requires_grad)
+            self._matmul(a, b)
+        elif func is Tensor.baddbmm:  # BLOOM's scores, on top of its bias
+            self._matmul(kwargs["batch1"], kwargs["batch2"])
         elif func is functional.scaled_dot_product_attention:
             query, key, value = args[:3]
             scores, behind = query[..., 0].numel() * PROBE, query.requires_grad + key.requires_grad
             self._attend(scores * query.shape[-1], behind)
             self._attend(scores * value.shape[-1], (behind > 0) + value.requires_grad)
         return func(*args, **(kwargs or {}))
+
+    def _matmul(self, a: Tensor, b: Tensor) -> None:
+        """Add a product: attention's where tokens meet, else (Falcon's layers, a state) a token's."""
+        size, gradients = a.numel() * b.shape[-1], a.requires_grad + b.requires_grad
+        if b.ndim == 2 or a.shape[-2] != PROBE:
+            self._multiply(size // PROBE, gradients)
+        else:
+            self._attend(size, gradients)
 
     def _multiply(self, size: int, gradients: int) -> None:
         self.sums["token"] += size

@@ -53,7 +53,10 @@ def title(record: Record) -> str:
         parts.append(f"loss {choices['loss']}{beside}")
     if "init" in choices:
         rank = choices.get("lora.rank")
-        parts.append(f"init {choices['init']}, rank {rank}" if rank else "all weights trained")
+        base = f", trained on {choices['lora.base']}" if "lora.base" in choices else ""
+        parts.append(
+            f"init {choices['init']}, rank {rank}{base}" if rank else "all weights trained"
+        )
     if record.run.label:
         parts.append(record.run.label)
     return " · ".join(parts)

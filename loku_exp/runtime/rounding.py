@@ -22,19 +22,36 @@ def rounded(weight: Tensor, bits: int, levels: Levels, group: int | None) -> Ten
     With a the largest magnitude of a group, ``uniform`` gives the nearest of ``a * i / (2**(bits-1) - 1)``,
     halves to even; ``nf4`` the nearest of 16 levels times a, the lower one of two as near.
     """
+    if levels == "nf4":
+        codes, scale = nf4_codes(weight, group)
+        return from_nf4_codes(codes, scale, weight.shape)
+    groups, scale = _scaled(weight, group)
+    most = 2 ** (bits - 1) - 1
+    found = (groups * most).round() * (scale / most)
+    return found.flatten()[: weight.numel()].view(weight.shape)
+
+
+def nf4_codes(weight: Tensor, group: int | None) -> tuple[Tensor, Tensor]:
+    """Return which of the 16 levels each weight is nearest to, (groups, group), and the groups' scales."""
+    groups, scale = _scaled(weight, group)
+    known = torch.tensor(nf4_levels(), device=weight.device)
+    return torch.bucketize(groups, (known[1:] + known[:-1]) / 2, out_int32=True), scale
+
+
+def from_nf4_codes(codes: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
+    """Return the weight that codes and scales stand for, in fp32."""
+    known = torch.tensor(nf4_levels(), device=codes.device)
+    return (known[codes] * scale).flatten()[: shape.numel()].view(shape)
+
+
+def _scaled(weight: Tensor, group: int | None) -> tuple[Tensor, Tensor]:
+    """Return a weight's groups, by the largest magnitude of each, and these; zeros stay zeros."""
     size = group or weight.shape[1]
     flat = weight.float().flatten()
     groups = functional.pad(flat, (0, -len(flat) % size)).view(-1, size)
     scale = groups.abs().amax(1, keepdim=True)
-    scale = torch.where(scale == 0, 1.0, scale)  # zeros stay zeros
-    if levels == "nf4":
-        known = torch.tensor(nf4_levels(), device=weight.device)
-        codes = torch.bucketize(groups / scale, (known[1:] + known[:-1]) / 2)
-        found = known[codes] * scale
-    else:
-        most = 2 ** (bits - 1) - 1
-        found = (groups / scale * most).round() * (scale / most)
-    return found.flatten()[: len(flat)].view(weight.shape)
+    scale = torch.where(scale == 0, 1.0, scale)
+    return groups / scale, scale
 
 
 @cache

@@ -132,6 +132,8 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
         content["init"].pop("fisher_pass", None)  # the same numbers by another way
     if content.get("regulariser", "") is None:
         del content["regulariser"]  # as before there were any
+    if content.get("lora", {}).get("base", "") is None:
+        del content["lora"]["base"]
     for part in ("loss", "dataset"):
         if part in content:
             content[part] = _as_before(content[part])

@@ -134,6 +134,7 @@ def _choices(config: Config) -> dict[str, Any]:
         choices["init"] = config.init.name if config.init else None
     if config.uses("adapter"):
         choices |= {"lora.rank": config.lora.rank, "lora.targets": config.lora.targets}
+        choices |= {"lora.base": config.lora.base} if config.lora.base else {}
     if config.uses("recipe"):
         choices["training.recipe"] = config.training.recipe
     return choices

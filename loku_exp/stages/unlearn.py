@@ -12,6 +12,7 @@ import torch
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.suite import Evaluation, Stop
 from loku_exp.methods.adapter import Adapter
+from loku_exp.methods.few_bits import check_holdable
 from loku_exp.methods.regularised import Regularised
 from loku_exp.models import load as models
 from loku_exp.runtime import distributed
@@ -44,10 +45,13 @@ def plan_adapter(config: Config, inputs: Inputs) -> Adapter | None:
         alpha=int(config.lora.alpha or 0),
         dropout=float(config.lora.dropout or 0),
         targets=config.model.lora_targets[str(config.lora.targets)],
+        base=config.lora.base,
     )
     with torch.device("meta"):
         skeleton = models.from_architecture(config.model, inputs.tokenizer)
     adapter.layers(skeleton, seed=0)
+    if adapter.base:
+        check_holdable(skeleton)
     return adapter
 
 

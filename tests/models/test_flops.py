@@ -7,6 +7,8 @@ formula has and the counter has not; and the last product of a checkpointed bloc
 counts and torch leaves out of the recomputation.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -17,12 +19,15 @@ from loku_exp.fisher.hooks import diagonal_fisher, told_apart
 from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.fila import _seeded_svd, low_rank
 from loku_exp.inits.interface import Factors, Layer
+from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.builtin import ga, ihl
 from loku_exp.methods.adapter import Adapter, attach
 from loku_exp.models.flops import StepFlops, _Products, fisher_flops
 from loku_exp.models.load import linear_layers
 from loku_exp.training.trainer import Objective, ObjectiveTrainer
 from tests.helpers import random_sequence, tiny_model
+from tests.models import architectures
+from tests.models.architectures import ARCHITECTURES
 
 VOCABULARY, RANK = 61, 3
 FORGET = pad([random_sequence(*shape, 61, 1) for shape in ((9, 3), (5, 1), (7, 6))])
@@ -96,6 +101,20 @@ GA, IHL = Objective(ga, ("forget",)), Objective(ihl, ("forget", "retain"))
 def test_step_equals_the_counter(shape, trained, objective):
     model = prepared(shape, trained)
     assert expected(model, objective) == counted(step(model, objective))
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(ARCHITECTURES.keys() - {"mamba"})
+)  # convolutions are left out
+@pytest.mark.parametrize("trained", ["all-linear", "full"])
+def test_a_step_of_every_architecture_equals_the_counter(kind, trained):
+    model: Any = architectures.build(kind)
+    model.set_attn_implementation("eager")
+    if trained != "full":
+        adapter = Adapter(RANK, RANK, 0.0, [trained])
+        factors = {made.name: made for made in vanilla(adapter.layers(model, seed=0))}
+        model, _ = attach(model, factors, adapter)
+    assert expected(model, GA) == counted(step(model, GA))
 
 
 @pytest.mark.parametrize("trained", ["qv", "full"])
