@@ -163,12 +163,13 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def log_file(file: Path) -> Iterator[None]:
-    """Write everything to a file as well: libraries' messages, and the traceback of a failure."""
+    """Write everything to a file as well: libraries' warnings, and the traceback of a failure."""
     file.parent.mkdir(
         parents=True, exist_ok=True
     )  # of processes that train together any may be first
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(_ours_or_a_warning)  # lm-eval alone tells 60 lines an evaluation
     logging.getLogger().addHandler(handler)
     try:
         yield
@@ -187,6 +188,10 @@ def log_file(file: Path) -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+def _ours_or_a_warning(record: logging.LogRecord) -> bool:
+    return record.name.startswith("loku_exp") or record.levelno >= logging.WARNING
 
 
 def _for_people(record: logging.LogRecord) -> bool:

@@ -214,3 +214,15 @@ def test_a_failure_is_in_the_log_file_with_its_traceback(tmp_path, capsys):
     assert "ERROR   loku_exp.runtime.logs: the run stopped here" in text
     assert "KeyError: 'absent'" in text
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_of_libraries_the_log_file_has_warnings_alone(own_logging, tmp_path):
+    start_logging()
+    with log_file(tmp_path / "run.log"):
+        for name in ("loku_exp.stages.evaluate", "lm_eval.api.task"):
+            logging.getLogger(name).info("told by %s", name)
+            logging.getLogger(name).warning("warned by %s", name)
+    text = (tmp_path / "run.log").read_text()
+    assert "told by loku_exp" in text
+    assert "told by lm_eval" not in text
+    assert text.count("warned by") == 2
