@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from loku_exp.config import components
+from loku_exp.config.adapter_rules import adapter_problems
 from loku_exp.config.places import place_problems
 from loku_exp.config.schema import Component, Config, DatasetConfig, EvaluationConfig
 from loku_exp.config.schema_problems import schema_problems
@@ -116,8 +117,7 @@ def cross_field_problems(config: Config) -> list[str]:
         )
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
-    problems += _adapter_problems(config) if config.uses("adapter") else []
-    problems += _regulariser_problems(config) if config.uses("loss") else []
+    problems += adapter_problems(config)
     problems += _target_problems(config)
     problems += _reference_problems(config)
     problems += _subset_problems(config)
@@ -154,15 +154,6 @@ def _package_problems(config: Config) -> list[str]:
             "cluster use launcher=processes or launcher=gpus"
         )
     return problems
-
-
-def _regulariser_problems(config: Config) -> list[str]:
-    if config.regulariser is None or (config.uses("adapter") and config.lora.kind != "full"):
-        return []
-    return [
-        f"regulariser={config.regulariser.name}: it is a term on an adapter's A and B, and there is no "
-        "adapter; set regulariser=none"
-    ]
 
 
 def _target_problems(config: Config) -> list[str]:
@@ -218,40 +209,5 @@ def _subset_problems(config: Config) -> list[str]:
         problems.append(
             f"reference.source=log: published logs are of all authors, and dataset.authors={authors} is a "
             "part; use reference.source=train, or dataset.authors=null"
-        )
-    return problems
-
-
-def _adapter_problems(config: Config) -> list[str]:
-    lora, init = config.lora, config.init
-    values = {
-        "rank": lora.rank,
-        "alpha": lora.alpha,
-        "dropout": lora.dropout,
-        "targets": lora.targets,
-    }
-    if lora.kind == "full":
-        problems = [
-            f"lora.{key}={value}: lora=none trains all weights and has no {key}; remove one of the two"
-            for key, value in (values | {"base": lora.base}).items()
-            if value is not None
-        ]
-        if init is not None:
-            problems.append(
-                f"init={init.name} initialises an adapter and lora=none has none; set init=none"
-            )
-        return problems
-    problems = [f"lora.{key} is not set" for key, value in values.items() if value is None]
-    if init is None:
-        problems.append("init=none leaves the adapter without an initialisation; use init=vanilla")
-    if lora.base and parallel.size() > 1:
-        problems.append(
-            f"lora.base={lora.base}: one process trains so; leave it out under torchrun"
-        )
-    known = config.model.lora_targets
-    if lora.targets is not None and lora.targets not in known:
-        hint = components.nearest(lora.targets, known)
-        problems.append(
-            f"lora.targets={lora.targets}: {config.model.name} has {', '.join(known)}{hint}"
         )
     return problems
