@@ -20,6 +20,8 @@ INSTEAD = {
     "hydra.sweep": "output_dir=...",
     "hydra.run": "output_dir=...",
 }
+# Options that Hydra answers, one a command line.
+ALONE = ("--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,21 @@ class CommandLine:
 
 
 def read_command_line(arguments: list[str]) -> CommandLine | None:
-    """Return what a command line asks for; None where Hydra is to answer (``--help``, ``--cfg``)."""
+    """Return what a command line asks for; None where Hydra is to answer (``--help``, ``--cfg``).
+
+    Raises:
+        ConfigError: it asks for two things at once.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     add_debug(parser)
     parser.add_argument("overrides", nargs="*")
     known, other = parser.parse_known_intermixed_args(arguments)
+    asked = [text.split("=")[0] for text in other if text.split("=")[0] in ALONE]
+    asked += ["--multirun"] if known.multirun else []
+    if len(asked) > 1:
+        raise ConfigError(f"{' '.join(asked)}: one of these at a time; leave out all but one")
     return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)
 
 

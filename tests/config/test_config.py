@@ -374,6 +374,15 @@ def test_parse_lists_problems_of_schema_and_components_together():
     assert len(raised.value.problems) == 2
 
 
+@pytest.mark.parametrize(
+    "words", [["-m", "--cfg", "job"], ["--cfg=job", "--info", "all"], ["-sc", "install=bash", "-m"]]
+)
+def test_two_questions_at_once_are_refused(words):
+    with pytest.raises(ConfigError, match=r"one of these at a time; leave out all but one"):
+        read_command_line(["loss=gd", *words])
+    assert read_command_line(["loss=gd", "--cfg", "job"]) is None
+
+
 def test_a_sweep_is_split_and_checked_job_by_job():
     line = read_command_line(["lora.rank=4,8", "-m", "loss=gd,ihl"])
     assert line.jobs() == [

@@ -1,22 +1,21 @@
-"""IHL from every init at three rates, on one seed of the toy world, in one table.
+"""IHL from every init at three rates, on one seed, in one table.
 
 Usage:
-    python -m benchmarks.toy_inits
+    python -m benchmarks.every_init                                  on the toy
+    python -m benchmarks.every_init smollm2_inits [OVERRIDES...]     on SmolLM2
 
-Runs what is not finished yet, prints the table as Markdown and writes it to ``benchmarks/toy_inits.md``.
+Runs what is not finished yet, prints the table as Markdown and writes it to ``benchmarks/PRESET.md``.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
+from benchmarks import preset
 from loku_exp.report.estimates import at_level
 from loku_exp.results import files as results
-from loku_exp.results import folder as runs
 from loku_exp.results.schema import Record
 
-OUTPUT = Path("outputs/toy_inits")
-LEVEL = 0.45  # forget probability at which inits are compared; the toy reference has .43
+# Forget probability at which inits are compared: above the reference's .43 on the toy, .11 on SmolLM2.
+LEVELS = {"toy_inits": 0.45, "smollm2_inits": 0.35}
 RATE = "training.learning_rate"
 HEAD = (
     "init",
@@ -24,19 +23,17 @@ HEAD = (
     "FLOPs / training's",
     "forget prob.",
     "retain prob.",
-    f"retain at forget {LEVEL}",
+    "retain at forget {level}",
     "best rate",
-    f"retain at forget {LEVEL}, best rate",
+    "retain at forget {level}, best rate",
 )
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "loku_exp", "-m", "experiment=toy_inits"]
-    subprocess.run([*command, f"output_dir={OUTPUT}"], check=True)
-    folders = [path.parent for path in sorted(OUTPUT.glob(f"*/{runs.DONE}"))]
-    text = table([(rate_of(folder), results.read(folder)) for folder in folders])
-    Path("benchmarks/toy_inits.md").write_text(text)
-    print(text)
+    name, overrides = preset.named("toy_inits")
+    folders = preset.finished(name, overrides, sweep=True)
+    found = [(rate_of(folder), results.read(folder)) for folder in folders]
+    preset.write(name, table(found, LEVELS[name]))
 
 
 def rate_of(folder: Path) -> float:
@@ -45,33 +42,31 @@ def rate_of(folder: Path) -> float:
     return float(OmegaConf.select(OmegaConf.load(folder / "config.yaml"), RATE))
 
 
-def table(runs_at: list[tuple[float, Record]]) -> str:
+def table(runs_at: list[tuple[float, Record]], level: float) -> str:
     by_init: dict[str, dict[float, Record]] = {}
     for rate, record in runs_at:
         by_init.setdefault(str(record.run.choices["init"]), {})[rate] = record
     # every init has the same rates, else the one that was tried more often looks better
     rates = sorted(set.intersection(*(set(by_rate) for by_rate in by_init.values())))
     middle = rates[len(rates) // 2]
-    lines = [f"| {' | '.join(HEAD)} |", "|---" + "|---:" * (len(HEAD) - 1) + "|"]
+    head = " | ".join(HEAD).format(level=level)
+    lines = [f"| {head} |", "|---" + "|---:" * (len(HEAD) - 1) + "|"]
     for init, by_rate in sorted(by_init.items()):
-        cells = _cells({rate: by_rate[rate] for rate in rates}, middle)
+        cells = _cells({rate: by_rate[rate] for rate in rates}, middle, level)
         lines.append(f"| {' | '.join([init, *cells])} |")
-    run = runs_at[0][1].run
-    packages = ", ".join(f"{p} {run.packages[p]}" for p in ("torch", "transformers", "peft"))
     at = ", ".join(f"{rate:g}" for rate in rates)
     said = (
-        f"Toy model, one seed ({run.seed}), rank 8, one thread, {packages}. The first columns are at a "
-        f"rate of {middle:g}; the best of {at} keeps most of the retain set where the forget "
-        f"probability first comes down to {LEVEL}, linear between epochs; a dash: it never does. One run "
-        "each: no order of inits follows from it."
+        f"{preset.described(runs_at[0][1].run)} The first columns are at a rate of {middle:g}; the best of "
+        f"{at} keeps most of the retain set where the forget probability first comes down to {level}, "
+        "linear between epochs; a dash: it never does. One run each: no order of inits follows from it."
     )
     return "\n".join([*lines, "", said, ""])
 
 
-def _cells(by_rate: dict[float, Record], middle: float) -> list[str]:
+def _cells(by_rate: dict[float, Record], middle: float, level: float) -> list[str]:
     record = by_rate[middle]
     metrics, flops = record.models["unlearned"].metrics, record.cost["flops"]
-    kept = {rate: _kept(found) for rate, found in by_rate.items()}
+    kept = {rate: _kept(found, level) for rate, found in by_rate.items()}
     reached = {rate: value for rate, value in kept.items() if value is not None}
     best = max(reached, key=lambda rate: reached[rate]) if reached else None
     return [
@@ -85,10 +80,10 @@ def _cells(by_rate: dict[float, Record], middle: float) -> list[str]:
     ]
 
 
-def _kept(record: Record) -> float | None:
+def _kept(record: Record, level: float) -> float | None:
     points = sorted(record.curve, key=lambda point: point.step)
     path = [(p.metrics["forget_prob"], p.metrics["retain_prob"]) for p in points]
-    return at_level(path, LEVEL)
+    return at_level(path, level)
 
 
 def _shown(value: float | None) -> str:

@@ -1,22 +1,17 @@
-"""Every attack on target, unlearned model and reference of the toy world, in one table.
+"""Every attack on target, unlearned model and reference, in one table.
 
 Usage:
-    python -m benchmarks.toy_attacks
+    python -m benchmarks.every_attack                                    on the toy
+    python -m benchmarks.every_attack smollm2_attacks [OVERRIDES...]     on SmolLM2
 
-Runs what is not finished yet, prints two tables as Markdown, and writes them to
-``benchmarks/toy_attacks.md``.
+Runs what is not finished yet, prints two tables as Markdown, and writes them to ``benchmarks/PRESET.md``.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
+from benchmarks import preset
 from loku_exp.attacks.gains import EXCESS, RETEACH, excess
 from loku_exp.results import files as results
-from loku_exp.results import folder as runs
 from loku_exp.results.schema import Record
 
-OUTPUT = Path("outputs/toy_attacks")
 MODELS = ("target", "unlearned", "reference")
 SHOWN = {"forget_prob": "forget prob.", "forget_rouge": "forget ROUGE"}
 GAINS = {EXCESS: "excess", RETEACH: "gain"}
@@ -32,15 +27,11 @@ MEMORISED = {
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "loku_exp", "experiment=toy_attacks"]
-    subprocess.run([*command, f"output_dir={OUTPUT}"], check=True)
-    (folder,) = (path.parent for path in OUTPUT.glob(f"*/{runs.DONE}"))
+    name, overrides = preset.named("toy_attacks")
+    (folder,) = preset.finished(name, overrides, sweep=False)
     record = results.read(folder)
-    packages = ", ".join(f"{p} {record.run.packages[p]}" for p in ("torch", "transformers", "peft"))
-    said = f"Toy model, IHL + FILA, seed {record.run.seed}, one thread, {packages}."
-    text = "\n".join([*attacks(record), "", *memorised(record), "", said, ""])
-    Path("benchmarks/toy_attacks.md").write_text(text)
-    print(text)
+    said = preset.described(record.run)
+    preset.write(name, "\n".join([*attacks(record), "", *memorised(record), "", said, ""]))
 
 
 def attacks(record: Record) -> list[str]:

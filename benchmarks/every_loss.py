@@ -1,20 +1,16 @@
-"""Every loss x vanilla and FILA on one seed of the toy world, in one table.
+"""Every loss x vanilla and FILA on one seed, in one table.
 
 Usage:
-    python -m benchmarks.toy_losses
+    python -m benchmarks.every_loss                                   on the toy
+    python -m benchmarks.every_loss smollm2_losses [OVERRIDES...]     on SmolLM2
 
-Runs what is not finished yet, prints the table as Markdown and writes it to ``benchmarks/toy_losses.md``.
+Runs what is not finished yet, prints the table as Markdown and writes it to ``benchmarks/PRESET.md``.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
+from benchmarks import preset
 from loku_exp.results import files as results
 from loku_exp.results.schema import Record
-from loku_exp.runtime.finished import DONE
 
-OUTPUT = Path("outputs/toy_losses")
 SHOWN = {
     "forget_prob": "forget prob.",
     "retain_prob": "retain prob.",
@@ -26,11 +22,9 @@ SHOWN = {
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "loku_exp", "-m", "experiment=toy_losses"]
-    subprocess.run([*command, f"output_dir={OUTPUT}"], check=True)
-    text = table([results.read(path.parent) for path in OUTPUT.glob(f"*/{DONE}")])
-    Path("benchmarks/toy_losses.md").write_text(text)
-    print(text)
+    name, overrides = preset.named("toy_losses")
+    folders = preset.finished(name, overrides, sweep=True)
+    preset.write(name, table([results.read(folder) for folder in folders]))
 
 
 def table(records: list[Record]) -> str:
@@ -38,7 +32,6 @@ def table(records: list[Record]) -> str:
     models = {f"*{role}*": records[0].models[role] for role in ("target", "reference")}
     for (loss, init), record in sorted(by_choice.items()):
         models[f"{loss}, {init}"] = record.models["unlearned"]
-    run = records[0].run
     lines = [
         f"| | {' | '.join(SHOWN.values())} | collapsed |",
         "|---" + "|---:" * len(SHOWN) + "|---|",
@@ -47,8 +40,7 @@ def table(records: list[Record]) -> str:
         cells = [_shown(model.metrics.get(metric), metric) for metric in SHOWN]
         collapsed = "yes" if model.judgement and model.judgement.collapsed else ""
         lines.append(f"| {' | '.join([name, *cells])} | {collapsed} |")
-    packages = ", ".join(f"{p} {run.packages[p]}" for p in ("torch", "transformers", "peft"))
-    return "\n".join([*lines, "", f"Toy model, seed {run.seed}, one thread, {packages}.", ""])
+    return "\n".join([*lines, "", preset.described(records[0].run), ""])
 
 
 def _shown(value: float | None, metric: str) -> str:
