@@ -15,7 +15,8 @@ from loku_exp.report.collect import Run
 from loku_exp.report.sharing import headlines, parted, text_of
 from loku_exp.report.units import notes_of
 
-CHOSEN = ("method", "loss", "regulariser", "init", "lora.rank", "lora.targets", "training.recipe")
+RANK = "lora.rank"
+CHOSEN = ("method", "loss", "regulariser", "init", RANK, "lora.targets", "training.recipe")
 SECTIONS = (
     "method.", "loss.", "regulariser.", "init.", "lora.", "training.", "model.", "dataset.", "target.",
     "reference.",
@@ -154,16 +155,20 @@ def _group(members: list[Run], headline: str) -> Group:
 
 
 def _arms(runs: list[Run]) -> dict[Path, Arm]:
-    """Return the arm of each run; runs of equal choices with different settings are told apart."""
-    alike: dict[str, list[Run]] = {}
+    """Return the arm of each run; runs of equal choices with different settings are told apart.
+
+    What is told of the runs of one rank is told of those of the others, so that a method is one line over
+    ranks.
+    """
+    alike: dict[str, dict[Any, list[Run]]] = {}
     for run in runs:
-        chosen = text_of([run.record.run.choices.get(key) for key in CHOSEN])
-        alike.setdefault(chosen, []).append(run)
+        choices = run.record.run.choices
+        chosen = text_of([choices.get(key) for key in CHOSEN if key != RANK])
+        alike.setdefault(chosen, {}).setdefault(choices.get(RANK), []).append(run)
     arms = {}
-    for members in alike.values():
-        keys = sorted({key for run in members for key in run.config if _is_setting(key)})
-        varied = [k for k in keys if len({text_of(run.config.get(k)) for run in members}) > 1]
-        for run in members:
+    for by_rank in alike.values():
+        varied = sorted({key for members in by_rank.values() for key in _varied(members)})
+        for run in (run for members in by_rank.values() for run in members):
             choices = run.record.run.choices
             extras = ", ".join(f"{_short(k, varied)} {run.config.get(k)}" for k in varied)
             arms[run.folder] = Arm(
@@ -174,6 +179,12 @@ def _arms(runs: list[Run]) -> dict[Path, Arm]:
                 extras=extras,
             )
     return arms
+
+
+def _varied(runs: list[Run]) -> list[str]:
+    """Return the settings in which runs differ."""
+    keys = {key for run in runs for key in run.config if _is_setting(key)}
+    return [key for key in keys if len({text_of(run.config.get(key)) for run in runs}) > 1]
 
 
 def _is_setting(key: str) -> bool:

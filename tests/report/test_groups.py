@@ -85,6 +85,24 @@ def test_a_setting_outside_the_choices_makes_another_arm(tmp_path):
     assert labels == {"IHL + FILA, learning_rate 0.0002", "IHL + FILA, learning_rate 0.001"}
 
 
+def test_what_sets_runs_of_one_rank_apart_is_told_of_all_ranks(tmp_path):
+    """So a method at one rate is one line over ranks; alpha goes with the rank and tells nothing."""
+
+    def at(rate, rank):
+        folder = tofu(tmp_path / str(rate), rank=rank)
+        text = f"training: {{learning_rate: {rate}}}\nlora: {{rank: {rank}, alpha: {2 * rank}}}\n"
+        (folder / "config.yaml").write_text(text)
+
+    for rank in (4, 16, 32):
+        at(0.003, rank)
+    at(0.001, 16)
+    (group,) = groups_of(tmp_path)
+    told = {(arm.rank, arm.extras) for arm in group.arms.values()}
+    assert told == {(rank, "learning_rate 0.003") for rank in (4, 16, 32)} | {
+        (16, "learning_rate 0.001")
+    }
+
+
 def test_a_knob_that_came_later_sets_no_runs_apart(tmp_path):
     loss = "loku_exp.losses.builtin.ihl"
     for seed, later in enumerate(["", "\n  retain_term: ce", "\n  retain_term: kl"]):
