@@ -7,7 +7,7 @@ them; so what was run before is shown, and a run that was ended goes on.
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from loku_exp.config.schema import Config
 
-Texts = Sequence[str] | Sequence[dict[str, Any]]
-"""Plain texts; or rows with ``question`` and ``answer``, and what else `loku_exp.data.own_qa` reads."""
+Texts = Iterable[str] | Iterable[dict[str, Any]]
+"""Plain texts; or rows with ``question`` and ``answer``, and what else `loku_exp.data.own_qa` reads. A
+list, a generator, an array, a Series, or a DataFrame of rows."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def unlearn_in_memory(
     *overrides: str,
     forget: Texts,
     retain: Texts,
-    holdout: Sequence[str] | None = None,
+    holdout: Iterable[str] | None = None,
     loss: str = "ihl",
     init: str = "fila",
     output_dir: str | Path = "outputs",
@@ -136,8 +137,9 @@ def unlearn_in_memory(
     Raises:
         UserError: as the command line has it.
     """
-    kind = "qa" if forget and isinstance(forget[0], dict) else "texts"
-    texts = {"forget": forget, "retain": retain} | ({"holdout": holdout} if holdout else {})
+    sets = {"forget": forget, "retain": retain} | ({} if holdout is None else {"holdout": holdout})
+    texts = {name: _rows(name, rows) for name, rows in sets.items()}
+    kind = "qa" if isinstance(texts["forget"][0], dict) else "texts"
     place = Path(output_dir)
     given = [f"dataset={kind}", f"loss={loss}", f"init={init}"]
     given += [f"dataset.{name}={_quoted(_written(rows, place))}" for name, rows in texts.items()]
@@ -189,13 +191,14 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
     from loku_exp.config.compose import compose_config
     from loku_exp.startup import prepare_environment, run_tracked
 
-    folder = _saved(model, tokenizer, place)
+    _check_saveable(model, tokenizer)
     given = [
-        "model=hf", f"model.path={_quoted(folder)}", f"model.attention={_attention(model)}",
+        "model=hf", f"model.attention={_attention(model)}", f"output_dir={_quoted(place)}",
         f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
-        f"output_dir={_quoted(place)}",
     ]  # fmt: skip
-    config: Config = compose_config([*given, *overrides])
+    compose_config([*given, "model.path=a/rehearsal", *overrides])  # before a model is written
+    folder = _saved(model, tokenizer, place)
+    config: Config = compose_config([*given, f"model.path={_quoted(folder)}", *overrides])
     prepare_environment(config)
     threads = torch.get_num_threads()  # of the session; a run has its own
     try:
@@ -204,18 +207,54 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
         torch.set_num_threads(threads)
 
 
-def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
-    """Write a model with its tokenizer into a folder named by its content, where it is not there yet.
+def _check_saveable(model: Any, tokenizer: Any) -> None:
+    """Check that a model and a tokenizer are such, and the model itself.
 
     Raises:
-        ConfigError: it carries an adapter.
+        ConfigError: they are not, or it carries an adapter.
     """
-    from loku_exp.runtime.cache import folder_digest
-
+    for name, given in (("model", model), ("tokenizer", tokenizer)):
+        if not hasattr(given, "save_pretrained"):
+            raise ConfigError(
+                f"{name}: should be one of transformers in memory, not {type(given).__name__}; a folder or "
+                "hub id is for the command line: python -m loku_exp model=hf model.path=DIR"
+            )
     if hasattr(model, "peft_config"):
         raise ConfigError(
             "the model carries an adapter; give the model itself, e.g. model.merge_and_unload()"
         )
+
+
+def _rows(name: str, given: Any) -> list[Any]:
+    """Return texts or rows as a list.
+
+    Raises:
+        ConfigError: there are none, or they are neither texts nor rows.
+    """
+    rule = f"{name}: should be texts, or rows with question and answer"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError(f"{rule}, as a list; it is {type(given).__name__}")
+    rows = (
+        given.to_dict("records")
+        if hasattr(given, "to_dict") and hasattr(given, "columns")
+        else [*given]
+    )
+    for number, row in enumerate(rows):
+        if not isinstance(row, str | dict) or isinstance(row, dict) != isinstance(rows[0], dict):
+            raise ConfigError(f"{rule}; item {number} is {type(row).__name__}")
+        values = row.values() if isinstance(row, dict) else ()
+        if any(isinstance(value, float) and value != value for value in values):
+            raise ConfigError(f"{rule}; item {number} has a value that is missing (NaN)")
+    if not rows:
+        raise ConfigError(f"{rule}; there are none")
+    return rows
+
+
+def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
+    """Write a model with its tokenizer into a folder named by its content, where it is not there yet."""
+    from loku_exp.runtime.cache import folder_digest
+
+    _check_saveable(model, tokenizer)
     parent = place / "models"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".") as aside:

@@ -59,7 +59,10 @@ def _page(folder: Path) -> Path:
 
 
 def add_to(folder: Path, config: Config) -> Path:
-    """Do what a finished run lacks of a configuration; no tracker hears of it."""
+    """Do what a finished run lacks of a configuration, its page made anew; no tracker hears of it."""
     from loku_exp.run import run
 
-    return run(config, folder)
+    run(config, folder)
+    if (folder / "page").is_dir():
+        print(f"page: {_page(folder)}")
+    return folder

@@ -172,7 +172,7 @@ SAID = [
     ("method=prompt_corruption lora.rank=4", "method=prompt_corruption takes no lora"),
     ("unlearn=false loss=gd", "unlearn=false only evaluates, and takes no loss"),
     ("lora=none init=fila", "lora=none has none; set init=none"),
-    ("lora=none lora.rank=4", "lora.rank: no such key"),
+    ("lora=none lora.rank=4", "lora.rank=4: lora=none trains all weights and has no rank"),
     ("init=none", "use init=vanilla"),
     ("lora.targets=qkv", "lora.targets=qkv: toy_neo has all, qv, qkvo, ffn, qvffn"),
     (
@@ -203,7 +203,7 @@ SAID = [
     ("-m lora.rank=4,four", "lora.rank=four: should be a whole number (for example 1)"),
     ("-m pairs=3", "pairs=3: not a list of entries"),
     ("-m seed=interval(0,1)", "a sweep needs values: seed=a,b"),
-    ("-m hydra/launcher=joblib", "sweeps are run by loku_exp itself"),
+    ("-m hydra/launcher=joblib", "folders and sweeps are loku_exp's own"),
     ("-m launcher=in_process,processes", "launcher: a sweep has one"),
     # what only reading the data, the device or a folder shows
     ("device=gpu", "device=gpu: not available here"),
@@ -247,6 +247,19 @@ SAID = [
     ("target=run target.run=.", "target.run=.: . is no folder of a run: it has no done.json"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),
     ("training.epochs=0.001", "is less than one update"),
+    ("-m lora.rank=range(9,4)", "lora.rank=range(9,4): no value lies in it; write lora.rank="),
+    ("-m lora.rank=range(4,9,0)", "lora.rank=range(4,9,0): a range needs a step other than 0"),
+    ("model.architecture.hidden_size=63", "model.architecture: no model can be built of these"),
+    ("hydra.run.dir=x", "hydra.run.dir: folders and sweeps are loku_exp's own, not Hydra's; use"),
+    ("dataset=toy_tdec evaluation=toy_tofu", "dataset.known_by=forget_ma: the suite has no such"),
+    ("loss=dpo dataset=toy_tdec", "take another loss or a dataset that has it"),
+    ("device=gpu", "device=gpu: not available here (devices are auto, cpu, cuda, cuda:1, mps)"),
+    ("lora=none lora.rank=8", "lora.rank=8: lora=none trains all weights and has no rank"),
+    ("lora=none lora.base=nf4", "lora.base=nf4: lora=none trains all weights and has no base"),
+    (
+        "evaluation.tasks=[x] evaluation.include_path=nope",
+        "evaluation.include_path=nope: no such folder",
+    ),
 ]
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ import loku_exp
 from loku_exp.__main__ import main
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.notebook import _rows
 from loku_exp.results import files
 from tests.damage import flip
 from tests.helpers import tiny_model
@@ -128,6 +131,58 @@ def test_what_does_not_fit_is_said(model, tokenizer, place):
     adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2))
     with pytest.raises(ConfigError, match=r"merge_and_unload"):
         loku_exp.evaluate(adapted, tokenizer, dataset="toy_tofu", **where)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        iter(TEXTS[:4]),
+        np.array(TEXTS[:4]),
+        pd.Series(TEXTS[:4]),
+        dict.fromkeys(TEXTS[:4]).keys(),
+    ],
+    ids=["generator", "array", "series", "keys"],
+)
+def test_what_a_notebook_holds_is_read_as_a_list(rows):
+    assert [str(row) for row in _rows("forget", rows)] == TEXTS[:4]
+
+
+def test_a_data_frame_is_rows():
+    rows = [{"question": "Who?", "answer": "Nobody."}, {"question": "Where?", "answer": "Here."}]
+    assert _rows("forget", pd.DataFrame(rows)) == rows
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("one text", "as a list; it is str"),
+        (None, "as a list; it is NoneType"),
+        ([], "there are none"),
+        (["a text", None], "item 1 is NoneType"),
+        (["a text", {"question": "Who?"}], "item 1 is dict"),
+        (pd.Series(["a text", float("nan")]), "item 1 is float"),
+        (
+            pd.DataFrame([{"question": "Who?", "answer": float("nan")}]),
+            "item 0 has a value that is",
+        ),
+    ],
+)
+def test_what_is_no_list_of_texts_is_said(given, said, model, tokenizer, place, tmp_path):
+    where, words = place
+    with pytest.raises(ConfigError, match=f"forget: should be texts.*{said}"):
+        loku_exp.unlearn(model, tokenizer, *words, forget=given, retain=TEXTS[4:], **where)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_is_said_before_a_model_is_written(model, tokenizer, place, tmp_path):
+    where, words = place
+    sets = {"forget": TEXTS[:4], "retain": TEXTS[4:]}
+    for bad in ({"model": "a/folder", "tokenizer": tokenizer}, {"model": model, "tokenizer": None}):
+        with pytest.raises(ConfigError, match=r"should be one of transformers in memory, not"):
+            loku_exp.unlearn(*bad.values(), *words, **sets, **where)
+    with pytest.raises(ConfigError, match="ghl"):
+        loku_exp.unlearn(model, tokenizer, *words, loss="ghl", **sets, **where)
+    assert not (tmp_path / "out/models").exists()
 
 
 def test_threads_of_the_session_are_kept(model, tokenizer, place):

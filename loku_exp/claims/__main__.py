@@ -7,6 +7,7 @@ Usage:
 import sys
 from pathlib import Path
 
+from loku_exp.errors import UserError
 from loku_exp.runtime.programs import ending, parser_of
 
 CLAIMS = Path("docs/claims.yaml")
@@ -25,6 +26,13 @@ def main(arguments: list[str] | None = None) -> None:
         from loku_exp.claims.shown import show_verdicts, write_verdicts
         from loku_exp.report.collect import collect
 
+        if not options.claims.is_file():
+            raise UserError(
+                f"--claims {options.claims}: no such file; name one: --claims FILE (LoKU's are "
+                "docs/claims.yaml of the source)"
+            )
+        if not options.folder.is_dir():
+            raise UserError(f"{options.folder}: no such folder")
         claims = read_claims(options.claims)
         found = collect(options.folder)
         judged = judge_claims(claims, found.runs)

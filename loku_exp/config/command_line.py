@@ -1,6 +1,7 @@
 """What a command line asks for: one run, or the runs of a sweep."""
 
 import argparse
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from loku_exp.config.compose import COMPOSING, Overrides, composed_from
 from loku_exp.errors import ConfigError
 from loku_exp.runtime.programs import add_debug
 
+log = logging.getLogger(__name__)
 # Hydra's own machinery for sweeps, which is not used here, and what to write instead.
 INSTEAD = {
     "hydra/launcher": "launcher=processes | gpus | slurm",
@@ -54,9 +56,13 @@ class CommandLine:
         if not self.multirun:
             if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
                 raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
+            _check_own_sweeps([override.partition("=")[0] for override in self.overrides])
             return [self.overrides]
         parsed = grid.parse_overrides(self.overrides)
-        _check_own_sweeps([override.get_key_element() for override in parsed])
+        keys = [override.get_key_element() for override in parsed]
+        _check_own_sweeps(keys)
+        for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
+            log.warning("%s is given more than once; the last of them counts", key)
         fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
         for override in parsed:
             if override.get_key_element() == "experiment" and override.is_sweep_override():
@@ -95,7 +101,7 @@ def read_command_line(arguments: list[str]) -> CommandLine | None:
 
 def _check_own_sweeps(keys: list[str]) -> None:
     problems = [
-        f"{key}: sweeps are run by loku_exp itself, not by Hydra's plugins; use {instead}"
+        f"{key}: folders and sweeps are loku_exp's own, not Hydra's; use {instead}"
         for key in keys
         for prefix, instead in INSTEAD.items()
         if f"{key.lstrip('+~')}.".startswith(f"{prefix}.") and "sweeper.params" not in key

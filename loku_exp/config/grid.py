@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from loku_exp.errors import ConfigError
@@ -89,12 +89,34 @@ def job_label(job: Overrides, jobs: list[Overrides]) -> str:
     return " ".join(override for override in job if override not in common)
 
 
+def check_values(override: Override) -> None:
+    """Check that several values of a key can be listed, or drawn from.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    value, key, text = override.value(), override.get_key_element(), override.input_line
+    if isinstance(value, Glob):
+        raise ConfigError(f"{text}: name the values instead: {key}=a,b")
+    if isinstance(value, RangeSweep) and not value.step:
+        raise ConfigError(f"{text}: a range needs a step other than 0: {key}=range(4,9,1)")
+    if isinstance(value, RangeSweep) and not list(value.range()):
+        raise ConfigError(f"{text}: no value lies in it; write {key}=range(FIRST,BEYOND,STEP)")
+    if isinstance(value, IntervalSweep):
+        low, high = float(value.start or 0), float(value.end or 0)
+        if not low < high:
+            raise ConfigError(
+                f"{text}: the first end must be the lower one: {key}=interval(LOW,HIGH)"
+            )
+        if "log" in value.tags and low <= 0:
+            raise ConfigError(f"{text}: on a logarithmic scale the lower end must be above 0")
+
+
 def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key = override.get_key_element()
-    if isinstance(override.value(), Glob):
-        raise ConfigError(f"{override.input_line}: name the values instead: {key}=a,b")
+    check_values(override)
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line}: an interval is for a search (python -m loku_exp.search); a sweep "

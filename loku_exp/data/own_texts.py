@@ -57,6 +57,8 @@ def load_texts(
     if wrong := problems(forget=forget, retain=retain):
         raise DataError("\n".join(wrong))
     sources = {"forget": forget, "retain": retain, "holdout": holdout}
+    if column != "text" and all(str(s).lower().endswith(".txt") for s in sources.values() if s):
+        raise DataError(f"dataset.column={column}: txt files have no columns; leave it out")
     sets = {name: read_texts(source, column) if source else [] for name, source in sources.items()}
     for name, texts in sets.items():
         _say_twice(name, texts)
@@ -197,6 +199,7 @@ def _apart(name: str, texts: list[Text], forget: list[Text], overlap: str) -> li
     if not shared:
         return texts
     pairs = ", ".join(f"{ours} (forget row {theirs})" for ours, theirs in [*shared.items()][:SHOWN])
+    pairs += ", ..." if len(shared) > SHOWN else ""
     if overlap == "error":
         raise DataError(
             f"dataset.{name}: {len(shared)} texts share a passage with the forget set: row {pairs}; remove "
@@ -207,7 +210,8 @@ def _apart(name: str, texts: list[Text], forget: list[Text], overlap: str) -> li
         raise DataError(
             f"dataset.{name}: every text shares a passage with the forget set; give others"
         )
-    log.warning("dataset.%s: dropped for a passage of the forget set: row %s", name, pairs)
+    dropped = f"{len(shared)} text{'s' if len(shared) > 1 else ''} dropped"
+    log.warning("dataset.%s: %s for a passage of the forget set: row %s", name, dropped, pairs)
     return kept
 
 

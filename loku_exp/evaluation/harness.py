@@ -39,6 +39,8 @@ def standard_tasks(names: list[str], include_path: str | None) -> list[Any]:
     if not names:
         return []
     folder = str(Path(include_path).expanduser()) if include_path else None
+    if folder and not Path(folder).is_dir():
+        raise ConfigError(f"evaluation.include_path={include_path}: no such folder")
     manager = _tasks_in(folder)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:

@@ -13,6 +13,7 @@ Usage:
 import sys
 from pathlib import Path
 
+from loku_exp.errors import UserError
 from loku_exp.runtime.programs import ending, parser_of
 
 
@@ -32,6 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
         from loku_exp.export.exporting import Shape, export
         from loku_exp.export.hub import check_name, push
 
+        if options.public and not options.push:
+            raise UserError("--public: nothing is pushed; add --push OWNER/NAME, or leave it out")
+        if options.base == "":
+            raise UserError("--base: the name is empty; leave it out, or give the target's hub id")
         if options.push:
             check_name(options.push)
         kind = export(options.run, options.to, options.base, Shape(options.rank, options.merged))

@@ -61,7 +61,8 @@ def problems(
     if unknown:
         return [
             f"loss={loss.name}: it wants the batch '{unknown[0]}', and this dataset has "
-            f"{', '.join(known)}; a knob must be keyword-only (behind a *)"
+            f"{', '.join(known)}; take another loss or a dataset that has it (in a loss of your own a knob "
+            "must be keyword-only, behind a *)"
         ]
     try:
         plan_of(recipe, len(records.forget))

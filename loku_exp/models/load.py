@@ -135,10 +135,22 @@ def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 def from_architecture(
     model: ModelSettings, tokenizer: PreTrainedTokenizerBase, **options: Any
 ) -> PreTrainedModel:
-    """Return the model with untrained weights, e.g. without memory under ``torch.device("meta")``."""
-    return AutoModelForCausalLM.from_config(
-        architecture(model, tokenizer), trust_remote_code=model.trust_remote_code, **options
-    )
+    """Return the model with untrained weights, e.g. without memory under ``torch.device("meta")``.
+
+    Raises:
+        ModelError: its sizes do not go together.
+    """
+    try:
+        return AutoModelForCausalLM.from_config(
+            architecture(model, tokenizer), trust_remote_code=model.trust_remote_code, **options
+        )
+    except ValueError as error:
+        if not model.architecture:
+            raise
+        raise ModelError(
+            f"model.architecture: no model can be built of these sizes ({' '.join(str(error).split())}); "
+            "mend them, e.g. model.architecture.hidden_size"
+        ) from error
 
 
 def store_as(model: nn.Module, dtype: str) -> None:

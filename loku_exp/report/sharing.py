@@ -62,8 +62,9 @@ def headlines(parts: list[list[Run]]) -> list[str]:
         twins = [entries[i] for i, other in enumerate(plain) if other == text]
         keys = sorted({key for twin in twins for key in twin})
         apart = [key for key in keys if len({text_of(twin.get(key)) for twin in twins}) > 1]
-        extras = [f"{key}: {_shown(entries[position].get(key))}" for key in apart]
-        if len(twins) > 1 and not extras:  # they differ in their data
+        own = entries[position]
+        extras = [f"{key}: {own[key]}" for key in apart if own.get(key) is not None]
+        if len(twins) > 1 and not apart:  # they differ in their data
             extras = [f"data {parts[position][0].record.protocol.get('data_digest')}"]
         texts.append(" · ".join([text, *extras]))
     return texts
@@ -118,7 +119,3 @@ def _flat(content: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def _shown(value: Any) -> str:
-    return "not recorded" if value is None else str(value)

@@ -43,8 +43,8 @@ def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
 
 
 def expanded(path: str) -> str:
-    """Return a folder with ``~`` resolved; a hub id as it is."""
-    return str(Path(os.path.expanduser(path))) if is_local(path) else path
+    """Return a folder as it is found from anywhere; a hub id as it is."""
+    return str(Path(os.path.expanduser(path)).absolute()) if is_local(path) else path
 
 
 def cannot_load(key: str, path: str, error: Exception) -> str:

@@ -46,9 +46,17 @@ def resolve_device(device: str) -> "torch.device":
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"device={device}: not available here ({str(error).splitlines()[0]}); leave device out, or "
-            "set device=cpu"
+            f"device={device}: not available here{_said(device, error)}; leave device out, or set "
+            "device=cpu"
         ) from error
+
+
+def _said(device: str, error: Exception) -> str:
+    """Return what torch says of a device it knows, and which there are beside one it does not."""
+    known = ("cpu", "cuda", "mps", "xpu")
+    if device.partition(":")[0] in known:
+        return f" ({str(error).splitlines()[0]})"
+    return " (devices are auto, cpu, cuda, cuda:1, mps)"
 
 
 def resolve_autocast(autocast: str, device: "torch.device") -> str:

@@ -11,6 +11,7 @@ one that failed, is a failed trial. The same command goes on where it was interr
 
 import argparse
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from loku_exp.search.criterion import Criterion
     from loku_exp.sweeps.jobs import Job, Launcher
 
+MARGIN = 0.05
 log = logging.getLogger("loku_exp.search")  # also where this file is the program
 
 
@@ -58,7 +60,18 @@ def search(arguments: argparse.Namespace) -> None:
 
     if arguments.trials < 1:
         raise ConfigError(f"--trials {arguments.trials}: a search needs at least one")
+    if arguments.at_most is not None and arguments.margin is not None:
+        raise ConfigError(
+            "--at-most and --margin: the margin is above the reference's value; give one of the two"
+        )
+    if not math.isfinite(arguments.at_most or 0) or not math.isfinite(arguments.margin or 0):
+        raise ConfigError("--at-most, --margin: should be numbers")
     parsed = grid.parse_overrides(arguments.overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            grid.check_values(override)
+        elif override.get_key_element() == grid.PAIRS:
+            raise ConfigError("pairs=...: a search has none; give each key its values")
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
@@ -67,14 +80,22 @@ def search(arguments: argparse.Namespace) -> None:
     config = compose_all(tried, arguments.config_dir)[0]
     from loku_exp.search.criterion import Criterion
     from loku_exp.search.result import report
+    from loku_exp.stages.identity import check_places
 
     criterion = Criterion(
         arguments.maximise,
         arguments.constrain,
         arguments.at_most,
-        arguments.margin,
+        MARGIN if arguments.margin is None else arguments.margin,
         arguments.split_seed,
     )
+    if criterion.at_most is None and config.reference.source == "none":
+        raise ConfigError(
+            f"--constrain {criterion.constrain}: there is no reference to compare with "
+            "(reference.source=none); add --at-most NUMBER"
+        )
+    check_places(config)
+    suite = _suite_of(config, criterion)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = Path(config.output_dir).expanduser()
     place.mkdir(parents=True, exist_ok=True)
@@ -87,7 +108,6 @@ def search(arguments: argparse.Namespace) -> None:
         direction="maximize",
         load_if_exists=True,
     )
-    suite = _suite_of(config, criterion)
     _go_on(study, space, fixed, config, criterion, suite, arguments)
     report(study, criterion, suite, place / f"{name}.json")
 
@@ -104,13 +124,14 @@ def _suite_of(config: Config, criterion: "Criterion") -> "Suite":
 
     suite = load_inputs(config, Cache(config.cache_dir)).suite
     known = by_name(suite.catalogue)
-    unknown = [name for name in (criterion.maximise, criterion.constrain) if name not in known]
+    asked = {"--maximise": criterion.maximise, "--constrain": criterion.constrain}
+    unknown = {option: name for option, name in asked.items() if name not in known}
     if unknown:
         raise ConfigError(
             [
-                f"{name}: the suite of dataset {config.dataset.label} has no such metric"
+                f"{option} {name}: the suite of dataset {config.dataset.label} has no such metric"
                 f"{nearest(name, known)}; it has {', '.join(known)}"
-                for name in unknown
+                for option, name in unknown.items()
             ]
         )
     return suite
@@ -208,7 +229,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--maximise", default="model_utility", help="metric of the selection half")
     add("--constrain", default="forget_prob", help="metric that must be within the limit there")
     add("--at-most", type=float, help="the limit (default: the reference's value plus --margin)")
-    add("--margin", type=float, default=0.05)
+    add("--margin", type=float, help=f"above the reference's value ({MARGIN})")
     add("--seed", type=int, default=0, help="of the sampler")
     add("--split-seed", type=int, default=0, help="of the two halves")
     add("--config-dir", "-cd", help="a folder of your own yaml")

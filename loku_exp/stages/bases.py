@@ -26,6 +26,7 @@ from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import Cache, digest, is_whole
+from loku_exp.runtime.hub import expanded
 from loku_exp.runtime.lifetime import end_with_parent
 from loku_exp.runtime.logs import log_file, start_logging
 from loku_exp.runtime.seeds import derive
@@ -133,7 +134,7 @@ def subject_of(role: Role, config: Config, inputs: Inputs, path: str | None) -> 
         identity=name,
         load=partial(_load, role, path, config, inputs),
         reference="reference" if role == "target" and _has_reference(config) else None,
-        path=path,
+        path=path and expanded(path),
     )
 
 

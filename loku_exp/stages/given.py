@@ -9,6 +9,7 @@ from loku_exp.config.schema import Config
 from loku_exp.models import identity
 from loku_exp.models import load as models
 from loku_exp.runtime.cache import file_digest
+from loku_exp.runtime.hub import expanded
 from loku_exp.subject import Subject
 
 UNTUNED = "untuned"
@@ -23,7 +24,7 @@ def untuned(config: Config) -> Subject:
         identity=identity.weights_digest(path, "model.path", config.model),
         load=partial(models.load_model, config.model, path, device),
         abilities_only=True,
-        path=path,
+        path=expanded(path),
     )
 
 

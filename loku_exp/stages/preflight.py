@@ -10,6 +10,7 @@ import torch
 from loku_exp.config.rules import TARGET_IS_BASE
 from loku_exp.config.schema import Component, Config
 from loku_exp.errors import ConfigError, TrainingError, UserError
+from loku_exp.evaluation.catalogue import by_name
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
 from loku_exp.models.load import architecture, from_architecture
@@ -47,7 +48,7 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _reference_problems(config, inputs)
     problems += _said(lambda: _embedding_problems(config, inputs))
     problems += _said(lambda: _log_problems(config, inputs))
-    problems += _stop_problems(config, inputs)
+    problems += _stop_problems(config, inputs) + _knowing_problems(config, inputs)
     adapters: list[Adapter | None] = []
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
@@ -92,6 +93,17 @@ def _stop_problems(config: Config, inputs: Inputs) -> list[str]:
             "is a reference training.stop={meets: forget_prob}"
         ]
     return inputs.suite.stop_problems(rule)
+
+
+def _knowing_problems(config: Config, inputs: Inputs) -> list[str]:
+    """Return whether the suite lacks the metric that shows whether a target knows the forget set."""
+    metric, known = config.dataset.known_by, by_name(inputs.suite.catalogue)
+    if not config.unlearn or config.model.weights == "random" or metric in known:
+        return []
+    return [
+        f"dataset.known_by={metric}: the suite has no such metric; it has {', '.join(known)}; name one "
+        f"of them, or leave the suite to dataset={config.dataset.label} (no evaluation=...)"
+    ]
 
 
 def _own_problems(component: Component, **available: Any) -> list[str]:

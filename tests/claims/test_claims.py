@@ -195,3 +195,15 @@ def test_what_is_no_file_of_claims_is_one_line(tmp_path, capsys, text):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {file}: no file of claims")
     assert error.count("\n") == 1
+
+
+def test_a_file_or_folder_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (["."], "--claims docs/claims.yaml: no such file; name one: --claims FILE"),
+        (["nowhere", "--claims", str(REGISTERED)], "nowhere: no such folder"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            program.main(words)
+        assert ended.value.code == 1
+        assert capsys.readouterr().err.startswith(f"error: {said}")

@@ -374,6 +374,12 @@ def test_parse_lists_problems_of_schema_and_components_together():
     assert len(raised.value.problems) == 2
 
 
+def test_a_key_given_twice_in_a_sweep_is_said(caplog):
+    jobs = read_command_line(["-m", "lora.rank=4,8", "lora.rank=8"]).jobs()
+    assert len(jobs) == 1
+    assert "lora.rank is given more than once; the last of them counts" in caplog.text
+
+
 @pytest.mark.parametrize(
     "words", [["-m", "--cfg", "job"], ["--cfg=job", "--info", "all"], ["-sc", "install=bash", "-m"]]
 )

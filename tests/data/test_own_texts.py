@@ -118,3 +118,11 @@ def test_a_file_that_holds_no_texts_is_named(tmp_path, file, content):
     place.write_bytes(content)
     with pytest.raises(DataError, match=r"odd\.jsonl"):
         load(file, forget=str(place))
+
+
+def test_a_column_of_files_that_have_none_is_refused(tmp_path):
+    for name in ("forget", "retain"):
+        (tmp_path / f"{name}.txt").write_text(f"What is {name} here is a text of its own.\n")
+    sets = {name: str(tmp_path / f"{name}.txt") for name in ("forget", "retain")}
+    with pytest.raises(DataError, match=r"dataset.column=x: txt files have no columns"):
+        load_texts(**sets, column="x")

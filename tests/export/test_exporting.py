@@ -108,6 +108,20 @@ def test_record_and_card_name_the_folder_of_a_target_that_was_made_here(start, t
     assert config["base_model_name_or_path"] == target
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--public"], "--public: nothing is pushed; add --push OWNER/NAME"),
+        (["--base", ""], "--base: the name is empty"),
+    ],
+)
+def test_a_word_without_effect_is_refused(tmp_path, capsys, words, said):
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--to", str(tmp_path / "new"), *words])
+    assert ended.value.code == 1
+    assert said in capsys.readouterr().err
+
+
 def test_what_cannot_be_exported_is_refused(start, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(start(), folder)

@@ -47,6 +47,14 @@ def test_toy_format_and_weights_are_never_mixed(tmp_path, change):
     assert [len(group.runs) for group in groups_of(tmp_path)] == [1, 1]
 
 
+def test_a_headline_tells_nothing_of_what_a_run_has_not(tmp_path):
+    tofu(tmp_path)
+    tofu(tmp_path, loss="gd", target_run="0123456789ab")
+    told = sorted(group.headline for group in groups_of(tmp_path))
+    assert "target_run" not in told[0]
+    assert told[1] == f"{told[0]} · target_run: 0123456789ab"
+
+
 def test_toys_come_last_and_say_so(tmp_path):
     edit(tofu(tmp_path, loss="ga"), lambda r: r["run"].update(toy=True, label="TOY data"))
     tofu(tmp_path)

@@ -19,3 +19,9 @@ def test_names_that_can_be_no_folder(path):
     assert not is_local(path)
     assert expanded(path) == path
     assert looks_like_a_path(path)
+
+
+def test_a_relative_folder_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert expanded("m") == str(tmp_path / "m")

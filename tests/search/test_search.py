@@ -208,6 +208,14 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
         (["training.learning_rate=interval(-1,1)"], "training.learning_rate"),
         (["lora.rank=interval(4,32)"], "lora.rank=.* whole number"),
         (["loss=gd,ihl,ihll"], "loss=ihll: no such loss"),
+        (["lora.rank=range(9,4)"], r"lora.rank=range\(9,4\): no value lies in it"),
+        (["training.learning_rate=interval(1e-2,1e-4)"], "the first end must be the lower one"),
+        (["training.learning_rate=tag(log,interval(0,1e-2))"], "lower end must be above 0"),
+        (["loss=glob(i*)"], r"loss=glob\(i\*\): name the values instead"),
+        (["loss=gd,ihl", "pairs=[{lora.rank: 4}]"], "pairs=...: a search has none"),
+        (["loss=gd,ihl", "--at-most", "nan"], "--at-most, --margin: should be numbers"),
+        (["loss=gd,ihl", "--at-most", ".3", "--margin", ".1"], "give one of the two"),
+        (["loss=gd,ihl", "reference.source=none"], "add --at-most NUMBER"),
     ],
 )
 def test_mistakes_come_before_the_first_trial(start, tmp_path, arguments, said):
