@@ -4,15 +4,15 @@ Model and texts are written to folders named by their content, and the run is th
 them; so what was run before is shown, and a run that was ended goes on.
 """
 
-import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loku_exp.data.in_memory import listed, write_rows
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.results import files
 from loku_exp.results.schema import Record
@@ -138,11 +138,11 @@ def unlearn_in_memory(
         UserError: as the command line has it.
     """
     sets = {"forget": forget, "retain": retain} | ({} if holdout is None else {"holdout": holdout})
-    texts = {name: _rows(name, rows) for name, rows in sets.items()}
+    texts = {name: listed(name, rows) for name, rows in sets.items()}
     kind = "qa" if isinstance(texts["forget"][0], dict) else "texts"
     place = Path(output_dir)
     given = [f"dataset={kind}", f"loss={loss}", f"init={init}"]
-    given += [f"dataset.{name}={_quoted(_written(rows, place))}" for name, rows in texts.items()]
+    given += [f"dataset.{name}={_quoted(write_rows(rows, place))}" for name, rows in texts.items()]
     results = _run(model, tokenizer, place, [*given, *overrides])
     again = type(model).from_pretrained(
         str(_saved(model, tokenizer, place)),
@@ -178,9 +178,8 @@ def evaluate_in_memory(
     if reference is None:
         given.append("reference.source=none")
     else:
-        path = (
-            reference if isinstance(reference, str | Path) else _saved(reference, tokenizer, place)
-        )
+        named = isinstance(reference, str | Path)
+        path = reference if named else _saved(reference, tokenizer, place)
         given += ["reference.source=path", f"reference.path={_quoted(path)}"]
     return _run(model, tokenizer, place, [*given, *overrides])
 
@@ -197,8 +196,8 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
         f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
     ]  # fmt: skip
     compose_config([*given, "model.path=a/rehearsal", *overrides])  # before a model is written
-    folder = _saved(model, tokenizer, place)
-    config: Config = compose_config([*given, f"model.path={_quoted(folder)}", *overrides])
+    given.append(f"model.path={_quoted(_saved(model, tokenizer, place))}")
+    config: Config = compose_config([*given, *overrides])
     prepare_environment(config)
     threads = torch.get_num_threads()  # of the session; a run has its own
     try:
@@ -225,33 +224,8 @@ def _check_saveable(model: Any, tokenizer: Any) -> None:
         )
 
 
-def _rows(name: str, given: Any) -> list[Any]:
-    """Return texts or rows as a list.
-
-    Raises:
-        ConfigError: there are none, or they are neither texts nor rows.
-    """
-    rule = f"{name}: should be texts, or rows with question and answer"
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ConfigError(f"{rule}, as a list; it is {type(given).__name__}")
-    rows = (
-        given.to_dict("records")
-        if hasattr(given, "to_dict") and hasattr(given, "columns")
-        else [*given]
-    )
-    for number, row in enumerate(rows):
-        if not isinstance(row, str | dict) or isinstance(row, dict) != isinstance(rows[0], dict):
-            raise ConfigError(f"{rule}; item {number} is {type(row).__name__}")
-        values = row.values() if isinstance(row, dict) else ()
-        if any(isinstance(value, float) and value != value for value in values):
-            raise ConfigError(f"{rule}; item {number} has a value that is missing (NaN)")
-    if not rows:
-        raise ConfigError(f"{rule}; there are none")
-    return rows
-
-
 def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
-    """Write a model with its tokenizer into a folder named by its content, where it is not there yet."""
+    """Write a model with its tokenizer into a folder named by its content, if it is not there yet."""
     from loku_exp.runtime.cache import folder_digest
 
     _check_saveable(model, tokenizer)
@@ -265,18 +239,6 @@ def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
             os.rename(aside, folder)
             os.mkdir(aside)  # for the context to remove
     return folder.resolve()
-
-
-def _written(rows: Sequence[Any], place: Path) -> Path:
-    """Write texts or rows as JSON lines into a file named by its content."""
-    from loku_exp.runtime.cache import digest
-    from loku_exp.runtime.whole_files import write_text
-
-    plain = [row if isinstance(row, dict) else {"text": row} for row in rows]
-    file = place / "texts" / f"{digest(plain, 16)}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, "".join(json.dumps(row) + "\n" for row in plain))
-    return file.resolve()
 
 
 def _quoted(path: str | Path) -> str:

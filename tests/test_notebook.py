@@ -2,16 +2,14 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import loku_exp
 from loku_exp.__main__ import main
-from loku_exp.errors import ConfigError, UserError
+from loku_exp.errors import ConfigError, DataError, UserError
 from loku_exp.models.tokenizer import train_tokenizer
-from loku_exp.notebook import _rows
 from loku_exp.results import files
 from tests.damage import flip
 from tests.helpers import tiny_model
@@ -134,25 +132,6 @@ def test_what_does_not_fit_is_said(model, tokenizer, place):
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [
-        iter(TEXTS[:4]),
-        np.array(TEXTS[:4]),
-        pd.Series(TEXTS[:4]),
-        dict.fromkeys(TEXTS[:4]).keys(),
-    ],
-    ids=["generator", "array", "series", "keys"],
-)
-def test_what_a_notebook_holds_is_read_as_a_list(rows):
-    assert [str(row) for row in _rows("forget", rows)] == TEXTS[:4]
-
-
-def test_a_data_frame_is_rows():
-    rows = [{"question": "Who?", "answer": "Nobody."}, {"question": "Where?", "answer": "Here."}]
-    assert _rows("forget", pd.DataFrame(rows)) == rows
-
-
-@pytest.mark.parametrize(
     ("given", "said"),
     [
         ("one text", "as a list; it is str"),
@@ -169,7 +148,7 @@ def test_a_data_frame_is_rows():
 )
 def test_what_is_no_list_of_texts_is_said(given, said, model, tokenizer, place, tmp_path):
     where, words = place
-    with pytest.raises(ConfigError, match=f"forget: should be texts.*{said}"):
+    with pytest.raises(DataError, match=f"forget: should be texts.*{said}"):
         loku_exp.unlearn(model, tokenizer, *words, forget=given, retain=TEXTS[4:], **where)
     assert not (tmp_path / "out").exists()
 

@@ -48,8 +48,7 @@ def load_texts(
         column: that holds the texts.
         length: tokens; longer texts are cut.
         evaluated: texts of retain set and holdout that are evaluated, the first ones.
-        overlap: what becomes of texts of retain set and holdout that share a passage with the forget set:
-            an ``error``, or they are dropped.
+        overlap: of texts that share a passage with the forget set: an ``error``, or they are dropped.
 
     Raises:
         DataError: something cannot be read, or overlaps.
@@ -199,7 +198,7 @@ def _apart(name: str, texts: list[Text], forget: list[Text], overlap: str) -> li
     if not shared:
         return texts
     pairs = ", ".join(f"{ours} (forget row {theirs})" for ours, theirs in [*shared.items()][:SHOWN])
-    pairs += ", ..." if len(shared) > SHOWN else ""
+    pairs += ", ..." * (len(shared) > SHOWN)
     if overlap == "error":
         raise DataError(
             f"dataset.{name}: {len(shared)} texts share a passage with the forget set: row {pairs}; remove "
@@ -208,10 +207,9 @@ def _apart(name: str, texts: list[Text], forget: list[Text], overlap: str) -> li
     kept = [text for text in texts if text.row not in shared]
     if not kept:
         raise DataError(
-            f"dataset.{name}: every text shares a passage with the forget set; give others"
+            f"dataset.{name}: all texts share a passage with the forget set; give others"
         )
-    dropped = f"{len(shared)} text{'s' if len(shared) > 1 else ''} dropped"
-    log.warning("dataset.%s: %s for a passage of the forget set: row %s", name, dropped, pairs)
+    log.warning("dataset.%s: %d dropped for a shared passage: row %s", name, len(shared), pairs)
     return kept
 
 

@@ -11,18 +11,17 @@ one that failed, is a failed trial. The same command goes on where it was interr
 
 import argparse
 import logging
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loku_exp.config import grid
 from loku_exp.config.compose import compose_all
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError, nearest
+from loku_exp.errors import ConfigError
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.programs import ending, parser_of
 from loku_exp.runtime.seeds import derive
+from loku_exp.search.asked import MARGIN, criterion_of, overrides_read, suite_of
 from loku_exp.startup import begin_program, prepare_environment, run_tracked
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from loku_exp.search.criterion import Criterion
     from loku_exp.sweeps.jobs import Job, Launcher
 
-MARGIN = 0.05
 log = logging.getLogger("loku_exp.search")  # also where this file is the program
 
 
@@ -58,44 +56,19 @@ def search(arguments: argparse.Namespace) -> None:
         ) from error
     from loku_exp.search.space import distribution, overrides_of, samples
 
-    if arguments.trials < 1:
-        raise ConfigError(f"--trials {arguments.trials}: a search needs at least one")
-    if arguments.at_most is not None and arguments.margin is not None:
-        raise ConfigError(
-            "--at-most and --margin: the margin is above the reference's value; give one of the two"
-        )
-    if not math.isfinite(arguments.at_most or 0) or not math.isfinite(arguments.margin or 0):
-        raise ConfigError("--at-most, --margin: should be numbers")
-    parsed = grid.parse_overrides(arguments.overrides)
-    for override in parsed:
-        if override.is_sweep_override():
-            grid.check_values(override)
-        elif override.get_key_element() == grid.PAIRS:
-            raise ConfigError("pairs=...: a search has none; give each key its values")
+    parsed = overrides_read(arguments)
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
         raise ConfigError("nothing to search over; give a key several values: lora.rank=4,8,16")
     tried = [[*fixed, *overrides_of(sample)] for sample in samples(space)]
     config = compose_all(tried, arguments.config_dir)[0]
-    from loku_exp.search.criterion import Criterion
     from loku_exp.search.result import report
     from loku_exp.stages.identity import check_places
 
-    criterion = Criterion(
-        arguments.maximise,
-        arguments.constrain,
-        arguments.at_most,
-        MARGIN if arguments.margin is None else arguments.margin,
-        arguments.split_seed,
-    )
-    if criterion.at_most is None and config.reference.source == "none":
-        raise ConfigError(
-            f"--constrain {criterion.constrain}: there is no reference to compare with "
-            "(reference.source=none); add --at-most NUMBER"
-        )
+    criterion = criterion_of(arguments, config)
     check_places(config)
-    suite = _suite_of(config, criterion)
+    suite = suite_of(config, criterion)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = Path(config.output_dir).expanduser()
     place.mkdir(parents=True, exist_ok=True)
@@ -110,31 +83,6 @@ def search(arguments: argparse.Namespace) -> None:
     )
     _go_on(study, space, fixed, config, criterion, suite, arguments)
     report(study, criterion, suite, place / f"{name}.json")
-
-
-def _suite_of(config: Config, criterion: "Criterion") -> "Suite":
-    """Return the suite that judges the runs.
-
-    Raises:
-        ConfigError: it has no such metric.
-    """
-    from loku_exp.evaluation.catalogue import by_name
-    from loku_exp.runtime.cache import Cache
-    from loku_exp.stages.inputs import load_inputs
-
-    suite = load_inputs(config, Cache(config.cache_dir)).suite
-    known = by_name(suite.catalogue)
-    asked = {"--maximise": criterion.maximise, "--constrain": criterion.constrain}
-    unknown = {option: name for option, name in asked.items() if name not in known}
-    if unknown:
-        raise ConfigError(
-            [
-                f"{option} {name}: the suite of dataset {config.dataset.label} has no such metric"
-                f"{nearest(name, known)}; it has {', '.join(known)}"
-                for option, name in unknown.items()
-            ]
-        )
-    return suite
 
 
 def _go_on(

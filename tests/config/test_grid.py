@@ -95,7 +95,7 @@ def test_pairs_that_are_typed_win_over_the_grid_of_a_preset():
         ([PAIRS], "add -m (--multirun)"),
         (["-m", "experiment=quick,toy_grid"], "experiment=toy_grid: it has a grid of its own"),
         (["-m", "hydra/launcher=joblib"], "hydra/launcher: folders and sweeps are loku_exp's own"),
-        (["-m", "hydra.sweeper.max_batch_size=2"], "hydra.sweeper.max_batch_size: sweeps are run by"),
+        (["-m", "hydra.sweeper.max_batch_size=2"], "hydra.sweeper.max_batch_size: folders and sweeps are"),
         (["-m", "hydra.sweep.dir=x"], "use output_dir="),
     ],
 )  # fmt: skip

@@ -72,7 +72,7 @@ def test_what_shares_a_passage_is_named_or_dropped(file):
         load(file, retain=mixed)
     kept = load(file, retain=mixed, overlap="drop").retain
     assert [text.row for text in kept] == [0, 2]
-    with pytest.raises(DataError, match="every text shares a passage"):
+    with pytest.raises(DataError, match="all texts share a passage"):
         load(file, retain=file("same.jsonl", FORGET), overlap="drop")
     with pytest.raises(DataError, match=r"dataset\.holdout: 3 texts"):
         load(file, holdout=file("h.jsonl", FORGET))

@@ -300,8 +300,8 @@ def test_what_would_end_it_is_found_before_it_begins():
     assert found() == []
     wants = Chosen("mine", "loku_exp.losses.builtin.ga", ("forget", "idk"), {})
     assert found(wants) == [
-        "loss=mine: it wants the batch 'idk', and this dataset has forget, retain; a knob must be "
-        "keyword-only (behind a *)"
+        "loss=mine: it wants the batch 'idk', and this dataset has forget, retain; take another "
+        "loss or a dataset that has it (in a loss of your own a knob must be keyword-only, behind a *)"
     ]
     without = dataclasses.replace(records(), retain=[])
     (said,) = found(given=without)

@@ -1,0 +1,44 @@
+"""Texts and rows that a notebook holds: lists, generators, arrays, Series, DataFrames."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from loku_exp.errors import DataError
+from loku_exp.runtime.cache import digest
+from loku_exp.runtime.whole_files import write_text
+
+
+def listed(name: str, given: Any) -> list[Any]:
+    """Return texts or rows as a list.
+
+    Raises:
+        DataError: there are none, or they are neither texts nor rows.
+    """
+    rule = f"{name}: should be texts, or rows with question and answer"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise DataError(f"{rule}, as a list; it is {type(given).__name__}")
+    rows = (
+        given.to_dict("records")
+        if hasattr(given, "to_dict") and hasattr(given, "columns")
+        else [*given]
+    )
+    for number, row in enumerate(rows):
+        if not isinstance(row, str | dict) or isinstance(row, dict) != isinstance(rows[0], dict):
+            raise DataError(f"{rule}; item {number} is {type(row).__name__}")
+        values = row.values() if isinstance(row, dict) else ()
+        if any(isinstance(value, float) and value != value for value in values):
+            raise DataError(f"{rule}; item {number} has a value that is missing (NaN)")
+    if not rows:
+        raise DataError(f"{rule}; there are none")
+    return rows
+
+
+def write_rows(rows: list[Any], place: Path) -> Path:
+    """Write texts or rows as JSON lines into a file named by its content."""
+    plain = [row if isinstance(row, dict) else {"text": row} for row in rows]
+    file = place / "texts" / f"{digest(plain, 16)}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, "".join(json.dumps(row) + "\n" for row in plain))
+    return file.resolve()
