@@ -136,6 +136,7 @@ def test_what_does_not_fit_is_said(model, tokenizer, place):
     [
         ("one text", "as a list; it is str"),
         (None, "as a list; it is NoneType"),
+        ({"question": "Who?", "answer": "Nobody."}, "as a list; it is dict"),
         ([], "there are none"),
         (["a text", None], "item 1 is NoneType"),
         (["a text", {"question": "Who?"}], "item 1 is dict"),

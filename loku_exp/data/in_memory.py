@@ -17,7 +17,7 @@ def listed(name: str, given: Any) -> list[Any]:
         DataError: there are none, or they are neither texts nor rows.
     """
     rule = f"{name}: should be texts, or rows with question and answer"
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, str | dict) or not isinstance(given, Iterable):
         raise DataError(f"{rule}, as a list; it is {type(given).__name__}")
     rows = (
         given.to_dict("records")
