@@ -73,6 +73,7 @@ SAID = [
     ("seed=99999999999999999999999", "should be less than or equal to 9223372036854775807"),
     ("target.seed=x", "target.seed=x: should be a whole number (for example 1)"),
     ("target.min_known=2", "target.min_known=2: should be less than or equal to 1"),
+    ("loss.retain_weight=-1", "loss.retain_weight=-1: should be greater than or equal to 0"),
     ("loss.retain_weight=nan", "loss.retain_weight=nan: should be a finite number"),
     ("loss.retain_weight=inf", "loss.retain_weight=inf: should be a finite number"),
     ("loss.retain_weight=abc", "loss.retain_weight='abc': should be a number (for example 0.1)"),

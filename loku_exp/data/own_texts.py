@@ -174,7 +174,7 @@ def _cut(
         )
     if cut:
         log.warning(
-            "dataset.%s: %s more than dataset.length=%d tokens and are cut there",
+            "dataset.%s: %s more than dataset.length=%d tokens, which is where they are cut",
             name, _rows(cut), length,
         )  # fmt: skip
     return found

@@ -9,7 +9,7 @@ import torch
 
 from loku_exp.config.rules import TARGET_IS_BASE
 from loku_exp.config.schema import Component, Config
-from loku_exp.errors import ConfigError, TrainingError, UserError
+from loku_exp.errors import ConfigError, DataError, TrainingError, UserError
 from loku_exp.evaluation.catalogue import by_name
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
@@ -180,7 +180,10 @@ def _log_problems(config: Config, inputs: Inputs) -> list[str] | None:
             f"reference.source=log: the suite of dataset {config.dataset.label} knows no published "
             "logs (TOFU's does); use reference.source=train, path or none"
         ]
-    inputs.suite.read_log(str(config.reference.path))
+    try:
+        inputs.suite.read_log(str(config.reference.path))
+    except DataError as error:
+        raise DataError(f"reference.path={config.reference.path}: {error}") from error
     return None
 
 

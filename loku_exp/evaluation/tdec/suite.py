@@ -116,8 +116,8 @@ def _check_lengths(forget: list[Example], n: int) -> None:
     shortest = min(len(record.prompt) for record in forget)
     if n >= shortest:
         raise ConfigError(
-            f"evaluation.n={n}: the shortest text of the forget set has {shortest} tokens; EL_n needs "
-            "texts longer than n"
+            f"evaluation.n={n}: the shortest text of the forget set has {shortest} tokens, after any cut "
+            f"by dataset.length; EL_n needs longer ones; set evaluation.n=[{max(1, shortest - 1)}]"
         )
 
 
