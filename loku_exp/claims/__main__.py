@@ -37,8 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
         found = collect(options.folder)
         judged = judge_claims(claims, found.runs)
         judged.left_out |= {text.partition(":")[0]: text for text in found.damaged}
+        files = write_verdicts(judged, claims, options.to or options.folder / "claims")
         show_verdicts(judged)
-        for file in write_verdicts(judged, claims, options.to or options.folder / "claims"):
+        for file in files:
             print(f"written: {file}")
 
 

@@ -16,6 +16,7 @@ from loku_exp.runtime import distributed
 
 DEBUG = "LOKU_DEBUG"  # environment variable: show where an error comes from
 INTERRUPTED = 130  # as shells say of Ctrl-C
+UNHEARD = 141  # as shells say of who wrote to a program that has ended, e.g. head
 UNFORESEEN = 70  # "internal software error", as of sysexits.h
 UNSEEN = "nobody foresaw this: --debug shows more"
 PACKAGE = Path(__file__).parents[1]
@@ -53,6 +54,11 @@ def ending() -> Iterator[None]:
     except KeyboardInterrupt:
         _say(["interrupted; the same command goes on from what was kept"], "")
         raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for what is flushed at the end
+        raise SystemExit(UNHEARD) from None
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()

@@ -3,6 +3,7 @@
 import errno
 import io
 import re
+import subprocess
 import sys
 
 import pytest
@@ -105,3 +106,14 @@ def test_debug_shows_the_traceback_too(capsys, monkeypatch):
 
 def test_a_description_keeps_its_lines():
     assert "one\n  two" in parser_of("x", "one\n  two").format_help()
+
+
+def test_a_reader_that_has_ended_costs_no_line():
+    """As in ``... | head``: no message, and the exit code a shell expects."""
+    code = "from loku_exp.runtime.programs import ending\nwith ending():\n    while True: print('x' * 999)"
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        started.stdout.read(10)
+        started.stdout.close()
+        said = started.stderr.read()
+    assert (said, started.returncode) == (b"", 141)
