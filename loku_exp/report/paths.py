@@ -58,7 +58,7 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     used = []
     for axis, (rank, arms) in zip(axes[0], columns.items(), strict=True):
         for arm, runs in arms.items():
-            look = looks.of(arm.method) | _variant(arms, arm)
+            look = looks.of(arm.method) | _variant(found.group.by_arm(), arm)
             along_x, along_y = (mean_path(runs, metric) for metric in (across, kept))
             points = [(x, y) for (_, x), (_, y) in zip(along_x, along_y, strict=False)]
             axis.plot(*_xy(points), **{**look, "marker": ""})
@@ -128,7 +128,7 @@ def _two_rows(
     for column, (rank, arms) in enumerate(columns.items()):
         for axis, metric in zip(axes[:, column], pair, strict=True):
             for arm, runs in arms.items():
-                look = looks.of(arm.method) | _variant(arms, arm)
+                look = looks.of(arm.method) | _variant(found.group.by_arm(), arm)
                 draw(axis, runs, metric, look)
                 used.insert(-1, handle(found.group.label(arm, place=False), **look))
             met = _goal(found, metric)
@@ -174,9 +174,9 @@ def _left_out(found: Findings) -> str:
 
 
 def _variant(arms: Any, arm: Arm) -> dict[str, Any]:
-    """Return dashes that tell arms of one method in one panel apart; filling is for success."""
-    same = [other for other in arms if other.method == arm.method]
-    return {"linestyle": DASHES[same.index(arm) % len(DASHES)]} if len(same) > 1 else {}
+    """Return dashes that tell settings of one method apart, alike in every panel; filling is success."""
+    same = list(dict.fromkeys(a[3:] for a in arms if a.method == arm.method))  # recipe and extras
+    return {"linestyle": DASHES[same.index(arm[3:]) % len(DASHES)]} if len(same) > 1 else {}
 
 
 def _flops(run: Run) -> tuple[float, float] | None:
