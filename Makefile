@@ -23,7 +23,7 @@ run: install  ## the embedded default: toy model, toy authors, IHL + FILA; no hu
 	$(BIN)/python -m loku_exp
 
 test: install  ## the test suite, but for what takes minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST)
 
 test-slow: install  ## the tests that take minutes: whole programs, kills, sweeps, real texts
 	$(BIN)/python -m pytest -n 2 -m slow
