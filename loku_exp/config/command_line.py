@@ -117,5 +117,5 @@ def _preset_grid(overrides: Overrides, config_dir: str | None) -> tuple[dict[str
     except COMPOSING:
         return {}, []
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
-    pairs = composed.pairs
+    pairs = composed.get(grid.PAIRS)  # which a user may have deleted
     return dict(params), OmegaConf.to_container(pairs) if OmegaConf.is_config(pairs) else pairs

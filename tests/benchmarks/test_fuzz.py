@@ -16,8 +16,20 @@ def test_it_runs_every_property_until_the_time_is_over(monkeypatch, capsys):
     monkeypatch.setattr(fuzz, "use_profile", lambda: None)
     assert fuzz.main(["7"]) == 0
     said = capsys.readouterr().out
-    assert "1 properties, 0 s, from seed 7 on" in said
+    assert "1 properties, at most 0 s, seeds 7 to 1006" in said
     assert "holds: 0 rounds" not in said
+
+
+def test_so_many_rounds_end_it_too(monkeypatch, capsys):
+    @given(st.integers())
+    def holds(number):
+        assert number == number
+
+    monkeypatch.setenv("FUZZ_ROUNDS", "3")
+    monkeypatch.setattr(fuzz, "property_tests", lambda: {"holds": holds})
+    monkeypatch.setattr(fuzz, "use_profile", lambda: None)
+    assert fuzz.main([]) == 0
+    assert "holds: 3 rounds" in capsys.readouterr().out
 
 
 def test_a_property_that_fails_is_named_with_its_seed(monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """Whatever is typed, it composes or is refused with lines for people."""
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loku_exp.config.command_line import read_command_line
 from loku_exp.config.compose import compose_all
+from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError
 
 KEYS = st.sampled_from(
@@ -36,6 +38,7 @@ WORDS = st.one_of(
 @example(["~=3"], True)
 @example(["pairs=[{loss:gd},3]"], True)
 @example(["lora.rank=\ud800"], False)
+@example(["~pairs"], True)
 def test_it_composes_or_is_refused_in_lines(words, several):
     words = [word for word in words if not word.startswith("-")]
     line, problems = read_command_line([*words, "-m"] if several else words), ["none"]
@@ -49,3 +52,16 @@ def test_it_composes_or_is_refused_in_lines(words, several):
     assert problems
     assert all(problem.strip() for problem in problems)
     assert not any("Traceback" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("key", [*Config.model_fields, "pairs", "pairing", "hydra"])
+def test_what_is_taken_away_is_named(key, several):
+    line = read_command_line([f"~{key}", *(["-m"] if several else [])])
+    assert line is not None
+    try:
+        configs = compose_all(line.jobs(), None)
+    except ConfigError as error:
+        assert any(key in problem for problem in error.problems)
+    else:
+        assert len(configs) == 1
