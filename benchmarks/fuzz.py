@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> int:
     last = seed + int(os.environ.get("FUZZ_ROUNDS", "1000"))
     use_profile()
     tests = property_tests()
-    print(f"{len(tests)} properties, at most {seconds:.0f} s, seeds {seed} to {last - 1}", flush=True)
+    print(
+        f"{len(tests)} properties, at most {seconds:.0f} s, seeds {seed} to {last - 1}", flush=True
+    )
     rounds, end = Counter[str](), time.monotonic() + seconds
     while seed < last and time.monotonic() < end:
         for name, test in tests.items():
