@@ -136,8 +136,9 @@ def _rehearse(
         config = parse(container)
         return config, problems + _unused(overrides, config)
     except ConfigError as error:
-        found = [_with_choices(problem, config_dir) for problem in error.problems]
-        return None, problems + found
+        given = {override.lstrip("+~").partition("=")[0] for override in refused}
+        found = [text for text in error.problems if re.split("[: ]", text)[0] not in given]
+        return None, problems + [_with_choices(problem, config_dir) for problem in found]
 
 
 def _unused(overrides: Overrides, config: Config) -> list[str]:
@@ -211,8 +212,24 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
         )
     valid = list(_keys(_container(good, config_dir)))
     if key not in valid and re.fullmatch(r"[\w.@/]+", key):
-        return f"{key}: no such key{nearest(key, [*valid, *groups(config_dir)])}"
+        hint = _of_others(key, good, config_dir) or nearest(key, [*valid, *groups(config_dir)])
+        return f"{key}: no such key{hint}"
     return f"{override}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+
+
+def _of_others(key: str, good: Overrides, config_dir: str | None) -> str:
+    """Return which options of its group have a key that what is chosen lacks; empty where none has."""
+    group, _, inside = key.partition(".")
+    others = [override for override in good if override.partition("=")[0] != group]
+    have = []
+    for option in options_of(group, config_dir) if inside else []:
+        choice = f"{group}=[{option}]" if group == "attacks" else f"{group}={option}"
+        try:
+            if key in _keys(_container([*others, choice], config_dir)):
+                have.append(choice)
+        except COMPOSING:
+            continue
+    return f" here; it belongs to {' | '.join(have)}" if have else ""
 
 
 def _with_choices(problem: str, config_dir: str | None) -> str:

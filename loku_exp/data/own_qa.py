@@ -83,8 +83,8 @@ def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
         QA(
             row=number,
             group=str(row.values[columns["group"]]) if has["group"] else f"row {number}",
-            question=row.text(columns["question"]),
-            answer=row.text(columns["answer"]),
+            question=row.text(columns["question"], "dataset.question"),
+            answer=row.text(columns["answer"], "dataset.answer"),
             paraphrase=row.text(columns["paraphrase"]) if has["paraphrase"] else None,
             wrong=row.texts(columns["wrong"]) if has["wrong"] else (),
         )

@@ -58,7 +58,10 @@ def load_texts(
     sources = {"forget": forget, "retain": retain, "holdout": holdout}
     if column != "text" and all(str(s).lower().endswith(".txt") for s in sources.values() if s):
         raise DataError(f"dataset.column={column}: txt files have no columns; leave it out")
-    sets = {name: read_texts(source, column) if source else [] for name, source in sources.items()}
+    sets = {
+        name: read_texts(source, column, "dataset.column") if source else []
+        for name, source in sources.items()
+    }
     for name, texts in sets.items():
         _say_twice(name, texts)
     for name in ("retain", "holdout"):

@@ -45,14 +45,19 @@ class Row:
     place: str
     values: dict[str, Any]
 
-    def text(self, column: str) -> str:
+    def text(self, column: str, key: str | None = None) -> str:
         """Return a text.
+
+        Args:
+            column: that holds it.
+            key: of the configuration that names the column, where there is one.
 
         Raises:
             DataError: the column is absent, not a text, or empty.
         """
         if column not in self.values:
-            raise DataError(f"{self.place}: lacks {column}; it has {_named(self.values)}")
+            way_out = f"; name the column: {key}=..." if key else ""
+            raise DataError(f"{self.place}: lacks {column}; it has {_named(self.values)}{way_out}")
         return self._text(f"'{column}'", self.values[column])
 
     def texts(self, column: str, at_least: int = 1) -> tuple[str, ...]:
@@ -112,12 +117,13 @@ def require(rows: list[Row], keys: Iterable[str]) -> None:
             raise DataError(f"{row.place}: lacks {', '.join(absent)}")
 
 
-def read_texts(source: str | Path, column: str = "text") -> list[Text]:
+def read_texts(source: str | Path, column: str = "text", key: str | None = None) -> list[Text]:
     """Return the texts of a file (a column of it, or the paragraphs of a txt file), or of a hub dataset.
 
     Args:
         source: see `read_source`.
         column: that holds the texts; of a txt file its paragraphs.
+        key: of the configuration that names the column, where there is one.
 
     Raises:
         DataError: it cannot be read, or a text is missing or empty.
@@ -125,7 +131,7 @@ def read_texts(source: str | Path, column: str = "text") -> list[Text]:
     file = Path(os.path.expanduser(source))
     name = "text" if file.suffix.lower() == ".txt" else column
     rows = read_source(source, name)
-    return [Text(number, file.stem, row.text(name)) for number, row in enumerate(rows)]
+    return [Text(number, file.stem, row.text(name, key)) for number, row in enumerate(rows)]
 
 
 def read_source(source: str | Path, column: str) -> list[Row]:

@@ -258,6 +258,9 @@ MISTAKES = [
     (["experiment=quikc"], "did you mean 'quick'?"),
     (["+typo=1"], "typo: no such key"),
     (["+lora.new=3"], "lora.new: no such key"),
+    (["tracking.project=x"], "no such key here; it belongs to tracking=trackio | tracking=wandb"),
+    (["loss=gd", "loss.beta1=1"], "loss.beta1: no such key here; it belongs to loss=satimp"),
+    (["attacks.int4.bits=3"], "attacks.int4.bits: no such key here; it belongs to attacks=[int4]"),
     (["loss.retain_wieght=1"], "loss.retain_wieght: no such key; did you mean 'loss.retain_weight'?"),
     (["+loss.temperature=1"], "loss.temperature: loku_exp.losses.builtin.ihl has no such knob"),
     (["+init.epsilom=1"], "has no such knob; did you mean 'epsilon'?"),
@@ -302,6 +305,12 @@ MISTAKES = [
         "set evaluation.truth_ratio=geometric",
     ),
 ]  # fmt: skip
+
+
+def test_a_value_that_cannot_be_read_is_not_called_missing_too():
+    first, second = rehearse(["dataset=texts", "dataset.retain=b.txt", "dataset.forget=~/a b.txt"])
+    assert first.startswith("dataset.forget=~/a b.txt: its value has special characters")
+    assert second == "dataset.retain=b.txt: no such file"
 
 
 @pytest.mark.parametrize(("overrides", "said"), MISTAKES)

@@ -80,7 +80,10 @@ def test_a_row_again_is_said(load, caplog):
 
 
 def test_a_column_that_is_not_there(load):
-    with pytest.raises(DataError, match=r"line 1: lacks prompt; it has question, answer"):
+    with pytest.raises(
+        DataError,
+        match=r"line 1: lacks prompt; it has question, answer; name the column: dataset.question=\.\.\.",
+    ):
         load(question="prompt")
 
 

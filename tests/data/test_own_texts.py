@@ -60,7 +60,10 @@ def test_a_column_of_another_name(file):
         column="body",
     )
     assert [text.text for text in corpus.forget] == FORGET
-    with pytest.raises(DataError, match=r"r\.jsonl, line 1: lacks text; it has body"):
+    with pytest.raises(
+        DataError,
+        match=r"r\.jsonl, line 1: lacks text; it has body; name the column: dataset.column=\.\.\.",
+    ):
         load_texts(forget=file("f.txt", FORGET), retain=file("r.jsonl", RETAIN, "body"))
 
 
