@@ -17,15 +17,15 @@ from loku_exp.runtime.whole_files import write_text
 
 COLOURS = {"yes": "#0072B2", "no": "#D55E00", "undecided": "0.45"}
 SIGNS = {"above": ">", "below": "<"}
-HEADS = ("claim", "verdict", "difference", "claimed", "units", "runs that miss it")
+HEADS = ("claim", "verdict", "difference", "claimed", "units", "missed")
 
 
 def show_verdicts(judged: Judged) -> None:
     """Print the table, and under it each claim in words and what was left out."""
     place = console()
-    table = Shown(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in HEADS:  # an identifier stays whole; the reason beside a verdict gives way
-        table.add_column(name, overflow="fold", no_wrap=name == HEADS[0])
+    table = Shown(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in HEADS:
+        table.add_column(name, no_wrap=name != "claim", overflow="fold")
     for row in rows_of(judged):
         table.add_row(*row)
     place.print(table)
@@ -38,7 +38,7 @@ def rows_of(judged: Judged) -> list[tuple[str, ...]]:
     return [
         (
             v.claim.id,
-            v.says + (f" ({v.why})" if v.why else ""),
+            v.says,
             _interval(v),
             _claimed(v.claim),
             str(v.estimate.n if v.estimate else 0),
@@ -49,11 +49,14 @@ def rows_of(judged: Judged) -> list[tuple[str, ...]]:
 
 
 def notes_of_claims(judged: Judged) -> list[str]:
-    """Return the claims in words, by verdict, with the least difference, and which runs are left out."""
+    """Return the claims in words, with reason and least difference, and which runs are left out."""
     lines = []
     for verdict in judged.verdicts:
-        least = f" (could have called {verdict.least:.3g})" if verdict.least is not None else ""
-        lines.append(f"{verdict.claim.id}: {verdict.claim.claim} {verdict.says.upper()}{least}")
+        least = f"could have called {verdict.least:.3g}" if verdict.least is not None else ""
+        why = "; ".join(text for text in (verdict.why, least) if text)
+        says = verdict.says.upper() + (f" ({why})" if why else "")
+        lines.append(f"{verdict.claim.id}: {verdict.claim.claim} {says}")
+    lines.append("missed: runs that never come down to the level, or lack the quantity")
     lines.append(f"{judged.runs} runs judged, {len(judged.left_out)} left out")
     return lines + [f"left out: {folder}: {why}" for folder, why in judged.left_out.items()]
 
@@ -113,11 +116,11 @@ def _interval(verdict: Verdict) -> str:
     if estimate is None:
         return "–"
     if estimate.low is None:
-        return f"{estimate.value:+.3g}"
-    return f"{estimate.value:+.3g} [{estimate.low:+.3g}, {estimate.high:+.3g}]"
+        return f"{estimate.value:+.2g}"
+    return f"{estimate.value:+.2g} [{estimate.low:+.2g}, {estimate.high:+.2g}]"
 
 
 def _claimed(claim: Claim) -> str:
     if claim.side == "within":
-        return f"within ±{claim.margin:g}"
+        return f"±{claim.margin:g}"
     return f"{SIGNS[claim.side]} {claim.margin:g}"
