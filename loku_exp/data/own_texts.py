@@ -58,12 +58,10 @@ def load_texts(
     sources = {"forget": forget, "retain": retain, "holdout": holdout}
     if column != "text" and all(str(s).lower().endswith(".txt") for s in sources.values() if s):
         raise DataError(f"dataset.column={column}: txt files have no columns; leave it out")
-    sets = {
-        name: read_texts(source, column, "dataset.column") if source else []
-        for name, source in sources.items()
-    }
-    for name, texts in sets.items():
-        _say_twice(name, texts)
+    sets = dict[str, list[Text]]()
+    for name, source in sources.items():
+        sets[name] = read_texts(source, column, "dataset.column") if source else []
+        _say_twice(name, sets[name])
     for name in ("retain", "holdout"):
         sets[name] = _apart(name, sets[name], sets["forget"], overlap)
     return OwnTexts(**sets, length=length, evaluated=evaluated)
@@ -91,11 +89,8 @@ class OwnTexts:
     def protocol(self) -> dict[str, object]:
         """See `Corpus`."""
         sizes = {name: len(texts) for name, texts in self._sets.items()}
-        return {
-            "forget_split": f"{len(self.forget)} own texts",
-            "texts": sizes,
-            "length": self.length,
-        }
+        forget = f"{len(self.forget)} own texts"
+        return {"forget_split": forget, "texts": sizes, "length": self.length}
 
     @property
     def described(self) -> list[str]:
