@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from loku_exp.claims.judging import RATE
+from loku_exp.claims.reading import RATE
 from loku_exp.claims.registered import read_claims
 from loku_exp.report.collect import Run, collect
 from loku_exp.report.estimates import at_level

@@ -52,8 +52,7 @@ def notes_of_claims(judged: Judged) -> list[str]:
     """Return the claims in words, with reason and least difference, and which runs are left out."""
     lines = []
     for verdict in judged.verdicts:
-        least = f"could have called {verdict.least:.3g}" if verdict.least is not None else ""
-        why = "; ".join(text for text in (verdict.why, least) if text)
+        why = "; ".join(text for text in (verdict.why, _least(verdict), _uneven(verdict)) if text)
         says = verdict.says.upper() + (f" ({why})" if why else "")
         lines.append(f"{verdict.claim.id}: {verdict.claim.claim} {says}")
     lines.append("missed: runs that never come down to the level, or lack the quantity")
@@ -109,6 +108,26 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     plain = asdict(verdict)
     plain["claim"] = verdict.claim.model_dump()
     return plain
+
+
+def _least(verdict: Verdict) -> str:
+    """Return what would have been called true with so wide an interval, in words."""
+    estimate, claim = verdict.estimate, verdict.claim
+    if estimate is None or estimate.low is None or estimate.low == estimate.high:
+        return ""
+    if verdict.least is None:
+        return "the interval is too wide for its margin"
+    sign = "±" if claim.side == "within" else f"{SIGNS[claim.side]} "
+    return f"true from {sign}{verdict.least:.2g} on"
+
+
+def _uneven(verdict: Verdict) -> str:
+    """Return what was done where the arms had other numbers of learning rates, in words."""
+    if not verdict.uneven:
+        return ""
+    if verdict.claim.best:
+        return f"left out: {verdict.uneven}, whose arms have not the same two rates or more to choose from"
+    return f"at the rates both arms have, since one has more: {verdict.uneven} of its pairs"
 
 
 def _interval(verdict: Verdict) -> str:

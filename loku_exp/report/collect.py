@@ -98,6 +98,14 @@ def collect(root: Path) -> Collection:
     return found
 
 
+def newest_of(runs: list[Run]) -> list[Run]:
+    """Return the runs that count, by folder: of one computation that was repeated the newest."""
+    newest: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run.record.run.started):
+        newest[run.record.run.id] = run
+    return sorted(newest.values(), key=lambda run: str(run.folder))
+
+
 def select(runs: list[Run], filters: list[str]) -> list[Run]:
     """Return the runs that every filter ``key=value[,value]`` lets through.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loku_exp.report.collect import Run
+from loku_exp.report.collect import Run, newest_of
 from loku_exp.report.sharing import headlines, parted, text_of
 from loku_exp.report.units import notes_of
 
@@ -144,10 +144,7 @@ def method_of(choices: Mapping[str, Any]) -> str:
 
 
 def _group(members: list[Run], headline: str) -> Group:
-    newest: dict[str, Run] = {}
-    for run in sorted(members, key=lambda run: run.record.run.started):
-        newest[run.record.run.id] = run
-    counted = sorted(newest.values(), key=lambda run: str(run.folder))
+    counted = newest_of(members)
     repeats = [run for run in members if run not in counted]
     notes = notes_of(counted, repeats)
     toy = counted[0].record.run.toy

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from loku_exp.claims import __main__ as program
-from loku_exp.claims.judging import OF_RUN, judge_claims, verdict_of
+from loku_exp.claims.judging import judge_claims, verdict_of
+from loku_exp.claims.reading import OF_RUN
 from loku_exp.claims.registered import Claim, Claims, read_claims
 from loku_exp.config.groups import conf_dir
 from loku_exp.evaluation.catalogue import ABILITIES
@@ -126,6 +127,7 @@ def test_the_best_rate_is_chosen_on_one_half_and_read_on_the_other(tmp_path):
         for rate, (chosen, other) in {1e-3: (0.9, 0.5), 1e-4: (0.8, 0.7)}.items():
 
             def halves(record):
+                record["run"]["id"] += str(rate)  # noqa: B023
                 for point, known in zip(
                     record["curve"], (0.9, 0.8, 0.6, 0.3, 0.2, 0.1), strict=True
                 ):
@@ -163,7 +165,7 @@ def test_runs_of_other_data_or_another_format_are_left_out_by_name(tmp_path):
     assert found.runs == 2
     assert found.left_out == {
         str(other): "model=llama2",
-        str(old): "other data, rows or format than most",
+        str(old): "other data, rows, recipe or format than most",
     }
 
 
@@ -207,3 +209,126 @@ def test_a_file_or_folder_that_is_not_there_is_named(tmp_path, capsys, monkeypat
             program.main(words)
         assert ended.value.code == 1
         assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+def at_rate(folder: Path, rate: float, at_level: float, chosen_by: float | None = None) -> Path:
+    """Give a run a rate, and what it keeps where it comes down to the level; None: it never does."""
+
+    def line(record):
+        record["run"]["id"] += str(rate)
+        known = (0.9, 0.8, 0.6, 0.3, 0.2, 0.1) if at_level is not None else (0.9,) * 6
+        for point, value in zip(record["curve"], known, strict=True):
+            point["metrics"] |= {"forget_prob": value, "retain_prob": at_level or 0}
+            point["halves"] = [
+                {"forget_prob": value, "retain_prob": kept or 0} for kept in (chosen_by, at_level)
+            ]
+
+    config = edit(folder, line) / "config.yaml"
+    config.write_text(config.read_text().replace("0.0002", str(rate)))
+    return folder
+
+
+BEST = {"a": {"loss": "ihl"}, "b": {"loss": "gd"}, "at": "level", "best": True}
+
+
+def test_a_repeated_run_counts_once(tmp_path):
+    tofu(tmp_path, base=0, metrics={"retain_prob": 0.8})
+    tofu(tmp_path, base=1, metrics={"retain_prob": 0.9})
+    claims = one(a={"loss": "ihl"}, side="above", margin=0)
+    before = judged(claims, tmp_path)[0].estimate
+    again = tofu(tmp_path / "again", base=0, metrics={"retain_prob": 0.7})
+    edit(again, lambda record: record["run"].update(started="2030-01-01T00:00:00+00:00"))
+    verdict, found = judged(claims, tmp_path)
+    assert (found.runs, list(found.left_out.values())) == (2, ["a newer run repeats it"])
+    assert before.value == pytest.approx(0.85)
+    assert verdict.estimate.value == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("change", [{"data_digest": "other"}, {"updates": 7}, {"truth_ratio": "x"}])
+def test_other_data_recipe_or_scoring_under_the_same_names_is_left_out(tmp_path, change):
+    for base in range(2):
+        tofu(tmp_path, base=base)
+    other = tofu(tmp_path, base=2, **change)
+    _, found = judged(one(a={"loss": "ihl"}, side="above", margin=0), tmp_path)
+    assert (found.runs, list(found.left_out)) == (2, [str(other)])
+
+
+def test_runs_of_another_label_are_left_out(tmp_path):
+    for base in range(2):
+        tofu(tmp_path, base=base)
+    other = edit(tofu(tmp_path, base=2), lambda record: record["run"].update(label="other weights"))
+    _, found = judged(one(a={"loss": "ihl"}, side="above", margin=0), tmp_path)
+    assert list(found.left_out) == [str(other)]
+
+
+def test_where_one_arm_has_more_rates_both_are_read_at_those_they_share(tmp_path):
+    for base in range(2):
+        for rate, kept in {1e-3: 0.9, 1e-4: 0.5}.items():
+            at_rate(tofu(tmp_path / str(rate), loss="ihl", base=base), rate, kept)
+        at_rate(tofu(tmp_path, loss="gd", base=base), 1e-4, 0.4)
+    arms = {"a": {"loss": "ihl"}, "b": {"loss": "gd"}, "at": "level"}
+    verdict, _ = judged(one(**arms, side="above", margin=0), tmp_path)
+    assert verdict.estimate.value == pytest.approx(0.5 - 0.4)  # and not (0.9 + 0.5) / 2 - 0.4
+    assert verdict.uneven == 2
+    best, _ = judged(one(**BEST, side="above", margin=0), tmp_path)
+    assert (best.says, best.uneven) == ("no runs", 2)
+
+
+def test_the_best_rate_is_one_of_its_own_rank_and_reaches_the_level(tmp_path):
+    """Rank 8 is best at 1e-3; that rank 4 never comes down at it says nothing about rank 8."""
+    for base in range(2):
+        at_rate(tofu(tmp_path / "a", base=base), 1e-3, 0.9, 0.9)
+        at_rate(tofu(tmp_path / "b", base=base), 1e-4, 0.7, 0.7)
+        at_rate(tofu(tmp_path / "a", base=base, rank=4), 1e-3, None)
+        at_rate(tofu(tmp_path / "b", base=base, rank=4), 1e-4, 0.6, 0.6)
+        for rate, place in {1e-3: "a", 1e-4: "b"}.items():
+            for rank in (4, 8):
+                folder = tofu(tmp_path / place, loss="gd", base=base, rank=rank)
+                at_rate(folder, rate, 0.5, 0.5)
+    verdict, _ = judged(one(**BEST, side="above", margin=0), tmp_path)
+    assert verdict.estimate.value == pytest.approx(((0.9 - 0.5) + (0.6 - 0.5)) / 2)
+    assert verdict.missed == 2
+    lower, _ = judged(one(**BEST, side="below", margin=0), tmp_path)
+    assert lower.estimate.value == pytest.approx(((0.7 - 0.5) + (0.6 - 0.5)) / 2)
+
+
+def test_a_quantity_that_no_run_has_is_named(tmp_path):
+    tofu(tmp_path)
+    claims = one(a={"loss": "ihl"}, quantity="retian_prob", side="above", margin=0)
+    verdict, _ = judged(claims, tmp_path)
+    assert (verdict.says, verdict.why) == ("no runs", "no run has the quantity 'retian_prob'")
+
+
+@pytest.mark.parametrize("at", ["end", "level"])
+def test_the_utility_kept_is_a_share_of_the_targets(tmp_path, at):
+    for base in range(2):
+        tofu(tmp_path, base=base)
+    claims = one(a={"loss": "ihl"}, quantity="utility_kept", at=at, side="above", margin=0)
+    plain = one(a={"loss": "ihl"}, quantity="model_utility", at=at, side="above", margin=0)
+    kept, utility = (judged(found, tmp_path)[0].estimate.value for found in (claims, plain))
+    assert kept == pytest.approx(utility / 0.52)
+
+
+def test_units_that_are_all_alike_are_said_to_be_few(tmp_path):
+    for base in range(2):
+        tofu(tmp_path, base=base, metrics={"retain_prob": 0.2})
+    claims = one(a={"loss": "ihl"}, quantity="collapsed", side="above", margin=0.9)
+    verdict, _ = judged(claims, tmp_path)
+    assert (verdict.says, verdict.estimate.low, verdict.estimate.high) == ("yes", 1, 1)
+    assert verdict.why.startswith("all 2 units alike")
+
+
+@pytest.mark.parametrize(
+    ("side", "margin", "least"),
+    [("above", -0.02, -0.02), ("below", 0.1, 0.1), ("within", 0.05, 0.05)],
+)
+def test_what_would_have_been_called_true_keeps_the_margins_sign(tmp_path, side, margin, least):
+    for base, value in enumerate((0.80, 0.81)):
+        tofu(tmp_path, base=base, metrics={"retain_prob": value})
+    verdict, _ = judged(one(a={"loss": "ihl"}, side=side, margin=margin), tmp_path)
+    half = (verdict.estimate.high - verdict.estimate.low) / 2
+    if side == "within":
+        assert half > margin
+        assert verdict.least is None
+    else:
+        assert verdict.least == pytest.approx(least + half * (1 if side == "above" else -1))
