@@ -49,7 +49,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Moment:
-    """A subject along the way of a method: after `step` updates, `epoch` passes over the forget set."""
+    """A subject along the way of a method: after `step` updates, which are `epoch` of the method's epochs.
+
+    An epoch of a training is as many updates as the forget set fills, at least one, as the official code
+    counts: 40 rows are two updates of 16, so 12 updates are 6 epochs and 4.8 passes.
+    """
 
     subject: Subject
     step: int

@@ -24,7 +24,7 @@ from loku_exp.runtime.seeds import derive
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
 
-LEAK_FORMAT = 1  # raise by hand whenever an unchanged attack gives other answers
+LEAK_FORMAT = 2  # raise by hand whenever an unchanged attack gives other answers
 
 
 def leak(

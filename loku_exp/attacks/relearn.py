@@ -1,10 +1,10 @@
-"""Relearning: fine-tune a subject on a few forget rows, and see how much of the rest comes back.
+"""Relearning: fine-tune a subject on a few forget rows, and see how much of the forget set comes back.
 
-A low-rank adapter is trained on k forget rows for n updates, on top of the subject. A model that never knew
-the forget set learns something by that too, so the reference is attacked alike, and what counts is how
-much more the unlearned model gains. Sources: Lynch et al. 2024 (arXiv 2402.16835), Hu et al. 2024 (arXiv
-2406.13356), OPTML-Group/Unlearn-Smooth, which train all weights; an adapter is ours, so that the
-attacked model can be kept.
+A low-rank adapter is trained on k forget rows for n updates, on top of the subject. Those rows are asked
+too, among all others. A model that never knew the forget set learns something by that as well, so the
+reference is attacked alike, and what counts is how much more the unlearned model gains. Sources: Lynch
+et al. 2024 (arXiv 2402.16835), Hu et al. 2024 (arXiv 2406.13356), OPTML-Group/Unlearn-Smooth, which train
+all weights; an adapter is ours, so that the attacked model can be kept.
 """
 
 from dataclasses import replace

@@ -22,12 +22,18 @@ class SuiteLM(UnlearnLM):
         answers: see `UnlearnLM`.
         load: see `UnlearnLM`.
         own: by request type, what answers it.
+        reads_prompts: see `UnlearnLM`.
     """
 
     def __init__(
-        self, answers: Answers, load: Callable[[], Inference], own: Mapping[str, Answerer]
+        self,
+        answers: Answers,
+        load: Callable[[], Inference],
+        own: Mapping[str, Answerer],
+        *,
+        reads_prompts: bool = False,
     ):
-        super().__init__(answers, load)
+        super().__init__(answers, load, reads_prompts=reads_prompts)
         self._own = own
 
     def __getattr__(self, kind: str) -> Any:

@@ -35,8 +35,8 @@ class Facts:
     """What a judge may know beside numbers.
 
     Attributes:
-        training: of the method's report, e.g. thresholds and epochs of a stop rule; empty where the
-            model was not unlearned by this run.
+        training: of the method's report, e.g. thresholds and epochs of a stop rule; of a model that was
+            attacked, or is an earlier moment, the thresholds alone.
         weights: how the target's weights came about.
         before: metrics one epoch before the end, where they were measured.
     """

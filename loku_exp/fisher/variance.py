@@ -38,6 +38,7 @@ def variance_measure(
         *,
         std: float,
         group_size: int,
+        weighting: str,
         epsilon: float,
         num_retain: int | None,
         seed: int,
@@ -53,7 +54,9 @@ def variance_measure(
         counter = FlopCounterMode(display=False)
         with counter:
             of_forget, of_retain = (
-                gradient_variances(model, layers, adapter, [r.answer for r in records], group_size)
+                gradient_variances(
+                    model, layers, adapter, [r.answer for r in records], group_size, weighting
+                )
                 for records in (forget, drawn)
             )
         weights: dict[str, Tensor] = {}
@@ -87,8 +90,9 @@ def gradient_variances(
     adapter: dict[str, Pair],
     texts: list[Sequence],
     group_size: int,
+    weighting: str = "labels",
 ) -> dict[str, Pair]:
-    """Return the variance of the gradient of A and of B over groups, each weighted by its examples.
+    """Return the variance of the gradient of A and of B over groups, each weighted by its size.
 
     ``Var = max(Q / n - (G / n)^2, 0)`` with ``G = sum_b n_b g_b`` and ``Q = sum_b n_b g_b^2``, g_b the
     gradient of a group's token-mean cross-entropy with ``scaling B A`` added to each weight.
@@ -99,11 +103,13 @@ def gradient_variances(
         adapter: A and B by layer, requiring gradients.
         texts: at least one.
         group_size: examples of a group.
+        weighting: ``labels``: n_b counts its labelled tokens, ``examples``: its examples; n is their sum.
     """
     device = next(model.parameters()).device
     flat = [factor for pair in adapter.values() for factor in pair]
     sums = [torch.zeros_like(factor) for factor in flat]
     squares = [torch.zeros_like(factor) for factor in flat]
+    n = 0
     with (
         frozen(model),
         _added(model, layers, adapter),
@@ -112,12 +118,12 @@ def gradient_variances(
     ):
         for group in passes(texts, group_size, group_size, device):
             gradients = torch.autograd.grad(group.loss(model), flat)
-            size = len(group.lengths)
+            size = sum(group.counts) if weighting == "labels" else len(group.lengths)
+            n += size
             for total, square, gradient in zip(sums, squares, gradients, strict=True):
                 total.add_(gradient, alpha=size)
                 square.addcmul_(gradient, gradient, value=size)
-            bar.update(size)
-    n = len(texts)
+            bar.update(len(group.lengths))
     variances = iter(
         [(q / n - (g / n) ** 2).clamp(min=0) for g, q in zip(sums, squares, strict=True)]
     )

@@ -1,12 +1,14 @@
 """VILA: FILA's low-rank step with another importance, the variance of a random adapter's gradients."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS, fila
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureVariance
 from loku_exp.runtime.knobs import Count, Positive, Seed
+
+Weighting = Literal["labels", "examples"]
 
 
 def vila(
@@ -15,6 +17,7 @@ def vila(
     *,
     std: Positive = 0.05,
     group_size: Count = 4,
+    weighting: Weighting = "labels",
     epsilon: Positive = 1e-5,
     num_retain: Count | None = None,
     seed: Seed = 0,
@@ -25,7 +28,7 @@ def vila(
     from N(0, std^2) is put on the target, and v = Var(g) of the gradients of A and B over groups of
     examples gives ``I = v(B) v(A)``, in the shape of the weight, for forget and retain set.
 
-    Deviations: the released code divides by the number of examples twice, so that its retain part vanishes
+    Deviations: the released code divides by the number of labels twice, so that its retain part vanishes
     beside 1e-5; here once, and epsilon is a share of the layer's mean retain importance. One epoch instead
     of ten over the same data.
 
@@ -34,6 +37,7 @@ def vila(
         variance: measures that importance.
         std: of the random adapter.
         group_size: examples of a gradient.
+        weighting: what a group counts as in the variance: its labelled tokens (released), or its examples.
         epsilon: added to the retain importance before dividing, as a share of its mean in a layer.
         num_retain: retain examples; None: as many as forget examples.
         seed: of the adapter and of the retain examples.
@@ -46,6 +50,7 @@ def vila(
             wanted,
             std=std,
             group_size=group_size,
+            weighting=weighting,
             epsilon=epsilon,
             num_retain=num_retain,
             seed=seed,

@@ -17,7 +17,7 @@ def rmu(
     forget: Scores,
     retain: Scores,
     *,
-    layer: Count | None = None,
+    layer: Count | Literal["middle"] = "middle",
     norm: NonNegative = 2.0,
     retain_term: Kept = "states",
     retain_weight: NonNegative = 1.0,
@@ -30,13 +30,15 @@ def rmu(
     [0, inf). Layers above get no gradient of it.
 
     Deviations: the states are those that predict a labelled token (there those at it); all trained weights
-    up to the layer learn; there `layer` is 7, of 16 in its main model, here None takes that share of them.
+    up to the layer learn; there the state is that after block 7 of blocks 0 to 15, so 8 of 16 in its main
+    model, here ``middle`` takes that share of them. R over states is a mean over the retain rows of a
+    micro-batch, so with ``reduction=update`` micro-batches of fewer rows weigh as much as others.
 
     Raises:
         ValueError: the model has no such layer.
     """
     layers = forget.num_layers
-    depth = max(1, round(layers * 7 / 16)) if layer is None else layer
+    depth = max(1, layers // 2) if layer == "middle" else layer
     if depth > layers:
         raise ValueError(
             f"loss.layer={layer}: the model has {layers} layers; take one of 1 to {layers}"

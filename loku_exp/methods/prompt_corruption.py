@@ -57,7 +57,7 @@ def prompt_corruption(
     subject = Subject(
         name="unlearned",
         weights=target.weights,
-        identity=digest([target.identity, file_digest(place / PROFILE), settings]),
+        identity=digest([FORMAT, target.identity, file_digest(place / PROFILE), settings]),
         load=partial(_load, target, place),
         derived_from=target.name,
         reference=target.reference,
@@ -135,7 +135,9 @@ class CorruptedPrompts(Wrapper):
             if output.shape[1] == 1:  # a decode step: its token is no prompt
                 return output
             noisy = output.clone()
-            for row, (prompt, start) in enumerate(zip(flagged, offsets, strict=True)):
+            draws = len(output) // len(flagged)  # answers drawn to one prompt lie side by side
+            for row in range(len(output)):
+                prompt, start = flagged[row // draws], offsets[row // draws]
                 if prompt is not None:
                     end = start + len(prompt) - 1
                     noisy[row, start:end] += self._noise(prompt, output)[: end - start] * spread

@@ -53,7 +53,12 @@ def evaluate_subject(
     check_returned(f"tasks of {config.evaluation.target}", tasks, Sequence)
     tasks = [*tasks, *(inputs.abilities if depth == "full" else [])]
     answers = Answers(answers_file(subject, config, inputs, workspace))
-    lm = SuiteLM(answers, partial(_inference, subject, config, inputs), inputs.suite.requests)
+    lm = SuiteLM(
+        answers,
+        partial(_inference, subject, config, inputs),
+        inputs.suite.requests,
+        reads_prompts=subject.reads_prompts,
+    )
     try:
         return evaluate(lm, tasks, limits(inputs.abilities, config.evaluation.limit))
     finally:

@@ -90,7 +90,9 @@ def _judgements(inputs: Inputs, found: Found) -> dict[str, Judgement]:
     for name, subject in found.subjects.items():
         if outcome is None or not subject.of_run:
             continue
-        training = outcome.report.training if name == "unlearned" else {}
+        training = outcome.report.training
+        if name != "unlearned":  # no stop rule ended it; it is judged by the same thresholds
+            training = {key: training[key] for key in ("thresholds",) if key in training}
         before = curve[-2].metrics if name == "unlearned" and len(curve) > 1 else None
         facts = Facts(training, target.weights, before)
         compared = found.evaluations.get(subject.reference or "")

@@ -8,6 +8,7 @@ from transformers import GenerationConfig
 
 from loku_exp.attacks.leak import BestOfSamples, leak, problems
 from loku_exp.evaluation.lm.generation import continued
+from loku_exp.methods.prompt_corruption import prompt_corruption
 from tests.helpers import Numbers, plain_greedy, tiny_model, tiny_records
 from tests.methods import tiny
 
@@ -61,6 +62,24 @@ def test_near_zero_temperature_draws_are_the_greedy_answer(attacked):
     model = attacked(temperature=1e-4).load()
     for row in FORGET:
         assert answers(model, [row.prompt]) == [plain_greedy(tiny_model(), row.prompt, 6)]
+
+
+def test_every_draw_of_a_wrapper_is_the_wrappers(tmp_path):
+    """Near zero temperature each draw is the greedy answer of the corrupted model, not the target's."""
+    knobs = {"strength": 3.0, "false_alarms": 0.01, "longest": 2}
+    subject = prompt_corruption(
+        tiny.target(), tiny.records(), tiny.workspace(tmp_path / "method"), **knobs
+    ).subject
+    row = tiny.records().forget[1]
+    protected, target = subject.load(), tiny.target().load()
+    (wanted,) = answers(protected, [row.prompt])
+    assert wanted != answers(target, [row.prompt])[0]
+    ids = torch.tensor([row.prompt])
+    settings = GenerationConfig(
+        max_new_tokens=6, do_sample=True, temperature=1e-4, num_return_sequences=3, pad_token_id=0
+    )
+    drawn = protected.generate(ids, torch.ones_like(ids), generation_config=settings)
+    assert [list(each) for each in drawn[:, ids.shape[1] :].tolist()] == [list(wanted)] * 3
 
 
 def test_draws_depend_on_prompt_and_seed_alone(attacked):

@@ -13,7 +13,14 @@ from tests.helpers import tiny_model, tiny_records
 
 RANK, ALPHA = 3, 6
 RECORDS = tiny_records()
-KNOBS = {"std": 0.05, "group_size": 2, "epsilon": 1e-5, "num_retain": None, "seed": 0}
+KNOBS = {
+    "std": 0.05,
+    "group_size": 2,
+    "weighting": "labels",
+    "epsilon": 1e-5,
+    "num_retain": None,
+    "seed": 0,
+}
 
 
 def layers_of(model):
@@ -22,7 +29,7 @@ def layers_of(model):
     return [Layer(n, weight_matrix(found[n]), RANK, ALPHA / RANK, i) for i, n in enumerate(wanted)]
 
 
-def by_peft(layers, adapter, texts, group_size):
+def by_peft(layers, adapter, texts, group_size, weighting):
     """Gradients of PEFT's adapter with the same A and B, a group at a time; variance by its definition."""
     model = tiny_model()
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=[layer.name for layer in layers])
@@ -43,7 +50,8 @@ def by_peft(layers, adapter, texts, group_size):
             labels += int((target != -100).sum())
         flat = [part for pair in parts.values() for part in pair]
         loss = torch.as_tensor(total / labels)
-        gradients.append((len(group), torch.autograd.grad(loss, flat)))
+        size = labels if weighting == "labels" else len(group)
+        gradients.append((size, torch.autograd.grad(loss, flat)))
     n = sum(size for size, _ in gradients)
     means = [sum(s * g[i] for s, g in gradients) / n for i in range(2 * len(layers))]
     return [
@@ -51,14 +59,15 @@ def by_peft(layers, adapter, texts, group_size):
     ]
 
 
+@pytest.mark.parametrize("weighting", ["labels", "examples"])
 @pytest.mark.parametrize("group_size", [1, 2, 4])
-def test_variances_are_those_of_pefts_adapter_group_by_group(group_size):
+def test_variances_are_those_of_pefts_adapter_group_by_group(group_size, weighting):
     model = tiny_model()
     layers = layers_of(model)
     adapter = random_adapter(layers, 0.3, seed=1)
     texts = [record.answer for record in RECORDS.forget]
-    found = gradient_variances(model, layers, adapter, texts, group_size)
-    expected = iter(by_peft(layers, adapter, texts, group_size))
+    found = gradient_variances(model, layers, adapter, texts, group_size, weighting)
+    expected = iter(by_peft(layers, adapter, texts, group_size, weighting))
     for pair in found.values():
         for variance in pair:
             wanted = next(expected)

@@ -30,7 +30,7 @@ class Still(nn.Module):
         states = self.value * torch.ones(*input_ids.shape, 4)
         self.head(states)
         zeros = torch.zeros_like(states)
-        return SimpleNamespace(hidden_states=[*[zeros] * 7, states, *[zeros] * 9])
+        return SimpleNamespace(hidden_states=[*[zeros] * 8, states, *[zeros] * 8])
 
 
 def test_rmu_by_hand():
@@ -39,7 +39,7 @@ def test_rmu_by_hand():
     def scores(value):
         return Scores(Still(value), batch, as_target=torch.no_grad)
 
-    # |0 - 2 u|^2 / 4 = 1 in the seventh of sixteen layers
+    # |0 - 2 u|^2 / 4 = 1 after eight of sixteen blocks, the embedding first
     terms = rmu(scores(0.0), scores(3.0))
     assert terms.forget.item() == pytest.approx(1.0)
     assert terms.retain.item() == 0  # the target says the same
@@ -112,8 +112,8 @@ def test_rmu_leaves_the_layers_above_alone():
     assert all(p.grad is None or not p.grad.any() for p in second.parameters())
 
 
-@pytest.mark.parametrize(("layers", "depth"), [(1, 1), (4, 2), (16, 7), (32, 14), (48, 21)])
-def test_the_layer_is_at_seven_sixteenths_of_the_depth(layers, depth):
+@pytest.mark.parametrize(("layers", "depth"), [(1, 1), (4, 2), (16, 8), (32, 16), (30, 15)])
+def test_the_layer_is_the_middle_one(layers, depth):
     asked = []
     rows = SimpleNamespace(
         num_layers=layers,

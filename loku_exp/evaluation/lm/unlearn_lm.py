@@ -22,11 +22,15 @@ class UnlearnLM(LM):
     Args:
         answers: what is known already, and where new answers are kept.
         load: gives the model; called once something is asked that is not known, and only then.
+        reads_prompts: whether the model is told where a prompt ends. Then a prefix that is continued is a
+            prompt, and a text that is scored has none.
     """
 
-    def __init__(self, answers: Answers, load: Callable[[], Inference]):
+    def __init__(
+        self, answers: Answers, load: Callable[[], Inference], *, reads_prompts: bool = False
+    ):
         super().__init__()
-        self.answers = answers
+        self.answers, self.reads_prompts = answers, reads_prompts
         self._load = load
         self._inference: Inference | None = None
 
@@ -48,6 +52,8 @@ class UnlearnLM(LM):
         scored as well, so a perplexity over it costs nothing.
         """
         answers = self._asked("greedy_suffixes", requests)
+        if self.reads_prompts:  # a prefix was its prompt there; a text that is scored has none
+            return [Greedy(*answer) for answer in answers]
         for request, (logprobs, argmax, _) in zip(requests, answers, strict=True):
             ids = request.args[1]
             scores = TokenScores(logprobs, hits(ids, argmax))

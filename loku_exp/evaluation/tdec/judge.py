@@ -116,7 +116,7 @@ def _outcome(metrics: Metrics, facts: Facts) -> str:
     values.append(f"MA {metrics['forget_ma']:.3f}")
     reached = f"({', '.join(values)})"
     training = facts.training
-    if not training:
+    if training.keys() <= {"thresholds"}:
         return f"forget set as it stands {reached}"
     if "success" not in training:
         return f"trained to the end without a stop rule {reached}"

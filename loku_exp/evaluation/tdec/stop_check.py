@@ -96,16 +96,28 @@ class ExtractionStop:
         return check_forgotten(model, self._texts, self._limits, self._end_of_text)
 
 
-def measured_problems(unseen: list[Example], n: tuple[int, ...], stop: StopRule) -> list[str]:
-    """Return which thresholds are to be measured and cannot be, known before anything is evaluated.
+def rule_problems(
+    forget: list[Example], unseen: list[Example], n: tuple[int, ...], stop: StopRule
+) -> list[str]:
+    """Return why a rule could not be followed, known before anything is evaluated.
+
+    A forget text of n tokens or fewer has no EL_n; and thresholds may have to be measured and cannot be.
 
     Args:
+        forget: texts that are to be forgotten.
         unseen: texts that the model never saw.
         n: sizes of n-grams that are evaluated.
         stop: the recipe's.
     """
     long = [row for row in unseen if len(row.prompt) > stop.n]
     found = []
+    shortest = min(len(row.prompt) for row in forget)
+    if stop.n >= shortest:
+        found.append(
+            f"training.stop.n={stop.n}: the shortest text of the forget set has {shortest} tokens, after "
+            f"any cut by dataset.length, and EL_n needs longer ones; set training.stop.n="
+            f"{max(1, shortest - 1)} or less, or training.stop=null"
+        )
     for name, value, texts in (("el", stop.el, long), ("ma", stop.ma, unseen)):
         if value is None and (len(texts) < 2 or (name == "el" and stop.n not in n)):
             column = f"el{stop.n}" if name == "el" else "ma"

@@ -31,7 +31,7 @@ from loku_exp.evaluation.tdec.metrics import (
     memorisation_accuracy,
 )
 from loku_exp.evaluation.tdec.perplexity import PerplexityTask
-from loku_exp.evaluation.tdec.stop_check import ExtractionStop, measured_problems, thresholds_of
+from loku_exp.evaluation.tdec.stop_check import ExtractionStop, rule_problems, thresholds_of
 from loku_exp.runtime.knobs import Counts, MembershipScore
 from loku_exp.runtime.settings import StopRule
 
@@ -106,7 +106,7 @@ def tdec_suite(
         described=[f"end-of-text: {end_of_text}"],
         abilities=[PerplexityTask(name, rows) for name, rows in texts.items()],
         stop=partial(_stop, sets["forget"], stop),
-        stop_problems=partial(measured_problems, sets.get("unseen", []), settings.n),
+        stop_problems=partial(rule_problems, sets["forget"], sets.get("unseen", []), settings.n),
     )
     of_suite = suite, sets["forget"], sets.get("unseen", []), membership or []
     return with_membership(*of_suite, text_of=lambda row: decode(list(row.prompt)))

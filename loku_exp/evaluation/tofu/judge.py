@@ -139,7 +139,7 @@ def _probabilities(model: Evaluation, reference: Evaluation) -> list[str]:
 def _stopped(facts: Facts) -> list[str]:
     """Return after which epoch a stop rule ended the training, where there was one."""
     training = facts.training
-    if "thresholds" not in training:
+    if "success" not in training:
         return []
     goal, most = training["thresholds"]["metric"].replace("_", " "), training["max_epochs"]
     if training["success"]:

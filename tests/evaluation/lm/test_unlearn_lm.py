@@ -45,6 +45,28 @@ def test_token_scores_equal_one_text_at_a_time(batch_tokens):
         assert score.loss == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-5)
 
 
+@pytest.mark.parametrize("reads_prompts", [False, True])
+def test_scores_do_not_depend_on_what_was_continued_before(reads_prompts):
+    """A model that reads prompts takes a continued prefix for one; a text that is scored has none."""
+    text = SEQUENCES[16].ids
+    lm = UnlearnLM(Answers(), lambda: Says(), reads_prompts=reads_prompts)
+    lm.greedy_suffixes(instances("greedy_suffixes", [("text", text, 0)]))
+    (scores,) = lm.token_scores(instances("token_scores", [("text", Sequence(text, text))]))
+    assert scores.logprobs[0] == (-2.0 if reads_prompts else -1.0)
+
+
+class Says:
+    """Scores a text -1 a token where its prefixes are continued, -2 where it is scored."""
+
+    def batches(self, kind, requests, wanted):
+        for index, request in enumerate(requests):
+            ids = request.args[1]
+            if kind == "greedy_suffixes":
+                yield {index: ([-1.0] * (len(ids) - 1), list(ids[1:]), {})}
+            else:
+                yield {index: ([-2.0] * (len(ids.ids) - 1), [True] * (len(ids.ids) - 1))}
+
+
 PROMPTS = [("prompt", SEQUENCES[i].ids, 30 + i % 3) for i in range(20)]
 
 

@@ -50,6 +50,17 @@ def test_there_was_none():
     assert note.startswith("without text the model never saw, and without a reference")
 
 
+def test_a_model_that_no_rule_ended_is_judged_by_the_runs_thresholds():
+    """An attacked model: as it stands, and forgotten by the same limits as the unlearned one."""
+    unseen = {"unseen_ma": 0.4, "unseen_el10": 0.2}
+    ended = judged(NOT_MET, {"forget_ma": 0.32}, target=unseen)
+    found = judged({"thresholds": LIMITS}, {"forget_ma": 0.32}, target=unseen)
+    assert found.goals == ended.goals == {"forget_ma": 0.3, "forget_el10": 0.05}
+    assert (ended.success, found.success) == (False, False)
+    assert found.sentence.startswith("forget set as it stands (EL_10 0.010, MA 0.320)")
+    assert judged({"thresholds": LIMITS}).success is True
+
+
 def test_a_model_that_was_not_trained_here():
     found = judged({})
     assert found.sentence.startswith("forget set as it stands (EL_10 0.010, MA 0.210)")

@@ -1,5 +1,6 @@
 """Thresholds by hand, checks against exact values, and what is said of a stop."""
 
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -20,11 +21,12 @@ from loku_exp.evaluation.tdec.stop_check import (
     ExtractionStop,
     Thresholds,
     check_forgotten,
+    rule_problems,
     thresholds_of,
     would_flip,
 )
 from loku_exp.runtime.settings import StopRule
-from tests.helpers import random_sequence, tiny_model
+from tests.helpers import random_sequence, tiny_model, tiny_records
 
 
 def unseen(*pairs: tuple[float, float]) -> Evaluation:
@@ -49,6 +51,16 @@ def test_thresholds_without_unseen_text_or_without_this_n_say_what_to_set(n):
     evaluation = unseen() if n == 10 else unseen((0.1, 0.2), (0.3, 0.6))
     with pytest.raises(ConfigError, match=r"training\.stop\.el is to be measured on unseen text"):
         thresholds_of(StopRule(n=n, el=None, ma=None), evaluation)
+
+
+def test_a_forget_text_that_has_no_ngram_is_refused_before_the_run():
+    """With given thresholds too: its EL is of nothing, which would count as forgotten."""
+    rule, row = StopRule(n=10, el=0.05, ma=0.3), tiny_records().forget[0]
+    forget = {n: replace(row, prompt=tuple(range(n))) for n in (10, 11, 40)}
+    (said,) = rule_problems([forget[10], forget[40]], [], (3,), rule)
+    assert said.startswith("training.stop.n=10: the shortest text of the forget set has 10 tokens")
+    assert "set training.stop.n=9 or less" in said
+    assert rule_problems([forget[11], forget[40]], [], (3,), rule) == []
 
 
 def test_a_threshold_of_zero_is_refused():
