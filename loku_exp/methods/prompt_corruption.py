@@ -29,6 +29,7 @@ from loku_exp.workspace import Workspace
 
 log = logging.getLogger(__name__)
 FOLDER, PROFILE, SETTINGS = "method", "profile.safetensors", "corruption.json"
+FORMAT = 2  # raise by hand whenever such a model answers otherwise
 
 
 def prompt_corruption(
