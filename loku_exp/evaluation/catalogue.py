@@ -61,6 +61,8 @@ class Metric(BaseModel):
         """Return a value as tables show it; nothing where it is absent."""
         if value is None or not math.isfinite(value):
             return ""
+        if self.form == "p" and value < LEAST_P:
+            return f"< {LEAST_P:.0e}"
         if self.form == "p":
             return f"{value:.2g}" if value >= 1e-3 else f"{value:.0e}"
         if self.form == "perplexity":

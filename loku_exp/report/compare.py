@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def compare(
         unit = ("group" if of_groups else "row") if block == "auto" else block
         blocks, note = _blocks(pairs, unit, name)
         notes += [note] if note else []
+        notes += _lacking(pairs, name)
         for metric in _quantities(pairs):
             a, b = (np.array([_value(pair[side], metric) for pair in pairs]) for side in (0, 1))
             found = block_bootstrap(b - a, blocks, resamples=resamples, seed=seed)
@@ -157,6 +159,17 @@ def _quantities(pairs: Pairs) -> list[str]:
     names = [name for name in names if all(_is_number(row.get(name)) for row in rows)]
     by_loss = "loss" in names and not all(_says_probability(row) for row in rows)
     return [*names, *(["per_token"] if by_loss else [])]
+
+
+def _lacking(pairs: Pairs, name: str) -> list[str]:
+    """Return which quantities are not compared, since some rows lack them."""
+    rows = [row for pair in pairs for row in pair]
+    having = Counter(key for row in rows for key, value in row.items() if _is_number(value))
+    few = [key for key in having if key not in IDENTITY and having[key] < len(rows)]
+    return [
+        f"{name}, {key}: not compared, {len(rows) - having[key]} of {len(rows)} rows lack it"
+        for key in few
+    ]
 
 
 def _says_probability(row: Row) -> bool:

@@ -1,6 +1,6 @@
 """How every plot of a report looks: sizes for A4, colours and markers for the colour-blind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from loku_exp.report.groups import Arm
 
 # Okabe and Ito, without the yellow that white paper swallows; markers repeat at another period.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -74,6 +76,12 @@ class Looks:
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": DASHES[place // len(COLOURS) % len(DASHES)],
         }
+
+
+def variant(arms: Iterable[Arm], arm: Arm) -> dict[str, Any]:
+    """Return dashes that tell settings of one method apart, alike in every panel; filling is success."""
+    same = list(dict.fromkeys(a[3:] for a in arms if a.method == arm.method))  # recipe and extras
+    return {"linestyle": DASHES[same.index(arm[3:]) % len(DASHES)]} if len(same) > 1 else {}
 
 
 def panels(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, Any]:

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from loku_exp.evaluation.catalogue import Metric
-from loku_exp.report.answer import front_of
+from loku_exp.report.answer import core_of, front_of
 from loku_exp.report.collect import Run
-from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels
+from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels, variant
 from loku_exp.report.estimates import Estimate
-from loku_exp.report.frame import Findings
+from loku_exp.report.findings import Findings, ends_of
 from loku_exp.report.groups import Arm
 
 # How a marker is filled says one thing in every plot.
@@ -31,9 +31,11 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         return "front of forgetting and utility: the runs share no measure of one of them"
     figure, axes = panels(1, 1, 3.3)
     axis: Axes = axes[0, 0]
-    best, places, used = front_of(found), {}, []
+    core = core_of(found)
+    best, places, used = front_of(core), {}, []
     for arm, runs in group.by_arm().items():
-        x, y = found.mean(gap, arm), found.mean(kept, arm)
+        part = core if arm in core.group.by_arm() else found
+        x, y = part.mean(gap, arm), part.mean(kept, arm)
         if x is None or y is None:
             continue
         look = {**looks.of(arm.method), "linestyle": ""}
@@ -69,6 +71,10 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         "mean over units, with rank and layers where they differ; small: each run; black edge: no other "
         f"method that never collapsed is better in both. On the front: {names}."
     )
+    if len(core.group.by_arm()) < len(group.by_arm()):
+        caption += (
+            " Methods that did not run on the same units as most are drawn, and not on the front."
+        )
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
 
@@ -132,6 +138,8 @@ def _lines(
 ) -> tuple[Any, str]:  # fmt: skip
     """Draw a panel per metric and a line per method; intervals do not cover each other."""
     metrics = _panels_of(found)
+    part, where = found.alike(arms)
+    arms = part.group.by_arm()
     figure, axes = panels(1, len(metrics), 3.0)
     lines: dict[Arm, list[Arm]] = {}
     for arm in sorted(arms, key=lambda arm: places[arm]):
@@ -140,17 +148,17 @@ def _lines(
     for axis, metric in zip(axes[0], metrics, strict=True):
         for number, members in enumerate(lines.values()):
             shift = 0.2 / max(len(lines), 4) * (number - (len(lines) - 1) / 2)
-            look = looks.of(members[0].method)
+            look = looks.of(members[0].method) | variant(found.group.by_arm(), members[0])
             known = [
-                (places[a] + shift, e, arms[a]) for a in members if (e := found.mean(metric, a))
+                (places[a] + shift, e, arms[a]) for a in members if (e := part.mean(metric, a))
             ]
             axis.plot(
                 [x for x, *_ in known], [e.value for _, e, _ in known], **look | {"marker": ""}
             )
             for x, estimate, runs in known:
-                _mark(axis, x, estimate, look, runs)
+                _mark(axis, x, metric, estimate, look, runs)
             used.insert(-1, handle(found.group.label(members[0], place=False), **look))
-        if before := found.mean(metric, None, "target"):
+        if before := part.mean(metric, None, "target"):
             axis.axhline(before.value, **DOTTED)
         axis.set(title=metric.label, xlabel=across)
         axis.set_xticks(range(len(ticks)), ticks)
@@ -158,13 +166,16 @@ def _lines(
     labels = ", ".join(metric.label for metric in metrics)
     return figure, (
         f"{labels} against {across}: mean over all runs, bars: 95 % interval over units where there are "
-        f"several. The table of means holds the numbers."
+        f"several.{where} The table of means holds the numbers."
     )
 
 
-def _mark(axis: Axes, x: float, estimate: Estimate, look: dict[str, Any], runs: list[Run]) -> None:
-    if estimate.low is not None and estimate.high is not None:
-        axis.vlines(x, estimate.low, estimate.high, color=look["color"], linewidth=0.8)
+def _mark(
+    axis: Axes, x: float, metric: Metric, estimate: Estimate, look: dict[str, Any], runs: list[Run]
+) -> None:
+    low, high = ends_of(metric, estimate)
+    if low is not None and high is not None:
+        axis.vlines(x, low, high, color=look["color"], linewidth=0.8)
     axis.plot([x], [estimate.value], **look | {"linestyle": ""} | _filled(runs), markersize=6)
 
 

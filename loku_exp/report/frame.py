@@ -2,16 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
-from loku_exp.report.estimates import Estimate, mean_over_units
-from loku_exp.report.groups import Arm, Group
 from loku_exp.report.units import unit_of
 from loku_exp.results.schema import ModelPart, Record
 
@@ -69,101 +65,6 @@ def tidy(runs: Iterable[Run], utility: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows or None, columns=None if rows else NO_ROWS)
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What the runs of a group say.
-
-    Attributes:
-        group: of the runs.
-        utility: the metric that says what was kept, as the suites judge; None where runs share none.
-    """
-
-    group: Group
-    utility: Metric | None
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The tidy frame of the runs that count, with ``arm`` (a label) and ``unit``."""
-        frame = tidy(self.group.runs, self.utility.name if self.utility else None)
-        by_folder = {str(run.folder): run for run in self.group.runs}
-        labels = {
-            name: self.group.label(self.group.arms[r.folder]) for name, r in by_folder.items()
-        }
-        frame["arm"] = frame["folder"].map(labels)
-        frame["unit"] = frame["folder"].map({n: str(unit_of(run)) for n, run in by_folder.items()})
-        return frame
-
-    @cached_property
-    def words(self) -> dict[str, Metric]:
-        """The metrics of these runs by name, in the order of their catalogues."""
-        return words_of(self.group.runs, self.utility.name if self.utility else None)
-
-    @cached_property
-    def gap(self) -> Metric | None:
-        """What says how far from forgotten a model is; 0 is there (knowledge itself where nothing is)."""
-        order = [m for part in ("gap", "knowledge") for m in self.words.values() if m.part == part]
-        return next((metric for metric in order if self._in_all(metric.name)), None)
-
-    @cached_property
-    def kept(self) -> Metric | None:
-        """The share of the target's utility that is left."""
-        return self.words.get(KEPT) if self._in_all(KEPT) else None
-
-    @cached_property
-    def summary(self) -> list[Metric]:
-        """The metrics that tables over many runs show, in order."""
-        return [metric for metric in self.words.values() if metric.summary]
-
-    def mean(
-        self, metric: Metric | None, arm: Arm | None, subject: str = "unlearned"
-    ) -> Estimate | None:
-        """Return a mean over units on the metric's scale of averaging, or None where it was not measured.
-
-        Args:
-            metric: of these runs.
-            arm: None for all runs.
-            subject: which model.
-        """
-        if metric is None:
-            return None
-        return self.means.get((self.group.label(arm) if arm else "", subject, metric.name))
-
-    @cached_property
-    def means(self) -> dict[tuple[str, str, str], Estimate]:
-        """Means over units; see `means_of`."""
-        return means_of(self.frame, self.words)
-
-    def _in_all(self, name: str) -> bool:
-        having = self.frame[(self.frame.metric == name) & (self.frame.subject == "unlearned")]
-        return len(self.group.runs) == having.folder.nunique()
-
-
-def findings(group: Group) -> Findings:
-    """Return what the runs of a group say, by the utility that all of them have."""
-    judged = [run.record.judgement.utility for run in group.runs if run.record.judgement]
-    words = [m for m in words_of(group.runs).values() if m.name in judged or m.summary]
-    words = [m for m in words if m.part in ("utility", "ability") and m.name != KEPT]
-    words.sort(key=lambda metric: (metric.name not in judged, metric.part != "utility"))
-    return Findings(group, next((m for m in words if _kept_in_all(group.runs, m.name)), None))
-
-
-def means_of(frame: pd.DataFrame, words: dict[str, Metric]) -> dict[tuple[str, str, str], Estimate]:
-    """Return means over units with intervals by arm, model and metric; over all arms under ``""``.
-
-    Args:
-        frame: tidy, with ``arm`` and ``unit``.
-        words: by metric; p-values are averaged as logarithms.
-    """
-    found = {}
-    for whole in (frame, frame.assign(arm="")):
-        for key, part in whole.groupby(["arm", "subject", "metric"], sort=False):
-            arm, subject, name = map(str, key)
-            scaled = map(words[name].scaled, part["value"])
-            if estimate := mean_over_units(list(zip(part["unit"], scaled, strict=True))):
-                found[arm, subject, name] = estimate
-    return found
-
-
 def words_of(runs: Iterable[Run], utility: str | None = None) -> dict[str, Metric]:
     """Return the metrics of runs by name, in the order of their catalogues."""
     found: dict[str, Metric] = {}
@@ -182,11 +83,6 @@ def words_of(runs: Iterable[Run], utility: str | None = None) -> dict[str, Metri
         else metric
         for name, metric in found.items()
     }
-
-
-def original(metric: Metric, scaled: float) -> float:
-    """Return a mean on the metric's own scale: of p-values the geometric mean."""
-    return 10**scaled if metric.form == "p" else scaled
 
 
 def _measured(
@@ -209,7 +105,7 @@ def _measured(
             abs(metrics[known.name] - reference.metrics[known.name]),
         )
     what = utility or (judged.utility if judged else None)
-    share = _share(record, model, what) if judged or name not in BASES else None
+    share = share_kept(record, model, what) if judged or name not in BASES else None
     if what and share is not None:
         label = next(metric.label for metric in record.catalogue if metric.name == what)
         yield (
@@ -221,7 +117,7 @@ def _measured(
         yield EPOCHS, float(epochs)
 
 
-def _share(record: Record, model: ModelPart, utility: str | None) -> float | None:
+def share_kept(record: Record, model: ModelPart, utility: str | None) -> float | None:
     """Return what a model kept as a share of the target's; of what is good when low, the inverse."""
     metric = next((metric for metric in record.catalogue if metric.name == utility), None)
     before = record.models["target"].metrics.get(utility or "")
@@ -231,9 +127,3 @@ def _share(record: Record, model: ModelPart, utility: str | None) -> float | Non
     if metric.form == "perplexity" or metric.better == "low":
         return before / after if after else None
     return after / before
-
-
-def _kept_in_all(runs: list[Run], utility: str) -> bool:
-    return all(
-        _share(run.record, run.record.models["unlearned"], utility) is not None for run in runs
-    )

@@ -15,8 +15,8 @@ from loku_exp.report.collect import Run, newest_of
 from loku_exp.report.sharing import headlines, parted, text_of
 from loku_exp.report.units import notes_of
 
-RANK = "lora.rank"
-CHOSEN = ("method", "loss", "regulariser", "init", RANK, "lora.targets", "training.recipe")
+CHOSEN = ("method", "loss", "regulariser", "init", "training.recipe")
+PLACE = ("lora.rank", "lora.targets")
 SECTIONS = (
     "method.", "loss.", "regulariser.", "init.", "lora.", "training.", "model.", "dataset.", "target.",
     "reference.",
@@ -154,27 +154,24 @@ def _group(members: list[Run], headline: str) -> Group:
 def _arms(runs: list[Run]) -> dict[Path, Arm]:
     """Return the arm of each run; runs of equal choices with different settings are told apart.
 
-    What is told of the runs of one rank is told of those of the others, so that a method is one line over
-    ranks.
+    A setting in which runs of one choice differ is told of all runs that have it, whatever their method,
+    rank and layers: a method is one line over these, and a legend says of each what it says of one.
     """
-    alike: dict[str, dict[Any, list[Run]]] = {}
+    alike: dict[str, list[Run]] = {}
     for run in runs:
         choices = run.record.run.choices
-        chosen = text_of([choices.get(key) for key in CHOSEN if key != RANK])
-        alike.setdefault(chosen, {}).setdefault(choices.get(RANK), []).append(run)
+        alike.setdefault(text_of([choices.get(key) for key in (*CHOSEN, *PLACE)]), []).append(run)
+    varied = sorted({key for members in alike.values() for key in _varied(members)})
     arms = {}
-    for by_rank in alike.values():
-        varied = sorted({key for members in by_rank.values() for key in _varied(members)})
-        for run in (run for members in by_rank.values() for run in members):
-            choices = run.record.run.choices
-            extras = ", ".join(f"{_short(k, varied)} {run.config.get(k)}" for k in varied)
-            arms[run.folder] = Arm(
-                method=method_of(choices),
-                rank=choices.get("lora.rank"),
-                targets=choices.get("lora.targets") if choices.get("lora.rank") else None,
-                recipe=str(choices.get("training.recipe") or ""),
-                extras=extras,
-            )
+    for run in runs:
+        choices, has = run.record.run.choices, [k for k in varied if run.config.get(k) is not None]
+        arms[run.folder] = Arm(
+            method=method_of(choices),
+            rank=choices.get("lora.rank"),
+            targets=choices.get("lora.targets") if choices.get("lora.rank") else None,
+            recipe=str(choices.get("training.recipe") or ""),
+            extras=", ".join(f"{_short(k, varied)} {run.config[k]}" for k in has),
+        )
     return arms
 
 

@@ -5,10 +5,11 @@ from statistics import fmean
 import pandas as pd
 
 from loku_exp.evaluation.catalogue import Metric
+from loku_exp.report.cells import estimate_text
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import Estimate, at_level, mean_over_units
-from loku_exp.report.frame import Findings
-from loku_exp.report.tables import Table, estimate_text
+from loku_exp.report.findings import Findings
+from loku_exp.report.tables import Table
 from loku_exp.report.units import unit_of
 from loku_exp.results.schema import Record
 
@@ -53,7 +54,8 @@ def matched(found: Findings) -> Table | str:
             rows.append(row)
     notes = [
         f"Level of {known.label}, read where a run's curve first comes down to it, linear between "
-        "snapshots. Rows with different 'reached' are over different runs."
+        "snapshots. The goal is what each run is to meet: its suite's threshold, else its own reference's "
+        "value. Rows with different 'reached' are over different runs."
     ]
     if without := len(found.group.runs) - len(members):
         notes.insert(0, f"Runs without a curve, not in this table: {without}.")

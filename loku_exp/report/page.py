@@ -17,8 +17,8 @@ from loku_exp.report import ends, paths, tables
 from loku_exp.report.answer import answer, ordered, ranked
 from loku_exp.report.collect import Collection, Run
 from loku_exp.report.drawing import FORMS, STYLE, Looks, Plot, mpl
+from loku_exp.report.findings import Findings, findings
 from loku_exp.report.formats import INTERVAL, write_tables
-from loku_exp.report.frame import Findings, findings
 from loku_exp.report.groups import Group, group_runs
 from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table

@@ -12,8 +12,8 @@ from matplotlib.ticker import EngFormatter
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
-from loku_exp.report.drawing import DASHES, Looks, Plot, finished, handle, legend, panels
-from loku_exp.report.frame import Findings
+from loku_exp.report.drawing import Looks, Plot, finished, handle, legend, panels, variant
+from loku_exp.report.findings import Findings
 from loku_exp.report.groups import Arm
 from loku_exp.report.matched import LEAST_POINTS, curve_of, goal, goal_name, kept_along, knowledge
 
@@ -53,12 +53,12 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     if pair is None:
         return f"path of forgetting and utility: {NO_CURVE}"
     across, kept = pair
-    columns = _ranks(found)
+    columns, said = _ranks(found)
     figure, axes = panels(1, len(columns), 3.2, sharex=True, sharey=True)
     used = []
     for axis, (rank, arms) in zip(axes[0], columns.items(), strict=True):
         for arm, runs in arms.items():
-            look = looks.of(arm.method) | _variant(found.group.by_arm(), arm)
+            look = looks.of(arm.method) | variant(found.group.by_arm(), arm)
             along_x, along_y = (mean_path(runs, metric) for metric in (across, kept))
             points = [(x, y) for (_, x), (_, y) in zip(along_x, along_y, strict=False)]
             axis.plot(*_xy(points), **{**look, "marker": ""})
@@ -76,7 +76,7 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         f"{kept.label} against {_axis(across)}, markers growing with the epochs, starting at the target; "
         f"grey: {line}. Mean over runs."
         + (" A p-value is high for a collapsed model too." if across.form == "p" else "")
-        + _left_out(found)
+        + said
     )
     return _plot(found, figure, folder, name, "Path of forgetting and utility", caption)
 
@@ -122,13 +122,13 @@ def _two_rows(
     draw: Callable[[Axes, list[Run], Metric, dict[str, Any]], None], across: str, what: str,
 ) -> tuple[Figure, str]:  # fmt: skip
     """Draw knowledge of the forget set (upper row) and what is kept (lower), a column per rank."""
-    columns = _ranks(found)
+    columns, said = _ranks(found)
     figure, axes = panels(2, len(columns), 1.9, sharex=True, sharey="row")
     used = [handle("to be met", **GREY)]
     for column, (rank, arms) in enumerate(columns.items()):
         for axis, metric in zip(axes[:, column], pair, strict=True):
             for arm, runs in arms.items():
-                look = looks.of(arm.method) | _variant(found.group.by_arm(), arm)
+                look = looks.of(arm.method) | variant(found.group.by_arm(), arm)
                 draw(axis, runs, metric, look)
                 used.insert(-1, handle(found.group.label(arm, place=False), **look))
             met = _goal(found, metric)
@@ -140,7 +140,7 @@ def _two_rows(
         axis.set_ylabel(_axis(metric))
     legend(figure, used)
     rows = f"{pair[0].label} (upper row) and {pair[1].label} (lower row)"
-    return figure, f"{rows} {what}{_left_out(found)}"
+    return figure, f"{rows} {what}{said}"
 
 
 def _pair(found: Findings, known: Metric | None = None) -> tuple[Metric, Metric] | None:
@@ -156,27 +156,20 @@ def _pair(found: Findings, known: Metric | None = None) -> tuple[Metric, Metric]
     return (known, kept[0]) if kept else None
 
 
-def _ranks(found: Findings) -> dict[str, dict[Arm, list[Run]]]:
-    """Return the arms of one set of layers that have a curve, by rank, for columns of panels."""
-    columns: dict[str, dict[Arm, list[Run]]] = {}
-    for arm, runs in found.group.by_rank().items():
-        if all(run.record.curve for run in runs):
-            title = f"rank {arm.rank}" if arm.rank else "no adapter"
-            columns.setdefault(title, {})[arm] = runs
-    return dict(list(columns.items())[:MOST_COLUMNS])
+def _ranks(found: Findings) -> tuple[dict[str, dict[Arm, list[Run]]], str]:
+    """Return the arms of one set of layers that have a curve, by rank, for columns of panels.
 
-
-def _left_out(found: Findings) -> str:
-    """Return what of a group such panels leave out, as the end of a caption."""
-    drawn = {arm for arms in _ranks(found).values() for arm in arms}
-    left = [found.group.label(arm) for arm in found.group.by_arm() if arm not in drawn]
-    return f" Not drawn, see the tables: {'; '.join(left)}." if left else ""
-
-
-def _variant(arms: Any, arm: Arm) -> dict[str, Any]:
-    """Return dashes that tell settings of one method apart, alike in every panel; filling is success."""
-    same = list(dict.fromkeys(a[3:] for a in arms if a.method == arm.method))  # recipe and extras
-    return {"linestyle": DASHES[same.index(arm[3:]) % len(DASHES)]} if len(same) > 1 else {}
+    With them what is to be said of them, as the end of a caption: their units, and what is left out.
+    """
+    group, columns = found.group, dict[str, dict[Arm, list[Run]]]()
+    known = [a for a, runs in group.by_rank().items() if all(run.record.curve for run in runs)]
+    part, where = found.alike(known)
+    for arm, runs in part.group.by_arm().items():
+        columns.setdefault(f"rank {arm.rank}" if arm.rank else "no adapter", {})[arm] = runs
+    columns = dict(list(columns.items())[:MOST_COLUMNS])
+    drawn = {arm for arms in columns.values() for arm in arms}
+    left = [group.label(arm) for arm in group.by_arm() if arm not in drawn]
+    return columns, where + (f" Not drawn, see the tables: {'; '.join(left)}." if left else "")
 
 
 def _flops(run: Run) -> tuple[float, float] | None:

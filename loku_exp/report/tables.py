@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from loku_exp.evaluation.catalogue import Metric
-from loku_exp.report.estimates import Estimate
-from loku_exp.report.frame import BASES, Findings, means_of, original
+from loku_exp.report.cells import columns_of, filled, texts_of
+from loku_exp.report.findings import Findings, means_of
+from loku_exp.report.frame import BASES
 from loku_exp.report.groups import Arm, order_of
 from loku_exp.report.units import common_units, unit_of, unit_text
 
-SAME = 0.005  # smaller distances to the reference get no arrow, as in a run's own table
 PAPER = 5  # metrics of a table for a paper; all are in the CSV
 PRIORITY = ("gap", "test", "knowledge", "utility", "ability", "detail")
 MEANS = {  # in the order of the page
@@ -82,7 +82,7 @@ def all_runs(found: Findings) -> Table:
         of_run |= {"learning_rate": run.config.get("training.learning_rate")}
         tail = {"verdict": details[-1], "run": run.record.run.id, "folder": str(run.folder)}
         data.append(of_run | values | tail)
-    cells = _filled(pd.DataFrame(rows))
+    cells = filled(pd.DataFrame(rows))
     paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
     notes = [
         "Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."
@@ -116,28 +116,15 @@ def further_models(found: Findings) -> Table | None:
         known = {m: found.means.get((arm, subject, m)) for m in found.words}
         if own != bool(arm) or not any(known.values()):
             continue
-        rows.append({"model": subject, "method": arm} | _texts(found.summary, known))
+        rows.append({"model": subject, "method": arm} | texts_of(found.summary, known))
         of_model = {"group": found.group.headline, "model": subject, "arm": arm}
-        data += [of_model | _columns(e, found.words[m]) for m, e in known.items() if e]
+        data += [of_model | columns_of(e, found.words[m]) for m, e in known.items() if e]
     if not rows:
         return None
-    cells = _filled(pd.DataFrame(rows))
+    cells = filled(pd.DataFrame(rows))
     title = "Further models: after attacks, and other references"
     paper = ["model", "method", *_few(found, cells.columns)]
     return Table("further_models", title, cells, pd.DataFrame(data), paper)
-
-
-def estimate_text(metric: Metric, estimate: Estimate | None, arrow: str = "") -> str:
-    """Return a mean with an arrow and its interval, where it has one."""
-    if estimate is None:
-        return ""
-    ends = [end for end in (estimate.value, estimate.low, estimate.high) if end is not None]
-    digits = 1 if metric.form == "count" else None
-    text, *interval = [
-        metric.written(original(metric, end if digits is None else round(end, digits)))
-        for end in ends
-    ]
-    return f"{text}{arrow}" + (f" [{', '.join(interval)}]" if interval else "")
 
 
 def _means(
@@ -160,20 +147,21 @@ def _means(
                 continue
             n = max(estimate.n for estimate in known.values() if estimate)
             row = {"method": label or f"({subject})", "n": str(n), "runs": str(len(runs) or "")}
-            row |= _texts(shown, known, references if arm else None)
+            row |= texts_of(shown, known, references if arm else None)
             if arm and any(run.collapsed for run in group.runs):
                 row["collapsed"] = f"{sum(run.collapsed for run in runs)} of {len(runs)}"
             rows.append(row)
             of_arm = {"group": group.headline, "arm": label or subject}
             of_arm |= arm._asdict() if arm else {}
             data += [
-                of_arm | _columns(e, found.words[m]) | {"runs": len(runs)}
+                of_arm | columns_of(e, found.words[m]) | {"runs": len(runs)}
                 for m, e in known.items()
                 if e
             ]
-    cells = _filled(pd.DataFrame(rows if folders else []))
+    cells = filled(pd.DataFrame(rows if folders else []))
     if without := [group.label(arm) for arm, runs in arms.items() if not runs]:
         said.append(f"Without a run to average: {', '.join(without)}.")
+    said += _not_in_all(frame[frame.subject == "unlearned"], shown)
     if any(references.values()):
         said.append("Arrows point from a method's value to the reference's.")
     if any(metric.form == "p" for metric in shown):
@@ -181,6 +169,19 @@ def _means(
     said.append("Order: by rank, layers, method.")
     paper = ["method", "n", "collapsed", *_few(found, cells.columns)]
     return Table(name, MEANS[name], cells, pd.DataFrame(data), paper, said)
+
+
+def _not_in_all(frame: pd.DataFrame, shown: list[Metric]) -> list[str]:
+    """Return which means are over fewer runs than their row says: not all of them have the metric."""
+    runs = frame.groupby("arm", sort=False).folder.nunique()
+    having = frame.groupby(["arm", "metric"], sort=False).folder.nunique()
+    few = [
+        f"{metric.label} of {arm} ({having.get((arm, metric.name), 0)} of {count})"
+        for arm, count in runs.items()
+        for metric in shown
+        if 0 < having.get((arm, metric.name), 0) < count
+    ]
+    return [f"Over the runs that have it alone: {', '.join(few)}."] if few else []
 
 
 def _common(arms: dict[Arm, list[Any]]) -> tuple[dict[Arm, list[Any]], list[str]]:
@@ -191,6 +192,8 @@ def _common(arms: dict[Arm, list[Any]]) -> tuple[dict[Arm, list[Any]], list[str]
     kept: dict[Arm, list[Any]] = {}
     notes = ["Methods are compared at equal rank and layers."]
     for (rank, targets), members in blocks.items():
+        if len(members) < 2:  # nothing to compare with
+            continue
         where = f"rank {rank}, {targets}" if rank else "without an adapter"
         units = common_units([arms[arm] for arm in members], lambda run: bool(run.success))
         ran = {unit_of(run) for arm in members for run in arms[arm]}
@@ -201,23 +204,6 @@ def _common(arms: dict[Arm, list[Any]]) -> tuple[dict[Arm, list[Any]], list[str]
     return kept, notes
 
 
-def _texts(
-    metrics: list[Metric],
-    known: dict[str, Estimate | None],
-    references: dict[str, Estimate | None] | None = None,
-) -> dict[str, str]:
-    """Return cells by label, with arrows where there are references to meet."""
-    cells = {}
-    for metric in metrics:
-        mine, other = known.get(metric.name), (references or {}).get(metric.name)
-        arrow = ""
-        if mine and other and metric.better == "reference":
-            gap = other.value - mine.value
-            arrow = " =" if abs(gap) < SAME else " ↑" if gap > 0 else " ↓"
-        cells[metric.label] = estimate_text(metric, mine, arrow)
-    return cells
-
-
 def _few(found: Findings, columns: Iterable[str]) -> list[str]:
     """Return the labels of the metrics that papers want: what it judges by, then the first of each part."""
     wanted = [m for m in (found.gap, found.kept) if m]
@@ -225,18 +211,3 @@ def _few(found: Findings, columns: Iterable[str]) -> list[str]:
         wanted += [m for m in found.summary if m.part == part][:1]
     labels = list(dict.fromkeys(metric.label for metric in wanted if metric.label in set(columns)))
     return labels[:PAPER]
-
-
-def _columns(estimate: Estimate, metric: Metric) -> dict[str, Any]:
-    """Return the columns of plain rows that an estimate makes, on the metric's own scale."""
-    ends = (estimate.value, estimate.low, estimate.high)
-    values = [None if end is None else original(metric, end) for end in ends]
-    return {"metric": metric.name, **dict(zip(("mean", "low", "high"), values, strict=True))} | {
-        "n": estimate.n
-    }
-
-
-def _filled(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return cells without columns in which nothing stands, and without holes."""
-    cells = cells.fillna("")
-    return cells[[name for name in cells.columns if (cells[name] != "").any()]]

@@ -8,6 +8,8 @@ from loku_exp.report.collect import Run
 from loku_exp.results.table import FOREIGN
 
 UNIT_NAMES = ("base seed", "reference seed", "forget set")
+COMPARED = ("gap", "test")  # parts of metrics that are against the reference
+UNTAUGHT = {"from_scratch", "random"}
 SAME = 0.005  # metrics of one model may differ by this between machines
 
 
@@ -20,10 +22,35 @@ class Unit(NamedTuple):
 
 
 def unit_of(run: Run) -> Unit:
-    """Return the unit of a run."""
+    """Return the unit of a run; of a pretrained base, which hangs on no seed, the place stands for one."""
     protocol = run.record.protocol
-    seeds = protocol.get("seeds", {})
-    return Unit(seeds.get("target"), seeds.get("reference"), protocol.get("forget_split"))
+    return Unit(_base_of(run, "target"), _base_of(run, "reference"), protocol.get("forget_split"))
+
+
+def _base_of(run: Run, role: str) -> Any:
+    model = run.record.models.get(role)
+    if model is not None and model.weights == "pretrained":
+        return model.path
+    return run.record.protocol.get("seeds", {}).get(role)
+
+
+def unit_of_value(run: Run, subject: str, part: str) -> Unit:
+    """Return the unit of one of a run's values: what it cannot depend on is no part of it.
+
+    A value hangs on the reference only where it is of the reference or says how near to it a model is. A
+    pretrained model that nothing was done to is one and the same in all runs.
+
+    Args:
+        run: that it is of.
+        subject: the model.
+        part: of the metric, see `Metric`.
+    """
+    unit, model = unit_of(run), run.record.models[subject]
+    if model.role == "untuned":
+        return Unit(model.path, None, None)
+    if subject.partition("+")[0] == "reference":
+        return unit._replace(base=None)
+    return unit if part in COMPARED else unit._replace(reference=None)
 
 
 def unit_text(unit: Unit, units: Iterable[Unit]) -> str:
@@ -46,6 +73,12 @@ def common_units(arms: Iterable[list[Run]], succeeded: Callable[[Run], bool]) ->
     return set.intersection(*sets) if sets else set()
 
 
+def shared_units(arms: Iterable[list[Run]]) -> set[Unit]:
+    """Return the units on which every arm ran."""
+    sets = [{unit_of(run) for run in runs} for runs in arms]
+    return set.intersection(*sets) if sets else set()
+
+
 def notes_of(runs: list[Run], repeats: list[Run]) -> list[str]:
     """Return what a reader must know of the runs of a group.
 
@@ -59,13 +92,18 @@ def notes_of(runs: list[Run], repeats: list[Run]) -> list[str]:
 def _units_note(runs: list[Run]) -> list[str]:
     """Return what intervals are over, and say so where they are over nothing but one unit."""
     units = {unit_of(run) for run in runs}
-    parts = []
+    parts, most = [], 0
     for name, values in zip(UNIT_NAMES, zip(*units, strict=True), strict=True):
         known = sorted({str(value) for value in values})
         if len(known) > 1:
             parts.append(f"{len(known)} {name}s ({', '.join(known)})")
+            most = max(most, len(known)) if most else len(known)
     if parts:
-        return [f"Intervals (95 %) are over {len(units)} units: {' and '.join(parts)}."]
+        said = f"Intervals (95 %) are over {len(units)} units: {' and '.join(parts)}."
+        crossed = (
+            " Units that share one of these are not independent: such intervals are too narrow."
+        )
+        return [said + (crossed if len(parts) > 1 and len(units) > most else "")]
     seeds = sorted({run.record.run.seed for run in runs})
     same = "one base model, one forget set and one reference"
     if len(seeds) > 1:
@@ -79,9 +117,15 @@ def _units_note(runs: list[Run]) -> list[str]:
 
 def _other_notes(runs: list[Run], repeats: list[Run]) -> list[str]:
     notes = []
-    label = runs[0].record.run.label
-    if label:
-        notes.append(f"{label}: says nothing about these methods on a pretrained model.")
+    of_run = runs[0].record.run
+    if of_run.toy or {m.weights for m in runs[0].record.models.values()} & UNTAUGHT:
+        what = f"{of_run.label}: " if of_run.label else ""
+        notes.append(f"{what}says nothing about these methods on a pretrained model.")
+    elif of_run.label:
+        notes.append(f"{of_run.label}.")
+    judged = [run.record.judgement for run in runs if run.record.judgement]
+    said = Counter(_sentence(note) for judgement in judged for note in judgement.notes)
+    notes += [note for note, count in said.items() if count > 1 or len(judged) == 1]
     if repeats:
         notes.append(
             f"{len(repeats)} repeated runs (same configuration as a newer one) are listed, not counted."
@@ -120,6 +164,10 @@ def _other_notes(runs: list[Run], repeats: list[Run]) -> list[str]:
         if len(counts) > 1:
             notes.append(f"Rows of the set {name} differ with the forget set: {counts}.")
     return notes
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
 
 
 def _targets_differ(runs: list[Run]) -> bool:

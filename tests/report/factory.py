@@ -224,7 +224,7 @@ def _write(
         catalogue=completed(words, {name for metrics in models.values() for name in metrics}),
         models={
             role: ModelPart(
-                role=role, weights="pretrained", derived_from=None, metrics=metrics,
+                role=role, weights="finetuned_here", derived_from=None, metrics=metrics,
                 reference="reference" if reference and role != "reference" else None,
                 judgement=judged if role == "unlearned" else None,
             )

@@ -5,7 +5,7 @@ import pytest
 from loku_exp.report import ends
 from loku_exp.report.collect import collect
 from loku_exp.report.drawing import Looks
-from loku_exp.report.frame import findings
+from loku_exp.report.findings import findings
 from loku_exp.report.groups import group_runs
 from tests.report.factory import edit, tofu
 
@@ -112,6 +112,9 @@ def test_where_success_cannot_be_said_no_mark_says_it(tmp_path, drawn):
 
 def test_over_ranks_filling_means_the_same(tmp_path, drawn):
     many(tmp_path)
+    tofu(
+        tmp_path, loss="ga", rank=8, base=1, quality=0.9, metrics=BROKEN
+    )  # on both bases, as the others
     figure, _ = drawn(ends.over_ranks)
     fills = {line.get_fillstyle() for axis in figure.axes for line in means(axis, 6).values()}
     assert fills == set(FILLS)

@@ -3,8 +3,8 @@
 import pytest
 
 from loku_exp.report.collect import collect
+from loku_exp.report.drawing import variant
 from loku_exp.report.groups import Arm, group_runs
-from loku_exp.report.paths import _variant
 from loku_exp.report.units import Unit, unit_of, unit_text
 from tests.report.factory import edit, tdec, tofu
 
@@ -221,5 +221,5 @@ def test_a_setting_has_the_same_dashes_at_every_rank():
         for rate in ("0.001", "0.003")
     )
     arms = [fast[4], slow[16], fast[16]]
-    looks = [_variant(arms, arm) for arm in arms]
+    looks = [variant(arms, arm) for arm in arms]
     assert looks[0] == looks[2] != looks[1]

@@ -12,7 +12,7 @@ from loku_exp.report import formats, tables
 from loku_exp.report.answer import answer, front_of, ordered, ranked
 from loku_exp.report.collect import collect
 from loku_exp.report.estimates import at_level
-from loku_exp.report.frame import findings
+from loku_exp.report.findings import findings
 from loku_exp.report.groups import group_runs
 from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table
@@ -46,7 +46,9 @@ def test_means_of_p_values_are_geometric(tmp_path):
     assert row["mean"] == pytest.approx(1e-4)
     assert row["n"] == 2
     half = 12.706204736 * math.sqrt(8) / math.sqrt(2)  # t of one degree of freedom, of -2 and -6
-    assert math.log10(row["high"]) == pytest.approx(-4 + half)
+    assert -4 + half > 0
+    assert row["high"] == 1  # as far as a p-value goes
+    assert math.log10(row["low"]) == pytest.approx(-4 - half)
     assert cell(table, A, "forget quality p").startswith("1e-04 [")
     assert "Means of p-values are geometric." in table.notes
 
@@ -226,14 +228,120 @@ def test_no_curve_no_matched_forgetting(tmp_path):
 
 def test_the_answer_names_the_nearest_and_who_keeps_the_most(tmp_path):
     for base in (0, 1, 2):
-        for loss, ks, utility in (("ihl", 0.1, 0.39), ("gd", 0.3, 0.52)):
+        for loss, ks, utility in (("ihl", 0.1, 0.39), ("gd", 0.3 + 0.01 * base, 0.52)):
             found = {"forget_ks": ks, "model_utility": utility, "forget_quality": 0.01}
             tofu(tmp_path, loss=loss, base=base, metrics=found)
     text = answer(only(tmp_path))
     assert "**IHL + FILA** succeeds on 0 of 3 units and ends with KS distance 0.100 (" in text
-    assert "keeping 75 % of the target's model utility" in text
+    assert 'keeping 75 % of what the target has of "model utility"' in text
     assert "**GD + FILA** keeps the most, 100 %" in text
-    assert "differ in KS distance by 0.2, paired over 3 units; the 95 % interval excludes 0" in text
+    said = "IHL + FILA has 0.21 less of KS distance than GD + FILA, paired over 3 units; the 95 %"
+    assert f"{said} interval excludes 0." in text
+
+
+def test_what_ran_on_easier_bases_is_no_better_for_it(tmp_path):
+    """GD ran on the easy base alone; on it IHL is nearer, and only its harder base makes its mean worse."""
+    for loss, base, ks in (
+        ("ihl", 0, 0.1),
+        ("ihl", 1, 0.4),
+        ("ga", 0, 0.3),
+        ("ga", 1, 0.5),
+        ("gd", 0, 0.2),
+    ):
+        found = {"forget_ks": ks, "forget_quality": 0.01, "retain_prob": 0.9}
+        tofu(tmp_path, loss=loss, base=base, metrics=found)
+    found = only(tmp_path)
+    table = ordered(found)
+    assert list(table.cells.method) == ["IHL + FILA", "GA + FILA", "GD + FILA"]
+    assert dict(zip(table.cells.method, table.cells["KS distance"], strict=True)) == {
+        "IHL + FILA": "0.250", "GA + FILA": "0.400", "GD + FILA": "0.200"
+    }  # fmt: skip
+    assert list(table.cells["on the front"]) == ["yes", "", ""]
+    assert any(
+        note.startswith("Compared over the 2 units that all of the first 2") for note in table.notes
+    )
+    assert "not compared here: 1." in answer(found)
+
+
+def test_an_order_that_success_alone_makes_has_no_interval(tmp_path):
+    for loss in ("ihl", "gd"):
+        for base in (0, 1):
+            quality = 0.5 if loss == "ihl" else 0.01
+            tofu(tmp_path, loss=loss, base=base, metrics={"forget_quality": quality})
+    text = answer(only(tmp_path))
+    assert (
+        "IHL + FILA has 1 more of success than GD + FILA, paired over 2 units; alike in each"
+        in text
+    )
+    assert "excludes 0" not in text
+
+
+def test_a_model_that_is_one_in_all_runs_is_one_unit(tmp_path):
+    def with_untuned(record):
+        record["models"]["untuned"] = record["models"]["target"] | {
+            "role": "untuned", "weights": "pretrained", "path": "models/x"
+        }  # fmt: skip
+
+    for base in (0, 1, 2):
+        edit(tofu(tmp_path, base=base), with_untuned)
+    found = only(tmp_path)
+    assert found.means["", "untuned", "retain_prob"].n == 1
+    assert found.means["", "target", "retain_prob"].n == 3
+
+
+def test_what_no_reference_enters_is_no_unit_more_for_each_reference(tmp_path):
+    for seed in (0, 1, 2):
+        folder = tofu(tmp_path / str(seed), seeds={"target": 0, "reference": seed})
+        edit(folder, lambda r: r["run"].update(id=f"run{r['protocol']['seeds']['reference']}"))
+    found = only(tmp_path)
+    assert found.means[A, "unlearned", "retain_prob"].n == 1
+    assert found.means[A, "unlearned", "forget_ks"].n == 3
+    assert found.means["", "reference", "retain_prob"].n == 3
+
+
+def test_a_mean_over_fewer_runs_than_its_row_says_so(tmp_path):
+    tofu(tmp_path, base=0)
+    folder = tofu(tmp_path, base=1)
+    edit(folder, lambda r: r["models"]["unlearned"]["metrics"].pop("forget_rouge"))
+    notes = tables.means(only(tmp_path))[0].notes
+    said = "Over the runs that have it alone: forget set, ROUGE-L recall of IHL + FILA (1 of 2)."
+    assert said in notes
+
+
+def test_an_interval_ends_where_the_metric_does(tmp_path):
+    for base, known in ((0, 0.1), (1, 0.9)):
+        tofu(tmp_path, base=base, metrics={"forget_prob": known})
+    row = plain(tables.means(only(tmp_path))[0], A, "forget_prob")
+    assert (row["mean"], row["low"], row["high"]) == (pytest.approx(0.5), 0, 1)
+
+
+def test_what_the_suite_says_of_its_numbers_stands_under_them(tmp_path):
+    def cautioned(record):
+        record["judgement"]["notes"] = ["few rows"]
+
+    for base in (0, 1):
+        edit(tofu(tmp_path, base=base), cautioned)
+    assert "Few rows." in only(tmp_path).group.notes
+
+
+@pytest.mark.parametrize(("weights", "said"), [("finetuned_here", False), ("from_scratch", True)])
+def test_a_label_alone_makes_no_toy(tmp_path, weights, said):
+    def labelled(record):
+        record["run"]["label"] = "22 of 200 authors"
+        record["models"]["target"]["weights"] = weights
+
+    edit(tofu(tmp_path), labelled)
+    (note,) = (note for note in only(tmp_path).group.notes if note.startswith("22 of 200"))
+    assert note.endswith("says nothing about these methods on a pretrained model.") is said
+
+
+def test_a_method_that_is_alone_at_its_rank_has_no_common_successes(tmp_path):
+    for rank, losses in ((4, ("ihl",)), (8, ("ihl", "gd"))):
+        for loss in losses:
+            tofu(tmp_path, loss=loss, rank=rank, metrics={"forget_quality": 0.5})
+    table = tables.means(only(tmp_path))[1]
+    assert not any("rank 4" in method for method in table.cells.method)
+    assert any(note.startswith("rank 8, all: 1 of 1 units, 2 methods") for note in table.notes)
 
 
 def test_an_answer_of_one_unit_claims_nothing(tmp_path):
@@ -245,7 +353,9 @@ def test_an_answer_of_one_unit_claims_nothing(tmp_path):
 def test_an_answer_over_unlike_units_claims_nothing(tmp_path):
     tofu(tmp_path, loss="ihl", base=0)
     tofu(tmp_path, loss="gd", base=1)
-    assert "no common unit: their order is not established" in answer(only(tmp_path))
+    text = answer(only(tmp_path))
+    assert "No other method ran on its units: nothing is compared." in text
+    assert text.endswith("Methods that ran on other units, and are not compared here: 1.")
 
 
 def test_success_orders_then_nearness_then_what_is_kept(tmp_path):
@@ -315,7 +425,7 @@ def test_a_users_own_suite_is_ordered_by_what_it_knows(tmp_path):
     own_suite(tmp_path, hush=1.0, silence=5.0)
     found = only(tmp_path)
     assert found.gap.label == "spells known"
-    said = "**hush** succeeds on 1 of 1 unit and ends with spells known 1. They share one unit"
+    said = "**hush** succeeds on 1 of 1 unit and ends with spells known 1. hush and silence share"
     assert answer(found).startswith(said)
     table = ordered(found)
     assert list(table.cells.method) == ["hush", "silence"]
