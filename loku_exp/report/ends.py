@@ -65,18 +65,22 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     if any(run.collapsed for runs in drawn for run in runs):
         used.append(handle("a run collapsed", **CROSS))
     legend(figure, [*used, *_fills(drawn)])
-    names = ", ".join(group.label(arm) for arm in best) or "none, for each collapsed"
+    caption = _caption_of_front(found, core, gap, kept)
+    title = "Forgetting against utility"
+    return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
+
+
+def _caption_of_front(found: Findings, core: Findings, gap: Metric, kept: Metric) -> str:
+    names = ", ".join(found.group.label(arm) for arm in front_of(core))
     caption = (
         f"{kept.label} (share of the target's) against {gap.label} of the finished runs. Large markers: "
         "mean over units, with rank and layers where they differ; small: each run; black edge: no other "
-        f"method that never collapsed is better in both. On the front: {names}."
+        "method that never collapsed is better in both. On the front: "
+        f"{names or 'none, for each collapsed'}."
     )
-    if len(core.group.by_arm()) < len(group.by_arm()):
-        caption += (
-            " Methods that did not run on the same units as most are drawn, and not on the front."
-        )
-    title = "Forgetting against utility"
-    return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
+    if len(core.group.by_arm()) < len(found.group.by_arm()):
+        caption += " Methods that ran on other units than these are drawn, and not on the front."
+    return caption
 
 
 def _target_line(axis: Axes) -> None:
