@@ -62,7 +62,7 @@ def aligns(model: Any, batch: Padded, layers: list[KeyValues], hidden: Tensor) -
     """
     last = int(batch["attention_mask"].sum(1).min()) - 1  # a position that every text has
     exact = hidden.dtype in _NOISE
-    places = range(last, max(0, last - (1 if exact else _PLACES)), -1)
+    places = range(last, max(-1, last - (1 if exact else _PLACES)), -1)
     try:
         shares = [_difference(model, batch, layers, hidden, place) for place in places]
     except torch.OutOfMemoryError:

@@ -91,7 +91,7 @@ def greedy_continuations(
         else:
             layers = []
     decoded: list[list[list[int]]] = [[] for _ in texts]
-    with progress(len(rows), "decoding", "prefix") as bar:
+    with progress(len(rows), "decoding", "beginning") as bar:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             for row, tokens in zip(chunk, _decode(model, chunk, layers, batch), strict=True):
