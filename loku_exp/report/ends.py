@@ -1,5 +1,6 @@
 """Plots of where runs ended: the front of forgetting and utility, and quality over ranks and layers."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         return "front of forgetting and utility: the runs share no measure of one of them"
     figure, axes = panels(1, 1, 3.3)
     axis: Axes = axes[0, 0]
-    core = core_of(found)
+    core, targets = core_of(found), Counter(arm.targets for arm in group.by_arm())
+    usual = targets.most_common(1)[0][0]  # layers that need no word
     best, places, used = front_of(core), {}, []
     for arm, runs in group.by_arm().items():
         part = core if arm in core.group.by_arm() else found
@@ -51,7 +53,8 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         )
         if any(run.collapsed for run in runs):
             axis.plot(*places[arm], **CROSS)
-        text = " ".join(group.place(arm)).removeprefix("rank ")
+        named = group.place(arm if arm.targets != usual else arm._replace(targets=None))
+        text = " ".join(named).removeprefix("rank ")
         axis.annotate(text, places[arm], xytext=(0, 6), **ABOVE)
     _target_line(axis)
     again = _kept_by_reference(found)

@@ -139,7 +139,11 @@ def method_of(choices: Mapping[str, Any]) -> str:
     loss, init = str(choices["loss"]), choices.get("init")
     name = loss.upper() if len(loss) <= 4 else loss
     name += f" + {str(choices['regulariser']).upper()}" if choices.get("regulariser") else ""
-    name = f"{name} + {INITS.get(init, init)}" if init else f"{name}, all weights"
+    name = (
+        f"{name} + {INITS.get(init, str(init).replace('_', ' '))}"
+        if init
+        else f"{name}, all weights"
+    )
     return name if choices.get("method") in (None, "gradient") else f"{choices['method']}: {name}"
 
 
