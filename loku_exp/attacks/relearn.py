@@ -19,7 +19,8 @@ from loku_exp.data.batches import Stream
 from loku_exp.data.records import Example, Records
 from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.builtin import language_modelling
-from loku_exp.methods.adapter import Adapter, adapted_layers, attach, load_trained, merged
+from loku_exp.methods.adapter import Adapter, adapted_layers, attach, merged
+from loku_exp.models.trained import load_trained
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.knobs import Count, Positive
 from loku_exp.runtime.seeds import derive

@@ -37,6 +37,11 @@ def _shape_problems(config: Config) -> list[str]:
         problems.append(
             f"lora.base={lora.base}: one process trains so; leave it out under torchrun"
         )
+    if lora.base and config.training.stop is not None and config.uses("stop"):
+        problems.append(
+            f"lora.base={lora.base}: training.stop would be checked on the rounded base, and what is "
+            "evaluated is on the unrounded one; set training.stop=null, or leave lora.base out"
+        )
     known = config.model.lora_targets
     if lora.targets is not None and lora.targets not in known:
         hint = components.nearest(lora.targets, known)

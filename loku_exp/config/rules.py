@@ -118,7 +118,7 @@ def cross_field_problems(config: Config) -> list[str]:
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
     problems += adapter_problems(config)
-    problems += _target_problems(config)
+    problems += _target_problems(config) + _precision_problems(config)
     problems += _reference_problems(config)
     problems += _subset_problems(config)
     if parallel.size() > 1 and ":" in config.device:
@@ -154,6 +154,15 @@ def _package_problems(config: Config) -> list[str]:
             "cluster use launcher=processes or launcher=gpus"
         )
     return problems
+
+
+def _precision_problems(config: Config) -> list[str]:
+    if config.model.dtype != "float16" or not config.uses("loss"):
+        return []
+    return [
+        "model.dtype=float16: small gradients, and IHL's get small, are 0 in it without loss scaling, "
+        "which is not done here; use bfloat16 or float32 (unlearn=false may stay with it)"
+    ]
 
 
 def _target_problems(config: Config) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -22,7 +22,6 @@ from loku_exp.inits.interface import Factors, Layer
 from loku_exp.methods.targets import coverage as coverage
 from loku_exp.methods.targets import peft_names, target_layers
 from loku_exp.models.load import linear_layers, weight_matrix
-from loku_exp.models.tensors import without_load_report
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.whole_files import write_file
 
@@ -188,32 +187,6 @@ def target_function(model: nn.Module) -> Callable[[], AbstractContextManager[Non
                 parameter.data = value
 
     return context
-
-
-def load_trained(model: nn.Module, folder: Path) -> None:
-    """Put the trained weights of a snapshot into a model of the same shape, adapted or not."""
-    if isinstance(model, PeftModel):
-        state = load_file(folder / "adapter_model.safetensors")
-        set_peft_model_state_dict(model, state)
-        return
-    state = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        state |= load_file(file)
-    names = set(model.state_dict())
-    if not state.keys() <= names:  # some architectures are saved under other names than they have
-        model_class: Any = type(model)
-        with without_load_report():
-            again, info = model_class.from_pretrained(
-                folder, config=model.config, dtype="auto", output_loading_info=True
-            )
-        missing, state = set(info["missing_keys"]), again.state_dict()
-    else:
-        missing = names - state.keys()
-        if model.config.tie_word_embeddings:  # type: ignore[union-attr]
-            missing -= set(getattr(model, "_tied_weights_keys", None) or ())
-    if missing:
-        raise ModelError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}")
-    model.load_state_dict(state, strict=False)
 
 
 def fold(model: PeftModel, factors: dict[str, Factors], adapter: Adapter, folder: Path) -> None:

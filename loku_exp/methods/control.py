@@ -18,7 +18,7 @@ from loku_exp.data.records import Example, Records
 from loku_exp.losses.builtin import ga, language_modelling
 from loku_exp.losses.scores import LossTerms
 from loku_exp.methods.wrapper import Hooked, Wrapper
-from loku_exp.runtime.cache import digest
+from loku_exp.runtime.cache import digest, folder_digest
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import Optimization
 from loku_exp.subject import Outcome, Report, Subject
@@ -53,7 +53,8 @@ def control(
         path: folder of a model, for ``weights``.
     """
     recipe = {
-        "format": CONTROL_FORMAT, "kind": kind, "path": path, "target": target.identity,
+        "format": CONTROL_FORMAT, "kind": kind, "target": target.identity,
+        "path": folder_digest(Path(path).expanduser()) if path else None,
         "rows": digest([row.answer.ids for row in [*records.forget, *records.retain]]),
         "seed": workspace.seed,
     }  # fmt: skip

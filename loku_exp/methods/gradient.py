@@ -16,12 +16,13 @@ from transformers import TrainerCallback
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Records
 from loku_exp.evaluation.suite import Stop
-from loku_exp.methods.adapter import Adapter, attach, load_trained, target_function
+from loku_exp.methods.adapter import Adapter, attach, target_function
 from loku_exp.methods.planning import is_checkpointed, plan_of, problems, stream_of
 from loku_exp.methods.shipping import ship
 from loku_exp.methods.starting import INITIAL, Started, ready_to_train
 from loku_exp.methods.stop_rule import UntilForgotten
 from loku_exp.models.load import store_as
+from loku_exp.models.trained import load_trained
 from loku_exp.runtime import distributed
 from loku_exp.runtime.cache import digest, file_digest
 from loku_exp.runtime.chosen import Chosen
@@ -199,7 +200,7 @@ def _report(
             "updates": len(history),
             "examples_per_update": [plan.batch_size, drawn if "retain" in loss.inputs else 0],
             "reduction": recipe.reduction,
-            "micro_batch_size": recipe.micro_batch_size,
+            "micro_batch_size": plan.micro_batch_size,
             "bucket": recipe.bucket,
         },
         flops={

@@ -88,8 +88,12 @@ def problems(
 def stream_of(
     records: Records, inputs: tuple[str, ...], recipe: Recipe, plan: Plan, seed: int
 ) -> Stream:
-    """Return the examples of the whole unlearning, in order; the forget set comes first, for epochs."""
-    sets, paired = records.batches(inputs)
+    """Return the examples of the whole unlearning, in order.
+
+    The forget set is among them whether the loss asks for it or not: an epoch is a pass over it, and what
+    is paired with it stands beside its rows.
+    """
+    sets, paired = records.batches({"forget", *inputs})
     per_update = plan.batch_size if recipe.reduction == "update" else None
     return Stream(
         sets,

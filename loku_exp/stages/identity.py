@@ -143,6 +143,9 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
         "tokenizer": inputs.tokenizer_digest,
         "template": inputs.template.model_dump(),
     }
+    if content.get("method", {}).get("path"):  # of weights that a method takes as they are
+        path = content["method"]["path"]
+        content["method"]["path"] = identity.weights_digest(path, "method.path", config.model)
     random = config.model.weights == "random"
     content["target"]["path"] = None if random else _content_of(config, "target")
     if content["target"].pop("run") is not None and inputs.earlier is not None:

@@ -101,7 +101,8 @@ class EveryMatrixLearns(TrainerCallback):
     ) -> None:
         """Look at the gradients once.
 
-        A's gradient is exactly zero where B is (vanilla init), so of a pair only one must be non-zero.
+        A's gradient is exactly zero where B is (vanilla init), and B's where A is, so of a pair only one
+        must be non-zero.
         """
         if state.global_step > 0 or not isinstance(model, PeftModel):
             return
@@ -115,7 +116,7 @@ class EveryMatrixLearns(TrainerCallback):
             for name, gradient in gradients.items()
             if gradient is not None
             and not gradient.any()
-            and not _some(gradients.get(name.replace("lora_A", "lora_B")))
+            and not _some(gradients.get(_partner(name)))
         ]
         if without:
             raise TrainingError(
@@ -168,6 +169,12 @@ def _sums(model: nn.Module) -> torch.Tensor:
 
 def _kept(state: Any) -> str:
     return "snapshots made before are kept" if state.global_step else "nothing was trained yet"
+
+
+def _partner(name: str) -> str:
+    """Return the name of a factor's other factor."""
+    a, b = "lora_A", "lora_B"
+    return name.replace(a, b) if a in name else name.replace(b, a)
 
 
 def _some(gradient: torch.Tensor | None) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from loku_exp.errors import TrainingError
+from loku_exp.models.trained import load_trained
 
 OPTIMIZER = "optimizer.state"  # no `.safetensors`: those are weights, and identify a snapshot
 DRAWS = "rng_state_{}.state"  # of each process
@@ -36,6 +37,12 @@ class SavesWithoutPickle(Trainer):
             parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.lr_scheduler}
             for name, part in parts.items():
                 part.load_state_dict(states[name])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights by the names a model has, whatever they are saved under; all of them."""
+        load_trained(
+            self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint)
+        )
 
     def _save_rng_state(self, output_dir: str) -> None:
         states = {

@@ -37,7 +37,7 @@ class Plan:
                 share it equally.
         """
         size = num_rows if optimization.batch_size == "all" else optimization.batch_size
-        updates = int(optimization.epochs * num_rows) // size
+        updates = int(round(optimization.epochs * num_rows, 6)) // size  # 2.3 * 100 is 229.99...
         if updates < 1:
             raise TrainingError(
                 f"epochs={optimization.epochs} over {num_rows} examples is less than one update of "

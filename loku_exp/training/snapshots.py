@@ -76,7 +76,7 @@ class Snapshots(TrainerCallback):
 
 def snapshots_in(folder: Path) -> list[Path]:
     """Return the snapshots in a folder, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-*"), key=lambda path: (step_of(path), path.name))
 
 
 def newest_whole(folder: Path) -> Path | None:

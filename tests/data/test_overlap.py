@@ -98,3 +98,22 @@ def test_equal_to_comparing_everything_with_everything(seed, window, alphabet):
         for ours, theirs in found.items():
             assert cut <= theirs < len(made)
             assert any(a == b for a in passages(made[ours]) for b in passages(made[theirs]))
+
+
+@pytest.mark.parametrize("length", [10, 25, WINDOW - 1])
+def test_a_short_text_is_found_inside_a_longer_one_and_the_other_way_round(length):
+    short, long = words(length, 1), f"{words(40, 2)} {words(length, 1)} {words(40, 3)}"
+    assert overlaps([text(3, short)], [text(8, long)]) == {3: 8}
+    assert overlaps([text(3, long)], [text(8, short)]) == {3: 8}
+
+
+def test_a_text_of_a_few_words_is_no_passage_of_others():
+    short = words(9, 1)
+    assert overlaps([text(3, short)], [text(8, f"{words(40, 2)} {short}")]) == {}
+
+
+@pytest.mark.parametrize("script", ["\u4e00", "\u3042", "\u0e01"])
+def test_a_script_without_spaces_is_compared_by_characters(script):
+    passage = "".join(chr(ord(script) + i % 40) for i in range(WINDOW))
+    assert overlaps([text(3, f"a{passage}b")], [text(8, f"before{passage}after")]) == {3: 8}
+    assert overlaps([text(3, passage[:-1] + "x y z")], [text(8, passage[:-1] + "p q r")]) == {}

@@ -16,7 +16,8 @@ from loku_exp.config.compose import compose_config
 from loku_exp.errors import UserError
 from loku_exp.export.__main__ import main
 from loku_exp.export.exporting import Shape, export
-from loku_exp.methods.adapter import Adapter, attach, load_factors, load_trained
+from loku_exp.methods.adapter import Adapter, attach, load_factors
+from loku_exp.models.trained import load_trained
 from loku_exp.results import files as results
 from loku_exp.run import run
 from loku_exp.runtime.cache import seal

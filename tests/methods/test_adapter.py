@@ -15,11 +15,11 @@ from loku_exp.methods.adapter import (
     coverage,
     fold,
     load_factors,
-    load_trained,
     save_factors,
     target_function,
 )
 from loku_exp.models.load import linear_layers
+from loku_exp.models.trained import load_trained
 from tests.helpers import tiny_model
 
 ADAPTER = Adapter(rank=3, alpha=6, dropout=0.0, targets=["q_proj", "c_fc", "c_proj"])

@@ -282,6 +282,18 @@ def test_alternatives_stand_beside_their_forget_row(bucket):
         assert other.ids[:-1] == forget.ids
 
 
+def test_a_loss_without_the_forget_set_has_its_alternatives_row_by_row_all_the_same():
+    """An epoch is a pass over the forget set, though the loss does not ask for it."""
+    recipe = RECIPE.model_copy(update={"batch_size": 4, "micro_batch_size": 2, "epochs": 2,
+                                       "reduction": "micro_batch", "retain_batch_size": None})  # fmt: skip
+    given = rephrased(8)
+    given = dataclasses.replace(given, retain=given.retain[:3])
+    stream = stream_of(given, ("paraphrase", "retain"), recipe, plan_of(recipe, 8), 0)
+    seen = [stream[k]["paraphrase"][0][0].ids for k in range(len(stream))]
+    wanted = sorted(row.alternatives["paraphrase"][0].ids for row in given.forget)
+    assert sorted(seen) == sorted([*wanted, *wanted])
+
+
 def test_a_loss_may_ask_for_alternatives(tmp_path, monkeypatch):
     monkeypatch.setattr(builtin, "ga", apart)
     loss = Chosen("apart", "loku_exp.losses.builtin.ga", ("forget", "paraphrase"), {})

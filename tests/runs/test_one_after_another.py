@@ -11,9 +11,10 @@ from loku_exp.data import toy_tofu
 from loku_exp.data.toy_tofu import load_toy_tofu
 from loku_exp.errors import UserError
 from loku_exp.export.exporting import Shape, export
-from loku_exp.methods.adapter import attach, load_factors, load_trained
+from loku_exp.methods.adapter import attach, load_factors
 from loku_exp.models.load import load_model
 from loku_exp.models.tokenizer import train_tokenizer
+from loku_exp.models.trained import load_trained
 from loku_exp.results import files as results
 from loku_exp.run import run
 from loku_exp.runtime.cache import Cache, seal

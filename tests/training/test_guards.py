@@ -99,6 +99,19 @@ def test_a_loss_that_leaves_layers_out_says_so(tmp_path):
     assert all(".h.0." in name for name in moved)
 
 
+def test_of_a_pair_either_factor_may_begin_at_zero(tmp_path):
+    """B's gradient is exactly zero where A is, as A's is where B is."""
+    model = adapted()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_A" in name:
+                parameter.zero_()
+            elif "lora_B" in name:
+                parameter.normal_(std=0.1)
+    history, _ = trained(tmp_path, model=model)
+    assert history
+
+
 @pytest.mark.parametrize("reaches_all", [True, False])
 def test_a_loss_that_reaches_nothing_is_refused_whatever_it_says(tmp_path, reaches_all):
     def nothing(forget, retain):

@@ -67,6 +67,7 @@ def test_constant_schedule_stays_after_a_warm_up_that_loses_no_update(tmp_path):
 
 def test_an_only_update_at_a_rate_of_zero_is_refused():
     recipe = compose_config(["model=phi"]).training
+    assert Plan.of(recipe.model_copy(update={"epochs": 2.3, "batch_size": 1}), 100).updates == 230
     with pytest.raises(TrainingError, match=r"warmup_epochs=1: the only update .* rate is 0"):
         Plan.of(recipe.model_copy(update={"epochs": 1}), 32)
     assert Plan.of(recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0}), 32).updates == 1

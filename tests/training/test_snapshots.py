@@ -13,6 +13,7 @@ from loku_exp.training import snapshots as module
 from loku_exp.training.snapshots import Snapshots, name_of, newest_whole, snapshots_in, step_of
 from tests.damage import flip
 from tests.helpers import tiny_model
+from tests.models.architectures import build
 from tests.training.small import trained, weights
 
 STEPS = range(1, 7)  # of a training of `trained`
@@ -224,3 +225,28 @@ def test_a_snapshot_holds_the_weights_of_its_step(whole):
     assert all(torch.equal(first[name], untouched[name]) for name in first if name in untouched)
     assert any(not torch.equal(first[name], last[name]) for name in last)
     assert (folder / "step-00001" / MANIFEST).is_file()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neo", "gpt_neox", "mixtral"])
+def test_all_weights_go_on_whatever_names_they_are_saved_under(kind, tmp_path):
+    """Some architectures are saved under other names than they have; none may stay as it began."""
+    whole = trained(tmp_path / "whole" / "staging", model=build(kind))
+
+    class Killing(Snapshots):
+        def on_save(self, args, state, control, **rest):
+            super().on_save(args, state, control, **rest)
+            if state.global_step == 3:
+                raise Killed
+
+    killing = Killing(list(STEPS), tmp_path / "snapshots")
+    with pytest.raises(Killed):
+        trained(tmp_path / "staging", model=build(kind), callbacks=[killing])
+    newest = newest_whole(tmp_path / "snapshots")
+    resumed = trained(tmp_path / "staging", model=build(kind), resume_from=newest)
+    same(whole, resumed)
+
+
+def test_snapshots_are_in_the_order_of_their_updates(tmp_path):
+    for step in (99_999, 100_000, 5):
+        (tmp_path / name_of(step)).mkdir()
+    assert [step_of(path) for path in snapshots_in(tmp_path)] == [5, 99_999, 100_000]

@@ -65,8 +65,8 @@ def judge_tdec(
     """Say whether the forget set can be extracted no more than unseen text, and what was kept.
 
     E.g. *forgotten after 7 of at most 20 epochs (EL_10 0.010, MA 0.210), siblings keep 91 % of their MA*.
-    Success: the stop rule was met, or without one EL and MA are below those of unseen text; and not
-    collapsed. None where there is no unseen text to compare with.
+    Success: EL and MA are below the stop rule's thresholds, or those of unseen text, and the rule was met
+    where there is one; and not collapsed. None where there is no unseen text to compare with.
     """
     broken = collapse(model, target)
     parts = [f"COLLAPSED ({broken})"] if broken else []
@@ -83,7 +83,9 @@ def judge_tdec(
     if limits is not None:
         goals = {"forget_ma": limits.ma, f"forget_el{limits.n}": limits.el}
         below = all(model.metrics.get(name, 0.0) < goal for name, goal in goals.items())
-        success = bool(facts.training.get("success", below)) and not broken
+        if facts.training.get("success") and not below:  # other precision than in training, say
+            parts.append("but NOT below the thresholds as it is evaluated")
+        success = below and bool(facts.training.get("success", True)) and not broken
         notes.append("stop rule: " + _stop_rule(model, reference, facts, limits))
     return Judgement(
         success=success,

@@ -34,6 +34,13 @@ def test_the_stop_rule_was_met():
     assert (found.success, found.collapsed) == (True, False)
 
 
+def test_it_was_met_in_training_and_is_not_as_it_is_evaluated():
+    """Checked in another precision, say: what the table shows decides too."""
+    found = judged(MET, {"forget_ma": 0.4})
+    assert (found.success, found.goals["forget_ma"]) == (False, 0.3)
+    assert "but NOT below the thresholds as it is evaluated" in found.sentence
+
+
 def test_it_was_not_met():
     found = judged(NOT_MET, {"forget_ma": 0.5})
     assert found.sentence.startswith("NOT forgotten within 20 epochs (EL_10 0.010, MA 0.500)")
