@@ -33,7 +33,7 @@ def load_runs(folder: "str | Path", *filters: str) -> "DataFrame":
     from loku_exp.report.collect import collect, select
     from loku_exp.report.frame import tidy
 
-    runs = collect(Path(folder)).runs
+    runs = collect(Path(folder).expanduser()).runs
     return tidy(select(runs, list(filters)) if filters else runs)
 
 

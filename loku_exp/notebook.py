@@ -4,6 +4,7 @@ Model and texts are written to folders named by their content, and the run is th
 them; so what was run before is shown, and a run that was ended goes on.
 """
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterable
@@ -101,7 +102,7 @@ def load_run(folder: str | Path) -> Results:
     Raises:
         UserError: it is none.
     """
-    place = Path(folder)
+    place = Path(folder).expanduser()
     if not is_done(place):
         raise UserError(f"{place}: not the folder of a finished run (it has no {DONE})")
     return Results(place)
@@ -140,7 +141,7 @@ def unlearn_in_memory(
     sets = {"forget": forget, "retain": retain} | ({} if holdout is None else {"holdout": holdout})
     texts = {name: listed(name, rows) for name, rows in sets.items()}
     kind = "qa" if isinstance(texts["forget"][0], dict) else "texts"
-    place = Path(output_dir)
+    place = Path(output_dir).expanduser()
     given = [f"dataset={kind}", f"loss={loss}", f"init={init}"]
     given += [f"dataset.{name}={_quoted(write_rows(rows, place))}" for name, rows in texts.items()]
     results = _run(model, tokenizer, place, [*given, *overrides])
@@ -173,7 +174,7 @@ def evaluate_in_memory(
     Raises:
         UserError: as the command line has it.
     """
-    place = Path(output_dir)
+    place = Path(output_dir).expanduser()
     given = [f"dataset={dataset}", "unlearn=false"]
     if reference is None:
         given.append("reference.source=none")
@@ -224,17 +225,29 @@ def _check_saveable(model: Any, tokenizer: Any) -> None:
         )
 
 
+def _plain(tokenizer: Any) -> Any:
+    """Return a tokenizer without the padding and truncation of its last call, which are not its own."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return tokenizer
+    plain = copy.deepcopy(tokenizer)
+    plain.backend_tokenizer.no_padding()
+    plain.backend_tokenizer.no_truncation()
+    return plain
+
+
 def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
     """Write a model with its tokenizer into a folder named by its content, if it is not there yet."""
-    from loku_exp.runtime.cache import folder_digest
+    from loku_exp.runtime.cache import folder_digest, set_aside
 
     _check_saveable(model, tokenizer)
     parent = place / "models"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".") as aside:
         model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        _plain(tokenizer).save_pretrained(aside)
         folder = parent / folder_digest(Path(aside))
+        if folder.is_dir() and folder_digest(folder) != folder.name:
+            set_aside(folder, "it is not what was written")
         if not folder.is_dir():
             os.rename(aside, folder)
             os.mkdir(aside)  # for the context to remove

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from loku_exp.config.saved import keep_attacks
 from loku_exp.config.schema import Config
 from loku_exp.results import files
 from loku_exp.results import folder as folders
@@ -49,6 +48,7 @@ def run(config: Config, known: Path | None = None) -> Path:
         show(files.read(folder), folder)
         return folder
     with folders.claimed(folder, finished), log_file(folder / LOG_FILE):
+        ready = ready.with_attacks_kept()  # another program may have added some
         begin_run(folder, ready.config)
         watch.keep_in(folder / "seconds.json")
         with watch("bases"), distributed.first_before_others():
@@ -86,7 +86,7 @@ def _prepared(config: Config, known: Path | None) -> Ready:
     machine = machine_of(config, inputs.tokenizer)
     workspace = Workspace(folder, cache, config.seed, machine, inputs.tokenizer)
     unlearning = identity.unlearning_id(config, inputs)
-    return Ready(keep_attacks(config, folder), inputs, adapter, workspace, run_id, unlearning)
+    return Ready(config, inputs, adapter, workspace, run_id, unlearning).with_attacks_kept()
 
 
 def _ask(subject: Subject, ready: Ready, found: Found) -> None:

@@ -1,6 +1,7 @@
 """What lies in the cache, and taking entries out of it while other programs may be using it."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from loku_exp.runtime.cache import is_whole
 
 State = Literal["whole", "damaged", "unfinished"]
 ANSWERS = "answers"  # kind of entries that grow, and so have no manifest
+OURS = re.compile(r"(damaged-)?\.?[0-9a-f]{16}([-.]|$)")  # an entry, begun, set aside
 DAY = 86400  # seconds
 
 
@@ -42,13 +44,16 @@ class Entry:
 
 
 def entries_in(root: Path) -> list[Entry]:
-    """Return everything in a cache, the largest first; locks are not counted."""
+    """Return what programs of this package keep in a cache, the largest first; locks are not counted.
+
+    What is not named as they name it is somebody else's, and is neither listed nor removed.
+    """
     folders = sorted(path for path in root.glob("*") if path.is_dir())
     found = [
         _entry(path, folder.name)
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path.suffix != ".lock"
+        if path.suffix != ".lock" and OURS.match(path.name)
     ]
     return sorted(found, key=lambda entry: (-entry.size, entry.path))
 

@@ -23,7 +23,17 @@ INSTEAD = {
     "hydra.run": "output_dir=...",
 }
 # Options that Hydra answers, one a command line.
-ALONE = ("--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+RUN = ("--run", "-r")
+NOT_HERE = (
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--experimental-rerun",
+)
+ALONE = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,11 @@ def read_command_line(arguments: list[str]) -> CommandLine | None:
     parser.add_argument("--config-dir", "-cd")
     add_debug(parser)
     parser.add_argument("overrides", nargs="*")
+    arguments = [text for text in arguments if text not in RUN]  # which is what happens anyway
     known, other = parser.parse_known_intermixed_args(arguments)
+    foreign = [text for text in other if text.split("=")[0] in NOT_HERE]
+    if foreign and "--cfg" not in other and "-c" not in other:
+        raise ConfigError(f"{foreign[0]}: not used here; yaml of your own: --config-dir DIR")
     asked = [text.split("=")[0] for text in other if text.split("=")[0] in ALONE]
     asked += ["--multirun"] if known.multirun else []
     if len(asked) > 1:

@@ -169,7 +169,7 @@ def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) 
     GlobalHydra.instance().clear()
     Plugins.instance()
     search = (
-        [f"hydra.searchpath=[{_quoted(f'file://{Path(config_dir).resolve()}')}]"]
+        [f"hydra.searchpath=[{_quoted(f'file://{Path(config_dir).expanduser().resolve()}')}]"]
         if config_dir
         else []
     )

@@ -37,7 +37,7 @@ def config_dir_problems(config_dir: str | None) -> list[str]:
 
 
 def _folders(config_dir: str | None) -> list[Path]:
-    return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    return [conf_dir(), *([Path(config_dir).expanduser()] if config_dir else [])]
 
 
 def groups(config_dir: str | None) -> list[str]:

@@ -46,11 +46,7 @@ class Row:
     values: dict[str, Any]
 
     def text(self, column: str, key: str | None = None) -> str:
-        """Return a text.
-
-        Args:
-            column: that holds it.
-            key: of the configuration that names the column, where there is one.
+        """Return a text of a column, which a key of the configuration names where one is given.
 
         Raises:
             DataError: the column is absent, not a text, or empty.

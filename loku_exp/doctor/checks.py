@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def _places(cache_dir: Path, output_dir: Path) -> list[Finding]:
     kept = entries_in(cache_dir) if cache_dir.is_dir() else []
     broken = sum(entry.state == "damaged" for entry in kept)
     value = f"{size_in_words(sum(entry.size for entry in kept))} in {len(kept)} entries"
-    wrong = f"{broken} damaged: python -m loku_exp.cache --state damaged --prune" if broken else ""
+    command = f"python -m loku_exp.cache --cache-dir {shlex.quote(str(cache_dir))} --state damaged --prune"
+    wrong = f"{broken} damaged: {command}" if broken else ""
     return [*found, Finding("places", "cache", value, wrong)]
 
 

@@ -51,6 +51,11 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
     kind, shipped, recipe = shipped_of(run, record)
     if record.models["target"].weights == "random":
         raise UserError(f"{run}: its weights are random (model.weights=random), for timing only")
+    to = to.expanduser().absolute()
+    if to.is_symlink() or run.resolve() in (to.resolve(), *to.resolve().parents):
+        raise UserError(
+            f"--to {to}: a link, or a place within the run; name a new folder beside it"
+        )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: there is something already; name a new folder")
     shape = shape or Shape()
@@ -89,7 +94,9 @@ def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
         if broken is not None:
             raise UserError(f"--merged needs the run's target, {base}, as it was ({broken})")
         model = OmegaConf.load(run / "config.yaml").model
-        dtype = merge(folder, base, model.tokenizer, bool(model.trust_remote_code))
+        revision = model.revision if base == model.path else None  # a hub id's, else of no folder
+        trusted = bool(model.trust_remote_code)
+        dtype = merge(folder, base, model.tokenizer, revision=revision, trust_remote_code=trusted)
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
     return ""
 

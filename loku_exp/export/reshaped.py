@@ -67,13 +67,21 @@ def _truncated(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]
     return new_a.to(a.dtype).contiguous(), new_b.to(b.dtype).contiguous(), spectrum
 
 
-def merge(folder: Path, base: str, tokenizer: str | None, trust_remote_code: bool) -> str:
+def merge(
+    folder: Path,
+    base: str,
+    tokenizer: str | None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> str:
     """Replace an adapter by the base with it folded in, stored in the precision of the base.
 
     Args:
         folder: holds the adapter; afterwards the model, and the tokenizer where one is named.
         base: where the untouched target lies, a folder or hub id.
         tokenizer: of it; None where it was trained in the run.
+        revision: of the base on the hub; None for what it is now.
         trust_remote_code: whether code of the base is run, as the run's own configuration says.
 
     Returns:
@@ -87,7 +95,7 @@ def merge(folder: Path, base: str, tokenizer: str | None, trust_remote_code: boo
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype="auto", trust_remote_code=trust_remote_code
+            base, dtype="auto", revision=revision, trust_remote_code=trust_remote_code
         )
         dtype = model.dtype
         merged = PeftModel.from_pretrained(model.float(), str(folder)).merge_and_unload()

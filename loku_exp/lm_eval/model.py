@@ -1,6 +1,7 @@
 """The bench's own inference as an lm-eval model: any causal language model, with an adapter or without."""
 
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ class LokuLM(UnlearnLM):
             path = str(config.model.path)
             check_weights(path, "pretrained")
             if peft is not None:
-                check_adapter(str(peft), config)
+                peft = os.path.expanduser(peft)
+                check_adapter(peft, config)
         tokens = config.evaluation.batch_tokens
         if str(batch_size).isdigit() and int(batch_size) > 1:
             tokens = int(batch_size) * length
@@ -74,7 +76,7 @@ class LokuLM(UnlearnLM):
             device = torch.device(config.device)
             model: Any = models.load_model(config.model, path, device, key="pretrained")
             if peft is not None:
-                model = PeftModel.from_pretrained(model, str(peft))
+                model = PeftModel.from_pretrained(model, peft)
             return Inference(
                 model,
                 self.tokenizer,

@@ -25,9 +25,17 @@ def console() -> Console:
     return plain_console(max(width, LEAST_WIDTH))
 
 
+class _Plain(Console):
+    """A console whose reader may end: that is an error of its own here, not an exit of the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Say so, in place of ending the program."""
+        raise BrokenPipeError
+
+
 def plain_console(width: int) -> Console:
     """Return a console that takes nothing it is given for markup."""
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return _Plain(width=width, highlight=False, markup=False, emoji=False)
 
 
 def show(record: Record, folder: Path) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -126,8 +127,10 @@ def write_folder(path: Path, build: Callable[[Path], None], recipe: dict[str, An
         StorageError: there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    aside_of = re.compile(rf"\.{re.escape(path.name)}-[0-9a-f]{{8}}")
+    for left in path.parent.iterdir():
+        if aside_of.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
     aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     aside.mkdir()
     try:

@@ -64,7 +64,7 @@ def search(arguments: argparse.Namespace) -> None:
     tried = [[*fixed, *overrides_of(sample)] for sample in samples(space)]
     config = compose_all(tried, arguments.config_dir)[0]
     from loku_exp.search.result import report
-    from loku_exp.stages.identity import check_places
+    from loku_exp.stages.identity import NOT_IDENTITY, check_places
 
     criterion = criterion_of(arguments, config)
     check_places(config)
@@ -73,7 +73,8 @@ def search(arguments: argparse.Namespace) -> None:
     place = Path(config.output_dir).expanduser()
     place.mkdir(parents=True, exist_ok=True)
     described = {key: repr(distribution) for key, distribution in space.items()}
-    name = "search-" + digest([sorted(fixed), described, vars(criterion), arguments.seed], 12)
+    asked = config.model_dump(mode="json", by_alias=True, exclude=NOT_IDENTITY)
+    name = "search-" + digest([asked, described, vars(criterion), arguments.seed], 12)
     backend = JournalFileBackend(str(place / f"{name}.journal"))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
@@ -153,6 +154,8 @@ def _judge(
     from loku_exp.search.criterion import judged
     from loku_exp.search.result import BOUND
 
+    if study.trials[number].state.is_finished():  # another search of the same study was faster
+        return
     trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
     trial.set_user_attr("folder", str(job.folder))
     problem, value, above = job.error, None, None

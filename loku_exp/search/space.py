@@ -18,9 +18,11 @@ def distribution(override: Override) -> Distribution:
     if isinstance(value, IntervalSweep):
         start, end = float(value.start or 0), float(value.end or 0)
         return distributions.FloatDistribution(start, end, log="log" in value.tags)
-    if isinstance(value, RangeSweep) and isinstance(value.step, int):
-        start, stop, step = int(value.start or 0), int(value.stop or 0), value.step
-        return distributions.IntDistribution(start, stop - 1, step=step)
+    if isinstance(value, RangeSweep):
+        parts = (value.start or 0, value.stop or 0, value.step)
+        drawn = list(value.range())
+        if all(isinstance(part, int) for part in parts) and drawn and value.step > 0:
+            return distributions.IntDistribution(drawn[0], drawn[-1], step=int(value.step))
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 

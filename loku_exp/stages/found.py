@@ -1,7 +1,8 @@
 """What a run has at hand, and what it has found so far."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from loku_exp.config.saved import keep_attacks
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.suite import Evaluation
 from loku_exp.methods.adapter import Adapter
@@ -30,6 +31,10 @@ class Ready:
     workspace: Workspace
     run_id: str
     unlearning: str
+
+    def with_attacks_kept(self) -> "Ready":
+        """Return the same with the attacks that its run has already, where it is finished."""
+        return replace(self, config=keep_attacks(self.config, self.workspace.folder))
 
 
 @dataclass

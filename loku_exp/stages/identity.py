@@ -19,6 +19,7 @@ NOT_IDENTITY = {"output_dir", "cache_dir", "force", "page", "device", "threads",
 NOT_IDENTITY |= {"launcher", "on_error", "pairs"}  # of a sweep, not of its runs
 NOT_IDENTITY |= {"attacks", "pairing"}  # added to a run; read where target and reference name it
 RUN_FORMAT = 5  # raise by hand whenever the numbers of an unchanged configuration change
+FILES_OF_DATA = ("forget", "retain", "holdout")
 PLACES = ("data_dir", "texts_dir", "include_path")  # their content is in a digest
 
 
@@ -138,6 +139,9 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
         if part in content:
             content[part] = _as_before(content[part])
     content["dataset"].pop("path", None)
+    for key in FILES_OF_DATA:  # what is in them is in the digest, too
+        if _is_file(content["dataset"].get(key)):
+            content["dataset"][key] = "file"
     content["dataset"]["data"] = inputs.corpus.digest()
     content["model"] |= {
         "tokenizer": inputs.tokenizer_digest,
@@ -153,6 +157,13 @@ def _unlearning(config: Config, inputs: Inputs) -> dict[str, Any]:
     if config.model.weights == "pretrained":
         content["model"]["path"] = _content_of(config, "model")
     return content
+
+
+def _is_file(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and Path(value).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # too long for a name, no such user
+        return False
 
 
 def _as_before(node: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -16,12 +17,14 @@ from loku_exp.evaluation.harness import documents_digest, standard_tasks
 from loku_exp.evaluation.suite import Suite
 from loku_exp.models import load as models
 from loku_exp.models.tokenizer import load_tokenizer, template_of
-from loku_exp.runtime.cache import Cache
+from loku_exp.runtime.cache import Cache, digest, file_digest
 from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.settings import Template
 from loku_exp.stages.earlier import Earlier, earlier_of, load_corpus
 from loku_exp.stages.forgotten import corpus_of_tokenizer, forgotten_before
 from loku_exp.stages.weights import weights_problems
+
+TASK_FILES = (".yaml", ".yml", ".py")  # of a user's own tasks
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,21 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
         suite,
         abilities,
         further.missing,
-        documents_digest(abilities),
+        _digest_of(abilities, evaluation.include_path),
         earlier,
     )
+
+
+def _digest_of(abilities: list[Any], include_path: str | None) -> str:
+    """Return the identity of what abilities ask: their documents, and a user's own tasks as written."""
+    documents = documents_digest(abilities)
+    if include_path is None:
+        return documents
+    place = Path(include_path).expanduser()
+    files = sorted(
+        file for kind in TASK_FILES for file in place.rglob(f"*{kind}") if file.is_file()
+    )
+    return digest([documents, [[str(f.relative_to(place)), file_digest(f)] for f in files]])
 
 
 def _sources(

@@ -16,7 +16,7 @@ from loku_exp.runtime.programs import INTERRUPTED
 CONSOLE = "console.log"  # what a run's process printed
 OF_THE_SWEEP = re.compile(r"[+~]*(launcher|on_error|pairs)\b")
 SKIPPED = "was finished"
-SHOW_ERRORS = {"HYDRA_FULL_ERROR": "1"}
+SHOW_ERRORS = {"HYDRA_FULL_ERROR": "1", "PYTHONIOENCODING": "utf-8"}  # what it prints is read again
 CANCELLED = "cancelled or interrupted; the same command goes on"
 
 

@@ -78,6 +78,8 @@ class InProcess:
             self.run(job.config)
         except HeldError:
             return Ended(Ending(held=True))
+        except BrokenPipeError:  # it has finished, and nobody reads its table
+            return Ended(Ending())
         except Exception as error:
             shown = (
                 str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from loku_exp.config.grid import job_label
+from loku_exp.config.saved import keep_attacks
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.results import files
@@ -46,7 +47,12 @@ def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | No
             problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
             continue
         if job.folder in planned:
-            log.info("%s is the same run as %s", name, planned[job.folder].label)
+            other = planned[job.folder]
+            if job.config.attacks != other.config.attacks:
+                problems[
+                    f"{name}: it is {other.label} but for its attacks; name them together: attacks=[a,b]"
+                ] = None
+            log.info("%s is the same run as %s", name, other.label)
         planned.setdefault(job.folder, job)
         needs += writes
     if problems:
@@ -68,13 +74,15 @@ def _planned(
     config = on_this_machine(composed.model_copy(update={"device": "cpu"}) if slurm else composed)
     identity.check_places(config)
     cache = Cache(config.cache_dir)
-    sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation"})
+    sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation", "target"})
     recipe = digest([sections, config.cache_dir])
     if recipe not in loaded:
         loaded[recipe] = load_inputs(config, cache)
     inputs = loaded[recipe]
     writes = space_needs(config, inputs, preflight.check(config, inputs))
     folder = identity.run_folder(config, identity.run_id(config, inputs))
+    if config.attacks:  # with other settings than a finished run has, they are refused here
+        config = keep_attacks(config, folder)
     state = SKIPPED if files.has_everything(folder, list(config.attacks)) else "not started"
     workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
     needs = set(bases.entries(config, inputs, workspace))

@@ -30,6 +30,7 @@ class Wandb(Tracker):
     """A run of Weights & Biases, offline where the server cannot be reached or knows no key."""
 
     run: Any = None
+    beside: bool = False
     environment: dict[str, str | None]
 
     def open(self, begun: Begun) -> None:
@@ -40,8 +41,12 @@ class Wandb(Tracker):
         os.environ.update(ours)
         (begun.folder / "wandb").mkdir(exist_ok=True)
 
+        import wandb
+
+        self.beside = wandb.run is not None  # a notebook's own, which goes on
         self.run = self._init(
             {
+                "reinit": "create_new" if self.beside else None,
                 "project": self.tracking.project,
                 "entity": self.tracking.entity,
                 "group": group_of(self.tracking, "WANDB_RUN_GROUP"),
@@ -79,7 +84,8 @@ class Wandb(Tracker):
                 reason = "there is no key; wandb login, or WANDB_API_KEY"
             except wandb.Error as error:
                 reason = one_line(error)
-            wandb.teardown()
+            if not self.beside:
+                wandb.teardown()
         run = wandb.init(mode="offline", **arguments)
         place = shlex.quote(str(Path(run.dir).parent))
         level = logging.INFO if reason == "as asked" else logging.WARNING
@@ -120,7 +126,8 @@ class Wandb(Tracker):
         try:
             if self.run is not None:
                 self.run.finish(exit_code=int(failed))
-            wandb.teardown(exit_code=int(failed))
+            if not self.beside:
+                wandb.teardown(exit_code=int(failed))
         finally:
             for name in self.environment:
                 os.environ.pop(name, None)

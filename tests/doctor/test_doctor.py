@@ -65,4 +65,5 @@ def test_what_is_wrong_is_said_with_the_way_out(said, monkeypatch, tmp_path):
     wrong = [line for line in text.splitlines() if line.startswith("WRONG")]
     assert len(wrong) == 2
     assert "output_dir=DIR" in wrong[0]
-    assert "1 damaged: python -m loku_exp.cache --state damaged --prune" in wrong[1]
+    assert "1 damaged: python -m loku_exp.cache --cache-dir /" in wrong[1]
+    assert wrong[1].endswith(" --state damaged --prune")

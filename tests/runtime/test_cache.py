@@ -327,7 +327,7 @@ def test_other_errors_of_a_writer_stay_what_they_are(tmp_path):
 
 def test_what_a_killed_process_left_aside_is_dropped(tmp_path):
     cache = Cache(tmp_path)
-    left = cache.path("models", {}).with_name(f".{cache.path('models', {}).name}-dead")
+    left = cache.path("models", {}).with_name(f".{cache.path('models', {}).name}-deadbeef")
     left.mkdir(parents=True)
     cache.entry("models", {}, fill)
     assert not left.exists()
