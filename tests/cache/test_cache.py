@@ -126,3 +126,10 @@ def test_what_cannot_be_is_said(cache, capsys, arguments, says):
 )
 def test_sizes_in_words(size, words):
     assert size_in_words(size) == words
+
+
+def test_what_is_somebody_elses_is_neither_listed_nor_removed(cache):
+    for place in ("hub/models--owner--name", "Documents/thesis"):
+        (cache.root / place).mkdir(parents=True)
+        (cache.root / place / "t.tex").write_text("years")
+    assert {entry.path.parent.name for entry in entries_in(cache.root)} == {"models", "answers"}

@@ -435,3 +435,11 @@ def test_config_is_frozen():
     config: Config = compose_config([])
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3
+
+
+def test_what_hydra_would_do_and_is_not_done_here_is_refused():
+    assert read_command_line(["--run", "loss=gd"]).overrides == ["loss=gd"]
+    for option in ("--config-name=config", "-p"):
+        with pytest.raises(ConfigError, match="not used here; yaml of your own: --config-dir DIR"):
+            read_command_line([option, "x", "loss=gd"])
+    assert read_command_line(["--cfg", "job", "--package", "loss"]) is None

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from omegaconf import OmegaConf
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from loku_exp.config.compose import compose_config
 from loku_exp.errors import UserError
+from loku_exp.export import exporting
 from loku_exp.export.__main__ import main
 from loku_exp.export.exporting import Shape, export
 from loku_exp.methods.adapter import Adapter, attach, load_factors
@@ -225,3 +227,26 @@ def test_a_compressed_adapter_loads_and_says_what_it_lost(start, tmp_path):
 def test_all_weights_have_nothing_to_compress(start, tmp_path):
     with pytest.raises(UserError, match="no adapter to compress or to merge"):
         export(start("lora=none"), tmp_path / "new", None, Shape(rank=2))
+
+
+def test_a_base_on_the_hub_is_taken_at_the_runs_revision(start, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "run", []
+    shutil.copytree(start(), folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    config.model.path, config.model.revision = "me/m", "old"
+    OmegaConf.save(config, folder / "config.yaml")
+    monkeypatch.setattr(
+        exporting, "merge", lambda *a, **options: asked.append(options) or "float32"
+    )
+    for base in ("me/m", "other"):
+        exporting._reshape(tmp_path, Shape(merged=True), base, folder)
+    assert [options["revision"] for options in asked] == ["old", None]
+
+
+def test_a_link_and_a_place_within_the_run_are_refused(start, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(start(), folder)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (folder / "adapter" / "x", tmp_path / "link"):
+        with pytest.raises(UserError, match="a link, or a place within the run"):
+            export(folder, place)

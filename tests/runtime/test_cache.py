@@ -24,6 +24,7 @@ from loku_exp.runtime.cache import (
     is_whole,
     seal,
     whole_folder,
+    write_folder,
 )
 from loku_exp.runtime.whole_files import drop_half_written, write_file, write_text
 from tests.damage import flip
@@ -338,3 +339,10 @@ def test_what_a_killed_process_was_writing_is_dropped(tmp_path):
         (tmp_path / name).write_text("half")
     drop_half_written(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {".lock", ".staging", "metrics.json"}
+
+
+def test_folders_beside_it_that_begin_alike_stay(tmp_path):
+    for name in (".adapter-mine", ".adapter-r2-0a1b2c3d", ".adapter-notes"):
+        (tmp_path / name).mkdir()
+    write_folder(tmp_path / "adapter", fill, {})
+    assert len(list(tmp_path.glob(".adapter-*"))) == 3

@@ -230,6 +230,12 @@ def test_values_become_distributions():
 
     texts = ["a=interval(0.1,1)", "a=tag(log,interval(1e-3,1))", "a=range(4,33,4)", "a=x,'y z'"]
     floats, log, ranged, chosen = map(search_space.distribution, grid.parse_overrides(texts))
+    uneven = ["a=range(0.5,3,1)", "a=range(8,2,-2)", "a=range(0,2.5,1)", "a=range(1,8,3)"]
+    halves, down, mixed, steps = map(search_space.distribution, grid.parse_overrides(uneven))
+    assert halves.choices == ("0.5", "1.5", "2.5")
+    assert down.choices == ("8", "6", "4")
+    assert [float(value) for value in mixed.choices] == [0, 1, 2]
+    assert (steps.low, steps.high, steps.step) == (1, 7, 3)
     assert floats == optuna.distributions.FloatDistribution(0.1, 1)
     assert log == optuna.distributions.FloatDistribution(1e-3, 1, log=True)
     assert (ranged.low, ranged.high, ranged.step) == (4, 32, 4)

@@ -1,5 +1,6 @@
 """What changes numbers changes the identity of a run, wherever its files lie."""
 
+import json
 import os
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from loku_exp.models import identity
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.runtime import cache
 from loku_exp.runtime.cache import Cache
+from loku_exp.stages import inputs
 from loku_exp.stages.identity import made_by, run_id
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.subject import Subject
@@ -111,3 +113,33 @@ def test_what_a_users_own_attack_makes_is_known_by_code_knobs_and_data(tmp_path,
     found += [known(), known("loku_exp.attacks.relearn.relearn")]
     assert len(set(found)) == len(found)
     assert found[-1] == "as it was"
+
+
+def test_files_of_ones_own_may_lie_anywhere(tmp_path, monkeypatch, shared_cache):
+    """A run with relative paths is the run with absolute ones, and the one of a copy."""
+    ids = []
+    for place in ("one", "two"):
+        folder = tmp_path / place
+        folder.mkdir()
+        for name in ("f", "r"):
+            rows = [{"text": f"{name} {number} " + "word " * 20} for number in range(4)]
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        monkeypatch.chdir(folder)
+        for base in ("", f"{folder}/"):
+            config = compose_config(
+                ["model=toy_neo", "dataset=texts", f"dataset.forget={base}f.jsonl",
+                 f"dataset.retain={base}r.jsonl", "reference.source=none", "evaluation.n=[3]"]
+            )  # fmt: skip
+            ids.append(run_id(config, load_inputs(config, Cache(shared_cache))))
+    assert len(set(ids)) == 1
+
+
+def test_a_task_of_ones_own_enters_as_it_is_written(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine\ndoc_to_text: a\n")
+    (tmp_path / "data.bin").write_text("large")
+    before = inputs._digest_of([], str(tmp_path))
+    assert before == inputs._digest_of([], str(tmp_path)) != inputs._digest_of([], None)
+    (tmp_path / "data.bin").write_text("larger")
+    assert before == inputs._digest_of([], str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("task: mine\ndoc_to_text: b\n")
+    assert before != inputs._digest_of([], str(tmp_path))

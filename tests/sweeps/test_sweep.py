@@ -17,6 +17,7 @@ from loku_exp.evaluation.catalogue import Judgement
 from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import folder as runs
 from loku_exp.results.terminal import plain_console
+from loku_exp.sweeps import plan
 from loku_exp.sweeps import sweep as sweeps
 from loku_exp.sweeps import table as tables
 from loku_exp.sweeps.jobs import Ending, Job, ending_of
@@ -402,3 +403,53 @@ def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
 def test_a_sweep_killed_twice_gives_what_an_undisturbed_one_gives(tmp_path):
     overrides = ["experiment=quick", "evaluation.curve=none", "lora.rank=4", "init=vanilla,fila"]
     check(overrides, 2, tmp_path)
+
+
+def test_runs_that_differ_in_their_attacks_alone_are_not_dropped(tiny):
+    jobs, configs = compose_jobs(tiny, ["attacks=[int8]"], ["attacks=[nf4]"])
+    with pytest.raises(
+        ConfigError, match=r"attacks=\[nf4\]: it is attacks=\[int8\] but for its attacks"
+    ):
+        plan_jobs(jobs, configs, None)
+
+
+def test_each_earlier_run_has_inputs_of_its_own(tiny, monkeypatch):
+    asked = []
+
+    def load_inputs(config, cache):
+        asked.append(config.target.run)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(plan, "load_inputs", load_inputs)
+    jobs, configs = compose_jobs(tiny, ["seed=0"], ["seed=1"])
+    configs = [
+        config.model_copy(update={"target": config.target.model_copy(update={"run": run})})
+        for config, run in zip(configs, ("outputs/a", "outputs/b"), strict=True)
+    ]
+    with pytest.raises(ConfigError, match="enough"):
+        plan_jobs(jobs, configs, None)
+    assert asked == ["outputs/a", "outputs/b"]
+
+
+def test_a_run_whose_table_nobody_reads_has_finished(job):
+    def unheard(config):
+        raise BrokenPipeError
+
+    ended = InProcess(unheard).start(job("a"), None)
+    assert ended.poll() == Ending()
+
+
+def test_a_reader_that_ended_is_an_error_and_no_exit(monkeypatch):
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+    console = plain_console(80)
+    monkeypatch.setattr(console, "file", Gone())
+    with pytest.raises(BrokenPipeError):
+        console.print("text")

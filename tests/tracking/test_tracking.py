@@ -307,3 +307,18 @@ def test_the_judgement_is_the_suites(tmp_path):
 def test_without_a_judgement_of_success_there_is_none(tmp_path):
     folder = edit(tofu(tmp_path), lambda record: record["judgement"].update(success=None))
     assert "success" not in final_values(results.read(folder))
+
+
+def test_a_run_of_the_users_own_goes_on(tmp_path, monkeypatch):
+    import wandb
+
+    for name, value in {"WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    mine = wandb.init(project="mine", mode="offline", dir=str(tmp_path))
+    try:
+        with opened(tmp_path / "run-0123456789ab", *OFFLINE):
+            tell(Updated(1, {"forget_loss": 1.0}))
+        mine.log({"still": 1})
+    finally:
+        mine.finish()
+        wandb.teardown()
