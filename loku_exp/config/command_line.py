@@ -67,6 +67,9 @@ class CommandLine:
             if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
                 raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
             _check_own_sweeps([override.partition("=")[0] for override in self.overrides])
+            presets = [text for text in self.overrides if text.startswith("experiment=")]
+            if presets and any(_preset_grid(self.overrides, self.config_dir)):
+                log.warning("%s spans a sweep; without -m it is one run", presets[-1])
             return [self.overrides]
         parsed = grid.parse_overrides(self.overrides)
         keys = [override.get_key_element() for override in parsed]

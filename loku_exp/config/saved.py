@@ -45,8 +45,14 @@ def with_attacks(folder: Path, attacks: list[str], config_dir: str | None) -> Co
     added = compose_attacks(names, overrides, rates, config_dir)
     content["attacks"] = _joined(content["attacks"], added)
     content["tracking"] = {"name": "none"}
-    content |= {key: value for key, _, value in given if key in OF_MACHINE}
+    content |= {key: _unquoted(value) for key, _, value in given if key in OF_MACHINE}
     return parse(content)
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without the quotes that the main command takes around it."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if quoted else value
 
 
 def keep_attacks(config: Config, folder: Path) -> Config:

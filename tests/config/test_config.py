@@ -443,3 +443,12 @@ def test_what_hydra_would_do_and_is_not_done_here_is_refused():
         with pytest.raises(ConfigError, match="not used here; yaml of your own: --config-dir DIR"):
             read_command_line([option, "x", "loss=gd"])
     assert read_command_line(["--cfg", "job", "--package", "loss"]) is None
+
+
+def test_a_preset_that_spans_a_sweep_is_one_run_without_m_and_says_so(caplog):
+    line = read_command_line(["experiment=toy_grid"])
+    assert line.jobs() == [["experiment=toy_grid"]]
+    assert "experiment=toy_grid spans a sweep; without -m it is one run" in caplog.text
+    caplog.clear()
+    read_command_line(["experiment=quick"]).jobs()
+    assert caplog.text == ""
