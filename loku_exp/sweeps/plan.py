@@ -49,9 +49,9 @@ def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | No
         if job.folder in planned:
             other = planned[job.folder]
             if job.config.attacks != other.config.attacks:
-                problems[
-                    f"{name}: it is {other.label} but for its attacks; name them together: attacks=[a,b]"
-                ] = None
+                both = ",".join({**other.config.attacks, **job.config.attacks})
+                said = f"{name}: it is {other.label} but for its attacks"
+                problems[f"{said}; name them together: attacks=[{both}]"] = None
             log.info("%s is the same run as %s", name, other.label)
         planned.setdefault(job.folder, job)
         needs += writes
