@@ -13,7 +13,8 @@ TEXT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "file", [f"benchmarks/toy_{name}.md" for name in ("grid", "seeds", "losses", "attacks")]
+    "file",
+    [f"benchmarks/toy_{name}.md" for name in ("grid", "seeds", "losses", "attacks", "inits")],
 )
 def test_tables_are_the_committed_ones(file):
     tables = [part for part in (ROOT / file).read_text().split("\n\n") if part.startswith("|")]
