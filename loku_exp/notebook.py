@@ -4,9 +4,6 @@ Model and texts are written to folders named by their content, and the run is th
 them; so what was run before is shown, and a run that was ended goes on.
 """
 
-import copy
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loku_exp.data.in_memory import listed, write_rows
-from loku_exp.errors import ConfigError, UserError
+from loku_exp.errors import UserError
+from loku_exp.models.in_memory import check_saveable, saved_model
 from loku_exp.results import files
 from loku_exp.results.schema import Record
 from loku_exp.results.table import header_and_rows, notes, title
@@ -146,7 +144,7 @@ def unlearn_in_memory(
     given += [f"dataset.{name}={_quoted(write_rows(rows, place))}" for name, rows in texts.items()]
     results = _run(model, tokenizer, place, [*given, *overrides])
     again = type(model).from_pretrained(
-        str(_saved(model, tokenizer, place)),
+        str(saved_model(model, tokenizer, place)),
         dtype=model.dtype,
         attn_implementation=_attention(model),
     )
@@ -180,7 +178,7 @@ def evaluate_in_memory(
         given.append("reference.source=none")
     else:
         named = isinstance(reference, str | Path)
-        path = reference if named else _saved(reference, tokenizer, place)
+        path = reference if named else saved_model(reference, tokenizer, place)
         given += ["reference.source=path", f"reference.path={_quoted(path)}"]
     return _run(model, tokenizer, place, [*given, *overrides])
 
@@ -191,13 +189,13 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
     from loku_exp.config.compose import compose_config
     from loku_exp.startup import prepare_environment, run_tracked
 
-    _check_saveable(model, tokenizer)
+    check_saveable(model, tokenizer)
     given = [
         "model=hf", f"model.attention={_attention(model)}", f"output_dir={_quoted(place)}",
         f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
     ]  # fmt: skip
     compose_config([*given, "model.path=a/rehearsal", *overrides])  # before a model is written
-    given.append(f"model.path={_quoted(_saved(model, tokenizer, place))}")
+    given.append(f"model.path={_quoted(saved_model(model, tokenizer, place))}")
     config: Config = compose_config([*given, *overrides])
     prepare_environment(config)
     threads = torch.get_num_threads()  # of the session; a run has its own
@@ -205,53 +203,6 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
         return Results(run_tracked(config))
     finally:
         torch.set_num_threads(threads)
-
-
-def _check_saveable(model: Any, tokenizer: Any) -> None:
-    """Check that a model and a tokenizer are such, and the model itself.
-
-    Raises:
-        ConfigError: they are not, or it carries an adapter.
-    """
-    for name, given in (("model", model), ("tokenizer", tokenizer)):
-        if not hasattr(given, "save_pretrained"):
-            raise ConfigError(
-                f"{name}: should be one of transformers in memory, not {type(given).__name__}; a folder or "
-                "hub id is for the command line: python -m loku_exp model=hf model.path=DIR"
-            )
-    if hasattr(model, "peft_config"):
-        raise ConfigError(
-            "the model carries an adapter; give the model itself, e.g. model.merge_and_unload()"
-        )
-
-
-def _plain(tokenizer: Any) -> Any:
-    """Return a tokenizer without the padding and truncation of its last call, which are not its own."""
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        return tokenizer
-    plain = copy.deepcopy(tokenizer)
-    plain.backend_tokenizer.no_padding()
-    plain.backend_tokenizer.no_truncation()
-    return plain
-
-
-def _saved(model: Any, tokenizer: Any, place: Path) -> Path:
-    """Write a model with its tokenizer into a folder named by its content, if it is not there yet."""
-    from loku_exp.runtime.cache import folder_digest, set_aside
-
-    _check_saveable(model, tokenizer)
-    parent = place / "models"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".") as aside:
-        model.save_pretrained(aside)
-        _plain(tokenizer).save_pretrained(aside)
-        folder = parent / folder_digest(Path(aside))
-        if folder.is_dir() and folder_digest(folder) != folder.name:
-            set_aside(folder, "it is not what was written")
-        if not folder.is_dir():
-            os.rename(aside, folder)
-            os.mkdir(aside)  # for the context to remove
-    return folder.resolve()
 
 
 def _quoted(path: str | Path) -> str:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import loku_exp
-from loku_exp import notebook
 from loku_exp.__main__ import main
 from loku_exp.errors import ConfigError, DataError, UserError
+from loku_exp.models.in_memory import saved_model
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.results import files
 from loku_exp.runtime.cache import folder_digest
@@ -181,16 +181,16 @@ def test_threads_of_the_session_are_kept(model, tokenizer, place):
 
 
 def test_what_a_call_padded_to_is_not_the_tokenizers_own(model, tokenizer, tmp_path):
-    before = notebook._saved(model, tokenizer, tmp_path)
+    before = saved_model(model, tokenizer, tmp_path)
     tokenizer(["a question"], truncation=True, max_length=4)
     try:
-        assert notebook._saved(model, tokenizer, tmp_path) == before
+        assert saved_model(model, tokenizer, tmp_path) == before
     finally:
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
 
 
 def test_a_model_that_was_changed_on_the_disk_is_written_again(model, tokenizer, tmp_path):
-    folder = notebook._saved(model, tokenizer, tmp_path)
+    folder = saved_model(model, tokenizer, tmp_path)
     flip(folder / "model.safetensors")
-    assert folder_digest(notebook._saved(model, tokenizer, tmp_path)) == folder.name
+    assert folder_digest(saved_model(model, tokenizer, tmp_path)) == folder.name
