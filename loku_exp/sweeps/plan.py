@@ -74,8 +74,8 @@ def _planned(
     config = on_this_machine(composed.model_copy(update={"device": "cpu"}) if slurm else composed)
     identity.check_places(config)
     cache = Cache(config.cache_dir)
-    sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation", "target"})
-    recipe = digest([sections, config.cache_dir])
+    sections = config.model_dump(mode="json", include={"dataset", "model", "evaluation"})
+    recipe = digest([sections, config.target.run, config.cache_dir])
     if recipe not in loaded:
         loaded[recipe] = load_inputs(config, cache)
     inputs = loaded[recipe]

@@ -1,35 +1,32 @@
 """The fuzzer runs what it says for as long as it says, and a failing property ends it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import fuzz
 
 
-def test_it_runs_every_property_until_the_time_is_over(monkeypatch, capsys):
-    @given(st.integers())
-    def holds(number):
-        assert number == number
+@given(st.integers())
+def holds(number):
+    assert number + 1 > number
 
-    monkeypatch.setenv("FUZZ_SECONDS", "0.3")
+
+@pytest.mark.parametrize(
+    ("limit", "value", "arguments", "said"),
+    [
+        ("FUZZ_SECONDS", "0.3", ["7"], "1 properties, at most 0 s, seeds 7 to 1006"),
+        ("FUZZ_ROUNDS", "3", [], "holds: 3 rounds"),
+    ],
+)
+def test_time_or_rounds_end_it(limit, value, arguments, said, monkeypatch, capsys):
+    monkeypatch.setenv(limit, value)
     monkeypatch.setattr(fuzz, "property_tests", lambda: {"holds": holds})
     monkeypatch.setattr(fuzz, "use_profile", lambda: None)
-    assert fuzz.main(["7"]) == 0
-    said = capsys.readouterr().out
-    assert "1 properties, at most 0 s, seeds 7 to 1006" in said
-    assert "holds: 0 rounds" not in said
-
-
-def test_so_many_rounds_end_it_too(monkeypatch, capsys):
-    @given(st.integers())
-    def holds(number):
-        assert number == number
-
-    monkeypatch.setenv("FUZZ_ROUNDS", "3")
-    monkeypatch.setattr(fuzz, "property_tests", lambda: {"holds": holds})
-    monkeypatch.setattr(fuzz, "use_profile", lambda: None)
-    assert fuzz.main([]) == 0
-    assert "holds: 3 rounds" in capsys.readouterr().out
+    assert fuzz.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "holds: 0 rounds" not in printed
 
 
 def test_a_property_that_fails_is_named_with_its_seed(monkeypatch, capsys):
