@@ -18,6 +18,7 @@ from loku_exp.data.records import Example, Records
 from loku_exp.losses.builtin import ga, language_modelling
 from loku_exp.losses.scores import LossTerms
 from loku_exp.methods.wrapper import Hooked, Wrapper
+from loku_exp.models.identity import NOT_READ
 from loku_exp.runtime.cache import digest, folder_digest
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import Optimization
@@ -54,7 +55,7 @@ def control(
     """
     recipe = {
         "format": CONTROL_FORMAT, "kind": kind, "target": target.identity,
-        "path": folder_digest(Path(path).expanduser()) if path else None,
+        "path": folder_digest(Path(path).expanduser(), NOT_READ) if path else None,
         "rows": digest([row.answer.ids for row in [*records.forget, *records.retain]]),
         "seed": workspace.seed,
     }  # fmt: skip
@@ -74,6 +75,17 @@ def control(
         path=None,
     )
     return Outcome(subject, Report(protocol={"control": kind}))
+
+
+def problems(*, kind: Kind, path: str | None) -> list[str]:
+    """Return whether `path` is missing, or there and not read."""
+    if kind == "weights" and not path:
+        return ["method.kind=weights needs the folder of a model: method.path=DIR"]
+    if kind != "weights" and path:
+        return [
+            f"method.path={path} is read by method.kind=weights alone; leave one of the two out"
+        ]
+    return []
 
 
 class Refusing(Wrapper):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from loku_exp.methods.control import _MAKERS, Refusing, control
+from loku_exp.methods.control import _MAKERS, Refusing, control, problems
 from loku_exp.models.head import check_head
 from tests.methods import tiny
 
@@ -44,6 +44,14 @@ def test_untouched_is_the_target_and_weights_are_those_of_the_folder(tmp_path):
     model.save_pretrained(tmp_path / "model")
     loaded = made(tmp_path, "weights", str(tmp_path / "model")).load()
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+
+
+def test_a_path_belongs_to_weights_alone():
+    assert problems(kind="weights", path="DIR") == problems(kind="noise", path=None) == []
+    assert problems(kind="weights", path=None) == [
+        "method.kind=weights needs the folder of a model: method.path=DIR"
+    ]
+    assert "method.path=DIR is read by" in problems(kind="noise", path="DIR")[0]
 
 
 def test_random_weights_keep_the_spread_and_nothing_else(tmp_path):
