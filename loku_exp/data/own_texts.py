@@ -60,7 +60,7 @@ def load_texts(
         raise DataError(f"dataset.column={column}: txt files have no columns; leave it out")
     sets = dict[str, list[Text]]()
     for name, source in sources.items():
-        sets[name] = read_texts(source, column, "dataset.column") if source else []
+        sets[name] = read_texts(source, column, "dataset.column", name) if source else []
         _say_twice(name, sets[name])
     for name, other in (("retain", "forget"), ("holdout", "forget"), ("holdout", "retain")):
         sets[name] = _apart(name, sets[name], other, sets[other], overlap)

@@ -223,4 +223,4 @@ def _retain_corpus(
         return [array_text(arrays, row) for row in range(len(arrays)) if row not in known]
     if retain == "wikitext":
         return validation_texts(folder, "wikitext")
-    return read_texts(retain)
+    return read_texts(retain, group="retain")

@@ -113,13 +113,16 @@ def require(rows: list[Row], keys: Iterable[str]) -> None:
             raise DataError(f"{row.place}: lacks {', '.join(absent)}")
 
 
-def read_texts(source: str | Path, column: str = "text", key: str | None = None) -> list[Text]:
+def read_texts(
+    source: str | Path, column: str = "text", key: str | None = None, group: str | None = None
+) -> list[Text]:
     """Return the texts of a file (a column of it, or the paragraphs of a txt file), or of a hub dataset.
 
     Args:
         source: see `read_source`.
         column: that holds the texts; of a txt file its paragraphs.
         key: of the configuration that names the column, where there is one.
+        group: of the texts; None: the file's name, which is then part of what they are.
 
     Raises:
         DataError: it cannot be read, or a text is missing or empty.
@@ -127,7 +130,8 @@ def read_texts(source: str | Path, column: str = "text", key: str | None = None)
     file = Path(os.path.expanduser(source))
     name = "text" if file.suffix.lower() == ".txt" else column
     rows = read_source(source, name)
-    return [Text(number, file.stem, row.text(name, key)) for number, row in enumerate(rows)]
+    group = file.stem if group is None else group
+    return [Text(number, group, row.text(name, key)) for number, row in enumerate(rows)]
 
 
 def read_source(source: str | Path, column: str) -> list[Row]:
