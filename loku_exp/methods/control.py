@@ -105,6 +105,8 @@ class Refusing(Wrapper):
     ) -> Any:
         """Run the model on prompt, refusal and answer; what is given back has no refusal in it."""
         (length,) = prompt_lengths.tolist()
+        if not length:  # a text without a question, to which nothing is answered
+            return self.wrapped(input_ids=input_ids, attention_mask=attention_mask, **options)
         said = self._refusal(input_ids)
         ids = torch.cat([input_ids[:, :length], said, input_ids[:, length:]], dim=1)
         head, start = self.wrapped.get_output_embeddings(), length + said.shape[1] - 1

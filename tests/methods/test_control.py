@@ -101,6 +101,10 @@ def test_a_refusal_comes_before_the_answer(tmp_path):
         whole = tiny.target().load()(input_ids=torch.tensor([[*prompt, 5, 6, 7, *answer]])).logits
     torch.testing.assert_close(ours[0, 3:], whole[0, 6:])  # what follows the refusal
     assert ours.shape[1] == len(prompt + answer)
+    ids = torch.tensor([prompt + answer])
+    with torch.no_grad():
+        alone = model(input_ids=ids, prompt_lengths=torch.tensor([0])).logits
+    torch.testing.assert_close(alone, tiny.target().load()(input_ids=ids).logits)
 
 
 def test_ascent_forgets_far_too_much_and_more_training_keeps_the_retain_set(tmp_path):
