@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -60,7 +60,8 @@ def load_texts(
         raise DataError(f"dataset.column={column}: txt files have no columns; leave it out")
     sets = dict[str, list[Text]]()
     for name, source in sources.items():
-        sets[name] = read_texts(source, column, "dataset.column", name) if source else []
+        texts = read_texts(source, column, "dataset.column") if source else []
+        sets[name] = [replace(text, group=name) for text in texts]  # a file's name is no content
         _say_twice(name, sets[name])
     for name, other in (("retain", "forget"), ("holdout", "forget"), ("holdout", "retain")):
         sets[name] = _apart(name, sets[name], other, sets[other], overlap)

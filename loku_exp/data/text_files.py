@@ -113,16 +113,13 @@ def require(rows: list[Row], keys: Iterable[str]) -> None:
             raise DataError(f"{row.place}: lacks {', '.join(absent)}")
 
 
-def read_texts(
-    source: str | Path, column: str = "text", key: str | None = None, group: str | None = None
-) -> list[Text]:
+def read_texts(source: str | Path, column: str = "text", key: str | None = None) -> list[Text]:
     """Return the texts of a file (a column of it, or the paragraphs of a txt file), or of a hub dataset.
 
     Args:
         source: see `read_source`.
         column: that holds the texts; of a txt file its paragraphs.
         key: of the configuration that names the column, where there is one.
-        group: of the texts; None: the file's name, which is then part of what they are.
 
     Raises:
         DataError: it cannot be read, or a text is missing or empty.
@@ -130,8 +127,7 @@ def read_texts(
     file = Path(os.path.expanduser(source))
     name = "text" if file.suffix.lower() == ".txt" else column
     rows = read_source(source, name)
-    group = file.stem if group is None else group
-    return [Text(number, group, row.text(name, key)) for number, row in enumerate(rows)]
+    return [Text(number, file.stem, row.text(name, key)) for number, row in enumerate(rows)]
 
 
 def read_source(source: str | Path, column: str) -> list[Row]:
@@ -150,7 +146,7 @@ def read_source(source: str | Path, column: str) -> list[Row]:
     if os.path.exists(file) or looks_like_a_path(name):
         raise DataError(f"{source} is not a csv, json, jsonl, parquet or txt file")
     path, _, configuration = name.partition(":")
-    instead = "give a csv, json, jsonl, parquet or txt file in its place"
+    instead = "give a csv, json, jsonl, parquet or txt FILE in its place"
     found = read_hub(path, configuration or None, instead)
     rows = [row for row in found if not is_blank(str(row.values.get(column, "absent")))]
     if not rows:
