@@ -68,7 +68,8 @@ class Results:
         kind, place = shipped(self.folder) or (None, self.folder)
         if kind is None:
             raise UserError(
-                f"{self.folder}: this run left no adapter and no model; it only evaluates"
+                f"{self.folder}: this run left no adapter and no model; it only evaluates, or its "
+                "method trains none"
             )
         if kind == "adapter":
             from peft import PeftModel

@@ -24,6 +24,7 @@ def listed(name: str, given: Any) -> list[Any]:
         if hasattr(given, "to_dict") and hasattr(given, "columns")
         else [*given]
     )
+    rows = [_plain(row) for row in rows]
     for number, row in enumerate(rows):
         if not isinstance(row, str | dict) or isinstance(row, dict) != isinstance(rows[0], dict):
             raise DataError(f"{rule}; item {number} is {type(row).__name__}")
@@ -35,10 +36,29 @@ def listed(name: str, given: Any) -> list[Any]:
     return rows
 
 
+def _plain(value: Any) -> Any:
+    """Return numpy's arrays and numbers, which a DataFrame's cells may be, as lists and Python's own."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
 def write_rows(rows: list[Any], place: Path) -> Path:
-    """Write texts or rows as JSON lines into a file named by its content."""
+    """Write texts or rows as JSON lines into a file named by its content.
+
+    Raises:
+        DataError: a row holds what JSON has not.
+    """
     plain = [row if isinstance(row, dict) else {"text": row} for row in rows]
-    file = place / "texts" / f"{digest(plain, 16)}.jsonl"
+    try:
+        name, content = digest(plain, 16), "".join(json.dumps(row) + "\n" for row in plain)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"rows of a notebook must hold texts, numbers and lists, by names that are texts ({error}); "
+            "leave the other columns out"
+        ) from error
+    file = place / "texts" / f"{name}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, "".join(json.dumps(row) + "\n" for row in plain))
+    write_text(file, content)
     return file.resolve()

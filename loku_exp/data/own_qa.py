@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Literal
 
 from loku_exp.data.own_texts import absent
-from loku_exp.data.qa import QA, QACorpus
+from loku_exp.data.qa import QA, QACorpus, wrong_answers
 from loku_exp.data.text_files import Row, read_source
 from loku_exp.errors import DataError
 from loku_exp.runtime.knobs import Count
@@ -71,7 +71,7 @@ def load_qa(
 
 def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
     has = {part: all(row.values.get(columns[part]) is not None for row in rows) for part in columns}
-    for part in ("paraphrase", "wrong"):
+    for part in ("paraphrase", "wrong", "group"):
         some = [row for row in rows if row.values.get(columns[part]) is not None]
         if some and not has[part]:
             bare = next(row for row in rows if row.values.get(columns[part]) is None)
@@ -86,7 +86,9 @@ def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
             question=row.text(columns["question"], "dataset.question"),
             answer=row.text(columns["answer"], "dataset.answer"),
             paraphrase=row.text(columns["paraphrase"]) if has["paraphrase"] else None,
-            wrong=row.texts(columns["wrong"]) if has["wrong"] else (),
+            wrong=wrong_answers(row, columns["wrong"], row.text(columns["answer"]))
+            if has["wrong"]
+            else (),
         )
         for number, row in enumerate(rows)
     ]

@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +48,7 @@ def load_texts(
         column: that holds the texts.
         length: tokens; longer texts are cut.
         evaluated: texts of retain set and holdout that are evaluated, the first ones.
-        overlap: of texts that share a passage with the forget set: an ``error``, or they are dropped.
+        overlap: of texts that share a passage with a set before theirs: an ``error``, or they are dropped.
 
     Raises:
         DataError: something cannot be read, or overlaps.
@@ -60,10 +60,11 @@ def load_texts(
         raise DataError(f"dataset.column={column}: txt files have no columns; leave it out")
     sets = dict[str, list[Text]]()
     for name, source in sources.items():
-        sets[name] = read_texts(source, column, "dataset.column") if source else []
+        texts = read_texts(source, column, "dataset.column") if source else []
+        sets[name] = [replace(text, group=name) for text in texts]  # a file's name is no content
         _say_twice(name, sets[name])
-    for name in ("retain", "holdout"):
-        sets[name] = _apart(name, sets[name], sets["forget"], overlap)
+    for name, other in (("retain", "forget"), ("holdout", "forget"), ("holdout", "retain")):
+        sets[name] = _apart(name, sets[name], other, sets[other], overlap)
     return OwnTexts(**sets, length=length, evaluated=evaluated)
 
 
@@ -186,26 +187,28 @@ def _say_twice(name: str, texts: list[Text]) -> None:
         log.warning("dataset.%s: %s the text of another row", name, _rows(twice))
 
 
-def _apart(name: str, texts: list[Text], forget: list[Text], overlap: str) -> list[Text]:
-    """Return the texts of a set that share no passage with the forget set.
+def _apart(
+    name: str, texts: list[Text], other: str, others: list[Text], overlap: str
+) -> list[Text]:
+    """Return the texts of a set that share no passage with another set.
 
     Raises:
         DataError: some do, or nothing is left.
     """
-    shared = overlaps(texts, forget)
+    shared = overlaps(texts, others) if texts else {}
     if not shared:
         return texts
-    pairs = ", ".join(f"{ours} (forget row {theirs})" for ours, theirs in [*shared.items()][:SHOWN])
+    pairs = ", ".join(f"{ours} ({other} row {row})" for ours, row in [*shared.items()][:SHOWN])
     pairs += ", ..." * (len(shared) > SHOWN)
     if overlap == "error":
         raise DataError(
-            f"dataset.{name}: {len(shared)} texts share a passage with the forget set: row {pairs}; remove "
-            "them, or set dataset.overlap=drop"
+            f"dataset.{name}: {len(shared)} texts share a passage with the {other} set: row {pairs}; "
+            "remove them, or set dataset.overlap=drop"
         )
     kept = [text for text in texts if text.row not in shared]
     if not kept:
         raise DataError(
-            f"dataset.{name}: all texts share a passage with the forget set; give others"
+            f"dataset.{name}: all texts share a passage with the {other} set; give others"
         )
     log.warning("dataset.%s: %d dropped for a shared passage: row %s", name, len(shared), pairs)
     return kept

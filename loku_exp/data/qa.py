@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loku_exp.data.corpus import Role, digest_of_rows
 from loku_exp.data.records import IGNORED, Example, Records, Sequence, Tokenize
 from loku_exp.data.refusals import refusal_to
+from loku_exp.data.text_files import Row
 from loku_exp.data.tokens import plain_ids
 from loku_exp.errors import DataError
 from loku_exp.runtime.settings import Template
@@ -97,6 +98,26 @@ class QACorpus:
             retain=encode_all(self.retain, "retain"),
             evaluation={name: encode_all(rows, name) for name, rows in self.evaluation.items()},
         )
+
+
+def wrong_answers(row: Row, column: str, right: str) -> tuple[str, ...]:
+    """Return a row's wrong answers.
+
+    Args:
+        row: of a file.
+        column: that lists them.
+        right: the answer.
+
+    Raises:
+        DataError: one of them is the right one, which would be compared with itself.
+    """
+    wrong = row.texts(column)
+    for number, text in enumerate(wrong, 1):
+        if text.strip() == right.strip():
+            raise DataError(
+                f"{row.place}: '{column}', item {number}, is the answer itself, not a wrong one"
+            )
+    return wrong
 
 
 def encode(

@@ -39,6 +39,7 @@ What `load_tdec` can be told:
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -223,4 +224,4 @@ def _retain_corpus(
         return [array_text(arrays, row) for row in range(len(arrays)) if row not in known]
     if retain == "wikitext":
         return validation_texts(folder, "wikitext")
-    return read_texts(retain)
+    return [replace(text, group="retain") for text in read_texts(retain)]  # a name is no content

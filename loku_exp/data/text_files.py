@@ -146,7 +146,7 @@ def read_source(source: str | Path, column: str) -> list[Row]:
     if os.path.exists(file) or looks_like_a_path(name):
         raise DataError(f"{source} is not a csv, json, jsonl, parquet or txt file")
     path, _, configuration = name.partition(":")
-    instead = "give a csv, json, jsonl, parquet or txt file: dataset.retain=FILE"
+    instead = "give a csv, json, jsonl, parquet or txt FILE in its place"
     found = read_hub(path, configuration or None, instead)
     rows = [row for row in found if not is_blank(str(row.values.get(column, "absent")))]
     if not rows:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from loku_exp.data.qa import QA, QACorpus
+from loku_exp.data.qa import QA, QACorpus, wrong_answers
 from loku_exp.data.text_files import Row, read_hub, read_rows
 from loku_exp.data.tofu_splits import (
     TOFU_AUTHORS,
@@ -225,22 +225,7 @@ def _evaluated(rows: list[Row], first: int | None = None) -> list[QA]:
             question=row.text("question"),
             answer=row.text("answer"),
             paraphrase=row.text("paraphrased_answer" if paraphrased else "answer"),
-            wrong=_wrong(row),
+            wrong=wrong_answers(row, "perturbed_answer", row.text("answer")),
         )
         for number, row in enumerate(rows)
     ]
-
-
-def _wrong(row: Row) -> tuple[str, ...]:
-    """Return a row's wrong answers.
-
-    Raises:
-        DataError: one of them is the right one, which would be compared with itself.
-    """
-    wrong, right = row.texts("perturbed_answer"), row.text("answer").strip()
-    for number, text in enumerate(wrong, 1):
-        if text.strip() == right:
-            raise DataError(
-                f"{row.place}: 'perturbed_answer', item {number}, is the answer itself, not a wrong one"
-            )
-    return wrong

@@ -18,6 +18,7 @@ from loku_exp.data.records import Example, Records
 from loku_exp.losses.builtin import ga, language_modelling
 from loku_exp.losses.scores import LossTerms
 from loku_exp.methods.wrapper import Hooked, Wrapper
+from loku_exp.models.identity import NOT_READ
 from loku_exp.runtime.cache import digest, folder_digest
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import Optimization
@@ -54,7 +55,7 @@ def control(
     """
     recipe = {
         "format": CONTROL_FORMAT, "kind": kind, "target": target.identity,
-        "path": folder_digest(Path(path).expanduser()) if path else None,
+        "path": folder_digest(Path(path).expanduser(), NOT_READ) if path else None,
         "rows": digest([row.answer.ids for row in [*records.forget, *records.retain]]),
         "seed": workspace.seed,
     }  # fmt: skip
@@ -76,6 +77,17 @@ def control(
     return Outcome(subject, Report(protocol={"control": kind}))
 
 
+def problems(*, kind: Kind, path: str | None) -> list[str]:
+    """Return whether `path` is missing, or there and not read."""
+    if kind == "weights" and not path:
+        return ["method.kind=weights needs the folder of a model: method.path=DIR"]
+    if kind != "weights" and path:
+        return [
+            f"method.path={path} is read by method.kind=weights alone; leave one of the two out"
+        ]
+    return []
+
+
 class Refusing(Wrapper):
     """A model that says a refusal before every answer, and then what it would have said after it.
 
@@ -93,6 +105,8 @@ class Refusing(Wrapper):
     ) -> Any:
         """Run the model on prompt, refusal and answer; what is given back has no refusal in it."""
         (length,) = prompt_lengths.tolist()
+        if not length:  # a text without a question, to which nothing is answered
+            return self.wrapped(input_ids=input_ids, attention_mask=attention_mask, **options)
         said = self._refusal(input_ids)
         ids = torch.cat([input_ids[:, :length], said, input_ids[:, length:]], dim=1)
         head, start = self.wrapped.get_output_embeddings(), length + said.shape[1] - 1

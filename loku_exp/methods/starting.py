@@ -6,7 +6,7 @@ of the target's without their product, so a snapshot means nothing without them.
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +151,18 @@ def _checked(init: Chosen, layers: list[Layer], made: Any) -> dict[str, Factors]
     """Return an init's factors by layer.
 
     Raises:
-        UserError: some are missing, of another shape, or not finite.
+        UserError: some are missing, of a layer that there is not, of another shape, or not finite.
     """
     check_returned(init.target, made, Iterable)
     found = {}
     for factors in made:
         check_returned(f"an item of {init.target}", factors, Factors)
-        found[factors.name] = factors
+        # as the adapter holds them, so that what is taken out of the base is what it adds
+        found[factors.name] = replace(factors, a=factors.a.float(), b=factors.b.float())
+    for name in found.keys() - {layer.name for layer in layers}:
+        raise UserError(
+            f"init={init.name}: {init.target} gave factors of {name}, no layer it was given"
+        )
     for layer in layers:
         outputs, inputs = layer.weight.shape
         wanted = [(layer.rank, inputs), (outputs, layer.rank)]

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from loku_exp.runtime.settings import ModelSettings
 
 WEIGHTS = ("*.safetensors", "*.bin")
+NOT_READ = (".*", "*.md", "LICENSE*")  # of git, of the hub's client (with times in it), for people
 PROBE = "What is 17, and why?"
 
 
 def weights_digest(path: str, key: str, model: "ModelSettings") -> str:
     """Return the identity of weights: of a folder its content, of a hub id its commit if known.
+
+    Of a folder counts what a loader may read: not its card, nor hidden files, which no two downloads share.
 
     Args:
         path: folder or hub id.
@@ -31,7 +34,7 @@ def weights_digest(path: str, key: str, model: "ModelSettings") -> str:
     if is_local(path):
         folder = Path(path).expanduser()
         check_folder(folder, key)
-        return folder_digest(folder)
+        return folder_digest(folder, without=NOT_READ)
     revision = model.revision if path == model.path else None
     try:
         config = AutoConfig.from_pretrained(

@@ -20,6 +20,8 @@ from loku_exp.runtime.settings import ModelSettings, Template
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL = ("bos_token", "eos_token", "pad_token")
+# A chat template may ask for the date: the day's own would be another prompt, and another run, every day.
+DATED = "{% macro strftime_now(format) %}10 Apr 2025{% endmacro +%}"
 
 
 def load_tokenizer(
@@ -68,6 +70,8 @@ def load_tokenizer(
 def template_of(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Return the text around a question; of a chat model what its chat template puts there.
 
+    Where that names the date it is always 10 Apr 2025, which OpenUnlearning's prompts have.
+
     Args:
         model: says which.
         tokenizer: the model's.
@@ -85,7 +89,12 @@ def template_of(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Tem
         raise ModelError(f"model.template=chat: this tokenizer has no chat template; {instead}")
     try:
         asked = [{"role": "user", "content": mark}]
-        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            asked,
+            chat_template=DATED + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
         start, end = str(text).split(mark)
     except Exception as error:  # a template is a program of whoever made the model
         said = " ".join(str(error).split())[:LONGEST_REASON]
@@ -190,6 +199,7 @@ def beyond(records: Records, rows: int) -> list[str]:
         "reference_training": records.reference_training,
         "forget": records.forget,
         "retain": records.retain,
+        **records.others,
         **records.evaluation,
     }
     found = []

@@ -48,10 +48,21 @@ def _file_digest(file: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """Return a digest of all files of a folder, names and contents, wherever it lies."""
+def folder_digest(folder: Path, without: tuple[str, ...] = ()) -> str:
+    """Return a digest of all files of a folder, names and contents, wherever it lies.
+
+    Args:
+        folder: read with all that is below it.
+        without: patterns of names of files and folders that do not count.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
+    names = [path.relative_to(folder) for path in files]
+    counted = [
+        [str(name), file_digest(path)]
+        for name, path in zip(names, files, strict=True)
+        if not any(fnmatch.fnmatch(part, pattern) for part in name.parts for pattern in without)
+    ]
+    return digest(counted)
 
 
 class Cache:

@@ -120,6 +120,7 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
     if not config.unlearn:
         return []
+    text = architecture(config.model, inputs.tokenizer).get_text_config()
     return _own_problems(
         config.method,
         records=inputs.records,
@@ -128,7 +129,7 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         adapter=adapter,
         recipe=config.training,
         vocabulary=len(inputs.tokenizer),
-        layers=getattr(architecture(config.model, inputs.tokenizer), "num_hidden_layers", 2),
+        layers=getattr(text, "num_hidden_layers", 2),
     )
 
 

@@ -61,6 +61,18 @@ def test_a_part_that_only_some_rows_have_is_named(load):
     with pytest.raises(DataError, match=r"forget\.jsonl, line 2: 'perturbed_answer' is missing"):
         load(rows)
     assert load(rows, wrong="none").forget[0].wrong == ()
+    rows = [FORGET[0] | {"group": "a"}, FORGET[1] | {"group": "a"}, FORGET[2]]
+    with pytest.raises(DataError, match=r"line 3: 'group' is missing.* dataset\.group=none"):
+        load(rows)
+    assert load(rows, group="none").forget[0].group == "row 0"
+
+
+def test_a_wrong_answer_that_is_the_right_one_is_refused(load):
+    rows = [FORGET[0] | {"perturbed_answer": ["It is 7.", "It is 0. "]}]
+    with pytest.raises(
+        DataError, match=r"line 1: 'perturbed_answer', item 2, is the answer itself"
+    ):
+        load(rows)
 
 
 def test_a_question_of_both_sets_is_named_or_dropped(load):

@@ -81,6 +81,16 @@ def test_what_shares_a_passage_is_named_or_dropped(file):
         load(file, holdout=file("h.jsonl", FORGET))
 
 
+def test_a_holdout_is_apart_from_what_is_trained_on(file):
+    holdout = file("h.jsonl", [words(40, 21), RETAIN[2]])
+    with pytest.raises(
+        DataError,
+        match=r"dataset\.holdout: 1 texts share .* the retain set: row 1 \(retain row 2\)",
+    ):
+        load(file, holdout=holdout)
+    assert [text.row for text in load(file, holdout=holdout, overlap="drop").holdout] == [0]
+
+
 def test_what_is_odd_is_said_with_row_numbers(file, caplog):
     caplog.set_level(logging.WARNING)
     corpus = load(file, forget=file("g.jsonl", [*FORGET, FORGET[0]]), length=8)
@@ -100,8 +110,9 @@ def test_identity_is_content_not_place(file, tmp_path):
     one = load(file)
     (tmp_path / "moved").mkdir()
     moved = str((tmp_path / "f.jsonl").rename(tmp_path / "moved/other.jsonl"))
-    assert [t.text for t in load_texts(forget=moved, retain=file("r.txt", RETAIN)).forget] == FORGET
-    assert load(file).digest() == one.digest()
+    again = load_texts(forget=moved, retain=file("r.txt", RETAIN))
+    assert [t.text for t in again.forget] == FORGET
+    assert again.digest() == load(file).digest() == one.digest()
     assert load(file, length=100).digest() != one.digest()
     assert one.training_digest("target") != one.training_digest("reference")
 

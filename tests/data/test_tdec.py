@@ -243,7 +243,7 @@ def test_a_file_of_ones_own(folder, tmp_path, suffix):
     corpus = loaded(folder, retain=str(file), retain_share=0.75)
     assert (len(corpus.retain), len(corpus.held_out)) == (6, 2)
     assert {text.text for text in [*corpus.retain, *corpus.held_out]} == set(texts)
-    assert {text.group for text in corpus.retain} == {"own"}
+    assert {text.group for text in corpus.retain} == {"retain"}  # a name is no content
     assert len(corpus.perplexity["wikitext"]) == 20
     assert corpus.in_domain == frozenset()
     records = corpus.records(TOKENIZER, NO_TEMPLATE, 64)

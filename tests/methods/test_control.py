@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from loku_exp.methods.control import _MAKERS, Refusing, control
+from loku_exp.methods.control import _MAKERS, Refusing, control, problems
 from loku_exp.models.head import check_head
 from tests.methods import tiny
 
@@ -44,6 +44,14 @@ def test_untouched_is_the_target_and_weights_are_those_of_the_folder(tmp_path):
     model.save_pretrained(tmp_path / "model")
     loaded = made(tmp_path, "weights", str(tmp_path / "model")).load()
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+
+
+def test_a_path_belongs_to_weights_alone():
+    assert problems(kind="weights", path="DIR") == problems(kind="noise", path=None) == []
+    assert problems(kind="weights", path=None) == [
+        "method.kind=weights needs the folder of a model: method.path=DIR"
+    ]
+    assert "method.path=DIR is read by" in problems(kind="noise", path="DIR")[0]
 
 
 def test_random_weights_keep_the_spread_and_nothing_else(tmp_path):
@@ -93,6 +101,10 @@ def test_a_refusal_comes_before_the_answer(tmp_path):
         whole = tiny.target().load()(input_ids=torch.tensor([[*prompt, 5, 6, 7, *answer]])).logits
     torch.testing.assert_close(ours[0, 3:], whole[0, 6:])  # what follows the refusal
     assert ours.shape[1] == len(prompt + answer)
+    ids = torch.tensor([prompt + answer])
+    with torch.no_grad():
+        alone = model(input_ids=ids, prompt_lengths=torch.tensor([0])).logits
+    torch.testing.assert_close(alone, tiny.target().load()(input_ids=ids).logits)
 
 
 def test_ascent_forgets_far_too_much_and_more_training_keeps_the_retain_set(tmp_path):

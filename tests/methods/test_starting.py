@@ -29,13 +29,21 @@ def test_factors_of_every_layer_are_taken():
     assert list(given_by(factors())[0]) == ["one"]
 
 
+def test_factors_of_half_precision_become_what_the_adapter_holds():
+    (half,) = factors(value=0.1)
+    half = Factors("one", half.a.bfloat16(), half.b.half())
+    found = given_by([half])[0]["one"]
+    assert found.a.dtype == found.b.dtype == torch.float32
+    assert torch.equal(found.a, half.a.float())
+
+
 @pytest.mark.parametrize(
     ("made", "said"),
     [
         (None, "returned None; it must return"),
         (["one"], "returned 'one'; it must return Factors"),
         ([], "gave no factors of one"),
-        (factors(name="two"), "gave no factors of one"),
+        (factors() + factors(name="two"), "gave factors of two, no layer it was given"),
         (factors(a=(4, 2)), r"have the shapes \(4, 2\) and \(6, 2\); they must have \(2, 4\) and"),
         (factors(value=float("nan")), "factors of one are not finite"),
     ],

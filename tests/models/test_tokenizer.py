@@ -69,6 +69,19 @@ def test_what_the_tokenizer_puts_first_itself_is_not_there_twice():
     assert template_of(chat_model(), own).question_start == "<|user|>"
 
 
+@pytest.mark.parametrize(
+    "dated",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}{{ day }}",
+    ],
+)
+def test_a_chat_template_with_a_date_is_the_same_every_day(dated):
+    own = train_tokenizer(["what is it"], 300)
+    own.chat_template = "\n" + dated + CHAT
+    assert template_of(chat_model(), own).question_start == "\n10 Apr 2025<|user|>"
+
+
 def test_without_a_chat_template_or_with_a_broken_one():
     own = train_tokenizer(["what is it"], 300)
     with pytest.raises(

@@ -41,6 +41,21 @@ def test_hub_weights_are_told_apart_by_revision(monkeypatch):
     assert all(options["trust_remote_code"] for _, options in asked)
 
 
+def test_what_no_loader_reads_changes_no_identity_of_weights(tmp_path):
+    model = compose_config(
+        ["model=hf", "dataset=toy_tofu", "model.path=a/b", "reference.source=none"]
+    ).model
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    before = identity.weights_digest(str(tmp_path), "model.path", model)
+    (tmp_path / ".cache/huggingface").mkdir(parents=True)
+    for name in ("README.md", "LICENSE", ".gitattributes", ".cache/huggingface/model.metadata"):
+        (tmp_path / name).write_text("downloaded at 12:03")
+    assert identity.weights_digest(str(tmp_path), "model.path", model) == before
+    (tmp_path / "generation_config.json").write_text("{}")
+    assert identity.weights_digest(str(tmp_path), "model.path", model) != before
+
+
 def test_tokenizers_of_one_vocabulary_that_split_differently_differ():
     plain, with_start = (train_tokenizer(["a question and its answer"], 300) for _ in range(2))
     assert identity.tokenizer_digest(plain) == identity.tokenizer_digest(with_start)

@@ -3,9 +3,10 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from transformers import GPTNeoConfig, GPTNeoForCausalLM
+from transformers import Gemma3Config, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.config.compose import compose_config
 from loku_exp.data import tofu
@@ -13,6 +14,7 @@ from loku_exp.errors import ConfigError, ModelError
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.run import run
 from loku_exp.runtime.cache import Cache
+from loku_exp.stages import preflight
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.preflight import prepare
 
@@ -56,6 +58,14 @@ def test_trainings_of_no_update_are_refused(tmp_path):
     short = ["training.epochs=0.01", "model.finetuning.epochs=0.01"]
     refused(tmp_path, *SMALL, *short, match=r"model\.finetuning\.epochs=0\.01 over .*less than one")
     refused(tmp_path, *SMALL, *short, match=r"training\.epochs=0\.01 over .*less than one")
+
+
+def test_a_methods_layers_are_those_of_the_part_that_reads(monkeypatch):
+    pictured = Gemma3Config(text_config={"num_hidden_layers": 34})
+    monkeypatch.setattr(preflight, "architecture", lambda *_: pictured)
+    monkeypatch.setattr(preflight, "_own_problems", lambda _, **given: [given["layers"]])
+    inputs = SimpleNamespace(tokenizer=[], records=None)
+    assert preflight._method_problems(compose_config(SMALL), inputs, None) == [34]
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])
