@@ -125,6 +125,11 @@ def limits(tasks: Sequence[Any], limit: int | None) -> dict[str, int]:
     return {leaf.task_name: min(limit, len(leaf.eval_docs)) for leaf in leaves}
 
 
+def names_of(tasks: Sequence[Any]) -> set[str]:
+    """Return the names of tasks, and of those in groups."""
+    return {leaf.task_name for task in tasks for leaf in _leaves(task)}
+
+
 def documents_digest(tasks: Sequence[Any]) -> str:
     """Return the identity of what tasks ask: their names and documents."""
     leaves = [leaf for task in tasks for leaf in _leaves(task)]
