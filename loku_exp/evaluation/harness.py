@@ -102,7 +102,8 @@ def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> E
             if metric == "n":
                 counts[name] = int(value)
             else:
-                label = metric if metric.startswith(name) else f"{name}_{metric}"
+                whole = metric == name or metric.startswith(f"{name}_")  # of a group
+                label = metric if whole else f"{name}_{metric}"
                 label = label if filtered == "none" else f"{label}_{filtered}"
                 if math.isfinite(value):
                     metrics[label] = float(value)

@@ -12,7 +12,7 @@ from loku_exp.errors import UserError
 from loku_exp.export.card import card
 from loku_exp.export.reshaped import compress, merge
 from loku_exp.results import files as results
-from loku_exp.results.shipped import base_damage, shipped_of
+from loku_exp.results.shipped import base_damage, hand_on_origin, shipped_of
 from loku_exp.runtime.cache import MANIFEST, write_folder
 from loku_exp.runtime.finished import DONE, is_done
 
@@ -102,6 +102,7 @@ def _reshape(folder: Path, shape: Shape, recipe: dict[str, Any], run: Path) -> s
         beside = base if (Path(base) / "tokenizer.json").is_file() else None  # one trained here
         tokenizer = model.tokenizer or beside
         dtype = merge(folder, base, tokenizer, trust_remote_code=trusted, **given)
+        hand_on_origin(base, folder)
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
     return ""
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from loku_exp.errors import UserError
-from loku_exp.models.origin import hand_on_origin
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -115,5 +114,4 @@ def merge(
     merged.to(dtype).save_pretrained(folder)
     if named is not None:
         named.save_pretrained(folder)
-    hand_on_origin(base, folder)
     return str(dtype).removeprefix("torch.")

@@ -116,7 +116,9 @@ def select(runs: list[Run], filters: list[str]) -> list[Run]:
     for text in filters:
         key, _, values = text.partition("=")
         if key in wanted:
-            raise UserError(f"{text}: {key} is given twice; give several values by comma: {key}=A,B")
+            raise UserError(
+                f"{text}: {key} is given twice; give several values by comma: {key}=A,B"
+            )
         known = {str(run.keys[key]) for run in runs if key in run.keys}
         if not known:
             keys = sorted({name for run in runs for name in run.keys})

@@ -73,7 +73,9 @@ class Findings:
         ]
         told = attack_settings(self.group.runs)
         frame["subject"] = [
-            f"{subject} ({said})" if (said := told.get((folder, subject.partition("+")[2]))) else subject
+            f"{subject} ({said})"
+            if (said := told.get((folder, subject.partition("+")[2])))
+            else subject
             for folder, subject in zip(frame["folder"], frame["subject"], strict=True)
         ]  # an attack in other settings is another attack
         return frame

@@ -51,7 +51,8 @@ def paired_rows(folders: tuple[Path, Path], model: str) -> dict[str, Pairs]:
                 f"row {row} of {name} has {ours.get('tokens')} tokens in one run, {theirs.get('tokens')} "
                 "in the other: they are not the same texts under one tokenizer"
             )
-        part = {True: f"{PART}members", False: f"{PART}holdout"}.get(ours.get("member"), "")
+        kind = "members" if ours.get("member") else "holdout"
+        part = f"{PART}{kind}" if "member" in ours else ""
         found.setdefault(f"{name}{part}", []).append((ours, theirs))
     return found
 

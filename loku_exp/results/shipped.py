@@ -6,6 +6,7 @@ from typing import Any
 
 from loku_exp.errors import UserError
 from loku_exp.models.identity import weight_files
+from loku_exp.models.origin import hand_on_origin as hand_on_origin
 from loku_exp.results.schema import Record
 from loku_exp.runtime.cache import MANIFEST, damage
 from loku_exp.runtime.finished import shipped

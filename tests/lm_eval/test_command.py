@@ -69,7 +69,7 @@ def test_data_by_the_environment(command, folder, tofu, tmp_path, monkeypatch, c
         ("tdec", [], "dataset.path=data/tdec: no such folder. TDEC is not on the hub"),
         ("tofu_facts", ["--metadata", "dataset.path=/nowhere"], "dataset.path=/nowhere: no such folder"),
         ("tofu_facts", ["--metadata", "dataset.pth=/x"], "dataset.pth: no such key; did you mean"),
-        ("tofu_facts", ["--metadata", "evalution.rows=all"], "evalution.rows: no such key; did you mean 'evaluation'"),
+        ("tofu_facts", ["--metadata", "evalution.rows=all"], "evalution.rows: no such key; did you mean"),
         ("tofu_facts", ["--model_args", "dtyp=float32"], "dtyp=float32: --model loku has no such word"),
         ("tofu_facts", ["--num_fewshot", 2], "--num_fewshot=2: tofu_facts do not follow it"),
         ("tofu_facts", ["--apply_chat_template"], "--apply_chat_template=True: tofu_facts do not"),

@@ -181,4 +181,6 @@ def test_of_choices_the_accuracy_is_compared_and_no_number_of_an_option(pair):
         with (folder / results.EXAMPLES_FILE).open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
     found = compare(*pair, resamples=50).differences
-    assert [(d["metric"], d["difference"]) for d in found if d["set"] == "copa_local"] == [("acc", 1)]
+    assert [(d["metric"], d["difference"]) for d in found if d["set"] == "copa_local"] == [
+        ("acc", 1)
+    ]
