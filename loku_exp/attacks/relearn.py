@@ -67,6 +67,7 @@ def relearn(
         "rows": digest([row.answer.ids for row in chosen]),
         "settings": [steps, learning_rate, batch_size, rank, workspace.seed],
         "device": workspace.machine.device.partition(":")[0],
+        "computed": [workspace.machine.precision["model"], workspace.machine.attention],
     }
     optimization = Optimization(
         epochs=steps * batch_size / len(chosen), batch_size=batch_size, micro_batch_size=batch_size,

@@ -102,7 +102,8 @@ def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> E
             if metric == "n":
                 counts[name] = int(value)
             else:
-                label = metric if metric.startswith(name) else f"{name}_{metric}"
+                whole = metric == name or metric.startswith(f"{name}_")  # of a group
+                label = metric if whole else f"{name}_{metric}"
                 label = label if filtered == "none" else f"{label}_{filtered}"
                 if math.isfinite(value):
                     metrics[label] = float(value)
@@ -123,6 +124,11 @@ def limits(tasks: Sequence[Any], limit: int | None) -> dict[str, int]:
         return {}
     leaves = [leaf for task in tasks for leaf in _leaves(task)]
     return {leaf.task_name: min(limit, len(leaf.eval_docs)) for leaf in leaves}
+
+
+def names_of(tasks: Sequence[Any]) -> set[str]:
+    """Return the names of tasks, and of those in groups."""
+    return {leaf.task_name for task in tasks for leaf in _leaves(task)}
 
 
 def documents_digest(tasks: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ Depth = Literal["full", "before_stop", "reduced", "brief"]
 generation; or only how well the forget and retain sets are known."""
 Metrics = dict[str, float]
 Row = dict[str, Any]
+NO_QUANTITY = ("row", "tokens", "gold", "chosen")  # numbers of a row whose mean says nothing
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def row_means(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
     columns: dict[str, list[float]] = {}
     for example in examples:
         for name, value in example.items():
-            if isinstance(value, (int, float)) and name not in ("row", "tokens"):
+            if isinstance(value, (int, float)) and name not in NO_QUANTITY:
                 columns.setdefault(f"{example['set']}_{name}", []).append(value)
     return {name: fmean(values) for name, values in columns.items()}
 

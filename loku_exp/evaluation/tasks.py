@@ -177,8 +177,9 @@ class ChoiceTask(OwnTask):
         chosen: int | None = sums.index(max(sums))
         if len(scores) == 1 and not scores[0][1]:
             chosen = None
+        values = {"acc": float(chosen == question.gold)}
         example = {"row": question.row, "gold": question.gold, "chosen": chosen, "logprobs": sums}
-        return {"acc": float(chosen == question.gold), "n": example}
+        return values | {"n": example | values}
 
 
 class Mean(Group):

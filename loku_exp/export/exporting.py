@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -11,8 +12,8 @@ from loku_exp.errors import UserError
 from loku_exp.export.card import card
 from loku_exp.export.reshaped import compress, merge
 from loku_exp.results import files as results
-from loku_exp.results.shipped import shipped_of
-from loku_exp.runtime.cache import MANIFEST, damage, write_folder
+from loku_exp.results.shipped import base_damage, hand_on_origin, shipped_of
+from loku_exp.runtime.cache import MANIFEST, write_folder
 from loku_exp.runtime.finished import DONE, is_done
 
 
@@ -70,7 +71,7 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
         for file in shipped.iterdir():
             if file.is_file() and file.name != MANIFEST:
                 shutil.copy2(file, folder)
-        how = _reshape(folder, shape, str(recipe["base"]), run)
+        how = _reshape(folder, shape, recipe, run)
         rank = _name_base(folder, name) if (folder / "adapter_config.json").is_file() else None
         written = card(record, "model" if rank is None else "adapter", name, rank, how)
         (folder / "README.md").write_text(written, encoding="utf-8")
@@ -80,7 +81,7 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
     return "model" if shape.merged else kind
 
 
-def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
+def _reshape(folder: Path, shape: Shape, recipe: dict[str, Any], run: Path) -> str:
     """Make of an adapter what was asked for; return what the card says of it."""
     if shape.rank is not None:
         before = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
@@ -90,13 +91,18 @@ def _reshape(folder: Path, shape: Shape, base: str, run: Path) -> str:
             "of their norm, and the table below is of the run's."
         )
     if shape.merged:
-        broken = damage(Path(base)) if (Path(base) / MANIFEST).is_file() else None  # one made here
+        base = str(recipe["base"])
+        broken = base_damage(recipe)
         if broken is not None:
             raise UserError(f"--merged needs the run's target, {base}, as it was ({broken})")
         model = OmegaConf.load(run / "config.yaml").model
         revision = model.revision if base == model.path else None  # a hub id's, else of no folder
         trusted = bool(model.trust_remote_code)
-        dtype = merge(folder, base, model.tokenizer, revision=revision, trust_remote_code=trusted)
+        given = {"revision": revision, "tokenizer_revision": model.revision}
+        beside = base if (Path(base) / "tokenizer.json").is_file() else None  # one trained here
+        tokenizer = model.tokenizer or beside
+        dtype = merge(folder, base, tokenizer, trust_remote_code=trusted, **given)
+        hand_on_origin(base, folder)
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
     return ""
 

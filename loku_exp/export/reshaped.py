@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from loku_exp.errors import UserError
 
@@ -62,8 +63,10 @@ def _truncated(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]
     right, upper_right = torch.linalg.qr(a.double().T)
     u, spectrum, vh = torch.linalg.svd(upper_left @ upper_right.T)
     root = spectrum[:rank].sqrt()
-    new_b = (left @ u[:, :rank]) * root
-    new_a = root[:, None] * (vh[:rank] @ right.T)
+    new_b = (left @ u[:, : len(root)]) * root
+    new_a = root[:, None] * (vh[: len(root)] @ right.T)
+    more = rank - len(root)  # a layer narrower than the rank has no more to give
+    new_a, new_b = functional.pad(new_a, (0, 0, 0, more)), functional.pad(new_b, (0, more))
     return new_a.to(a.dtype).contiguous(), new_b.to(b.dtype).contiguous(), spectrum
 
 
@@ -73,6 +76,7 @@ def merge(
     tokenizer: str | None,
     *,
     revision: str | None = None,
+    tokenizer_revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> str:
     """Replace an adapter by the base with it folded in, stored in the precision of the base.
@@ -80,8 +84,9 @@ def merge(
     Args:
         folder: holds the adapter; afterwards the model, and the tokenizer where one is named.
         base: where the untouched target lies, a folder or hub id.
-        tokenizer: of it; None where it was trained in the run.
+        tokenizer: of it, a folder or hub id; None where there is none.
         revision: of the base on the hub; None for what it is now.
+        tokenizer_revision: likewise.
         trust_remote_code: whether code of the base is run, as the run's own configuration says.
 
     Returns:
@@ -99,7 +104,7 @@ def merge(
         )
         dtype = model.dtype
         merged = PeftModel.from_pretrained(model.float(), str(folder)).merge_and_unload()
-        options = {"trust_remote_code": trust_remote_code}
+        options = {"revision": tokenizer_revision, "trust_remote_code": trust_remote_code}
         named = AutoTokenizer.from_pretrained(tokenizer, **options) if tokenizer else None
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:160]

@@ -5,6 +5,7 @@ Usage:
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from loku_exp.runtime.programs import DEBUG, ending
 MODEL = "loku"
 ANY_HUB_ID = "locuslab/TOFU"
 FOR_STOCK_TASKS = ("num_fewshot", "apply_chat_template", "system_instruction", "gen_kwargs")
+OF_OURS = "loku_exp.lm_eval.sets.EvaluationSet"  # the class that a task yaml names
+NAME = re.compile(r"^task:\s*([\w.-]+)", re.MULTILINE)
 LONGEST = 300  # characters of a message that is not ours
 MISSING = "Tasks not found: "  # how lm-eval begins to say so
 
@@ -38,15 +41,17 @@ def main() -> None:
             model_registry.register(MODEL, target="loku_exp.lm_eval.model:LokuLM")
         cli = HarnessCLI()
         arguments = cli.parse_args()
-        if problems := _not_followed(vars(arguments)):
-            raise ConfigError(problems)
         use_cached_files_if_unreachable([ANY_HUB_ID])
-        if hasattr(arguments, "include_path"):
-            own = arguments.include_path
-            if own is None and getattr(arguments, "config", None):
-                own = EvaluatorConfig.load_yaml_config(arguments.config).get("include_path")
-            arguments.include_path = [str(TASKS), *([own] if own else [])]
         try:
+            file = getattr(arguments, "config", None)
+            given = EvaluatorConfig.load_yaml_config(file) if file else {}
+            typed = vars(arguments)
+            given |= {name: v for name, v in typed.items() if v or v == 0}  # as lm-eval does
+            own = given.get("include_path")
+            if problems := _not_followed(given, own):
+                raise ConfigError(problems)
+            if hasattr(arguments, "include_path"):
+                arguments.include_path = [str(TASKS), *([own] if own else [])]
             cli.execute(arguments)
         except UserError:
             raise
@@ -61,9 +66,20 @@ def _our_tasks() -> list[str]:
     return sorted(Path(file).stem for file in TASKS.glob("*.yaml"))
 
 
-def _not_followed(arguments: dict[str, Any]) -> list[str]:
-    """Return which options of lm-eval would go unheard by tasks of ours."""
-    ours = [name for name in arguments.get("tasks") or [] if name in _our_tasks()]
+def _tasks_of(folder: str | None) -> list[str]:
+    """Return the tasks in a user's folder that are sets of ours."""
+    files = sorted(Path(folder).expanduser().rglob("*.yaml")) if folder else []
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return [name for text in texts if OF_OURS in text for name in NAME.findall(text)]
+
+
+def _not_followed(arguments: dict[str, Any], own: str | None) -> list[str]:
+    """Return which options of lm-eval would go unheard by tasks of ours, and a user's made of them."""
+    tasks, known = arguments.get("tasks") or [], [*_our_tasks(), *_tasks_of(own)]
+    named = (
+        tasks.split(",") if isinstance(tasks, str) else tasks
+    )  # as a file of settings may have them
+    ours = [name for name in map(str.strip, named) if name in known]
     return [
         f"--{option}={value}: {', '.join(ours)} do not follow it, their prompts and generation are the "
         "protocol's (--model_args model.template=chat takes the chat template); give lm-eval's own tasks a "

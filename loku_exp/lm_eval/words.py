@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loku_exp.errors import ConfigError, UserError
+from loku_exp.config.groups import options_of
+from loku_exp.errors import ConfigError, UserError, nearest
 
 LM_EVAL = {
     "pretrained": "model.path",
@@ -59,8 +60,9 @@ def task_overrides(
         fixed: knobs of the dataset that a task sets itself.
 
     Raises:
-        ConfigError: the environment names a folder that lacks the dataset.
+        ConfigError: the environment names a folder that lacks the dataset, or a key is of nothing.
     """
+    _check_known(words)
     mine = f"{dataset}."
     alone = {n.removeprefix(mine): value for n, value in words.items() if n.startswith(mine)}
     words = {**words, **alone}
@@ -84,6 +86,24 @@ def in_lm_evals_words(*more: str) -> Iterator[None]:
         for word, key in LM_EVAL.items():
             text = text.replace(f"{key}=", f"{word}=")
         raise ConfigError([*text.splitlines(), *more]) from error
+
+
+def _check_known(words: Mapping[str, Any]) -> None:
+    """Check that each key is of a section, or of one after a dataset's name; lm-eval's words have no dot.
+
+    Raises:
+        ConfigError: one is not, and would go unheard.
+    """
+    known = [*SECTIONS, *options_of("dataset", None)]
+    unheard = [key for key in words if "." in key and key.partition(".")[0] not in known]
+    if unheard:
+        raise ConfigError(
+            [
+                f"--metadata {key}: no such key{nearest(key.partition('.')[0], known)}; a key begins with "
+                f"{', '.join(SECTIONS)}, or with a dataset's name before these"
+                for key in unheard
+            ]
+        )
 
 
 def _folder(dataset: str) -> Path:

@@ -13,6 +13,8 @@ from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError
 from loku_exp.inits.interface import Factors
 from loku_exp.methods.adapter import Adapter, fold
+from loku_exp.models.identity import weight_files
+from loku_exp.models.origin import hand_on_origin
 from loku_exp.runtime.cache import whole_folder
 from loku_exp.subject import Subject
 from loku_exp.workspace import Workspace
@@ -53,10 +55,12 @@ def ship(
         if adapter is None:
             model.save_pretrained(aside)
             workspace.tokenizer.save_pretrained(aside)
+            hand_on_origin(target.path or "", aside)
         else:
             fold(model, factors, adapter, aside)
 
-    whole_folder(place, build, {"base": target.path})
+    weights = sorted(weight_files(target.path)) if target.path else []  # none where a hub has them
+    whole_folder(place, build, {"base": target.path, "weights": weights})
     dtype = workspace.machine.precision["model"]
     if adapter is None:
         reloaded: nn.Module = type(model).from_pretrained(str(place), dtype=getattr(torch, dtype))

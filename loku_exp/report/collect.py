@@ -110,11 +110,15 @@ def select(runs: list[Run], filters: list[str]) -> list[Run]:
     """Return the runs that every filter ``key=value[,value]`` lets through.
 
     Raises:
-        UserError: an unknown key, a value that no run has, or nothing left.
+        UserError: an unknown key, one given twice, a value that no run has, or nothing left.
     """
     wanted = {}
     for text in filters:
         key, _, values = text.partition("=")
+        if key in wanted:
+            raise UserError(
+                f"{text}: {key} is given twice; give several values by comma: {key}=A,B"
+            )
         known = {str(run.keys[key]) for run in runs if key in run.keys}
         if not known:
             keys = sorted({name for run in runs for name in run.keys})

@@ -16,13 +16,13 @@ from loku_exp.errors import UserError
 from loku_exp.evaluation.catalogue import Metric, by_name
 from loku_exp.report.estimates import FEW_BLOCKS, block_bootstrap
 from loku_exp.report.groups import method_of
-from loku_exp.report.pairing import Pairs, finished_record, paired_rows
+from loku_exp.report.pairing import PART, Pairs, finished_record, paired_rows
 from loku_exp.results.examples import Row
 from loku_exp.results.schema import Record
 from loku_exp.results.terminal import console
 from loku_exp.runtime.whole_files import write_text
 
-IDENTITY = ("model", "set", "row", "group", "tokens")
+IDENTITY = ("model", "set", "row", "group", "tokens", "gold", "chosen")
 UNIT = (
     "The intervals are over evaluated rows, in blocks, of this one pair of runs. They do not say whether "
     "the difference holds on another base model, forget set or seed: that takes several runs of each, and "
@@ -87,8 +87,7 @@ def compare(
     words = by_name(records[0].catalogue)
     differences: list[dict[str, Any]] = []
     for name, pairs in by_set.items():
-        of_groups = any(words[m].unit == "group" for m in words if m.startswith(f"{name}_"))
-        unit = ("group" if of_groups else "row") if block == "auto" else block
+        unit = _unit_of(name, pairs, words) if block == "auto" else block
         blocks, note = _blocks(pairs, unit, name)
         notes += [note] if note else []
         notes += _lacking(pairs, name)
@@ -135,6 +134,15 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     write_text(files[0], json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
     write_text(files[1], pd.DataFrame(comparison.differences).to_csv(index=False))
     return files
+
+
+def _unit_of(name: str, pairs: Pairs, words: dict[str, Metric]) -> str:
+    """Return what varies independently in a set; the suite says it of the set's means, else of others."""
+    bare = name.partition(PART)[0]
+    own = {w.unit for m, w in words.items() if m.startswith(f"{bare}_")} - {"all"}
+    grouped = all("group" in row for row, _ in pairs)
+    units = own or ({w.unit for w in words.values()} if grouped else set())
+    return "group" if "group" in units else "row"
 
 
 def _blocks(pairs: Pairs, block: str, name: str) -> tuple[list[Any], str | None]:
@@ -212,11 +220,14 @@ def _notes(a: Record, b: Record) -> list[str]:
 
 
 def _label(name: str, quantity: str, words: dict[str, Metric]) -> str:
-    """Return the suite's label of a quantity of a set, else one made of their names."""
-    if metric := words.get(f"{name}_{quantity}"):
+    """Return the suite's label of a mean over rows of a set, else one made of their names."""
+    metric = words.get(f"{name}_{quantity}")
+    if metric is not None and metric.unit != "all":
         return metric.label
+    bare, part, of_part = name.partition(PART)
     of_set = next(
-        (w.label.partition(",")[0] for m, w in words.items() if m.startswith(f"{name}_")), name
+        (w.label.partition(",")[0] for m, w in words.items() if m.startswith(f"{bare}_")), bare
     )
+    of_set += part + of_part
     spelled = {"per_token": "probability per token"}.get(quantity, quantity.replace("_", " "))
     return f"{of_set}, {spelled}"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox, BboxBase
 
 from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.answer import core_of, front_of
@@ -20,7 +22,8 @@ from loku_exp.report.groups import Arm
 FILLS = {"full": "all runs succeeded", "left": "some runs succeeded", "none": "no run succeeded"}
 MOST_PANELS = 3
 CROSS: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
-ABOVE: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
+OFFSETS = ((0, 6), (11, -3), (-11, -3), (0, -13))  # points: above a mark, right, left, below
 RING: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 1.6}
 DOTTED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 
@@ -34,7 +37,7 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     axis: Axes = axes[0, 0]
     core, targets = core_of(found), Counter(arm.targets for arm in group.by_arm())
     usual = targets.most_common(1)[0][0]  # layers that need no word
-    best, places, used = front_of(core), {}, []
+    best, places, texts, used = front_of(core), {}, {}, []
     for arm, runs in group.by_arm().items():
         part = core if arm in core.group.by_arm() else found
         x, y = part.mean(gap, arm), part.mean(kept, arm)
@@ -54,8 +57,7 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         if any(run.collapsed for run in runs):
             axis.plot(*places[arm], **CROSS)
         named = group.place(arm if arm.targets != usual else arm._replace(targets=None))
-        text = " ".join(named).removeprefix("rank ")
-        axis.annotate(text, places[arm], xytext=(0, 6), **ABOVE)
+        texts[arm] = " ".join(named).removeprefix("rank ")
     _target_line(axis)
     again = _kept_by_reference(found)
     if again is not None:
@@ -68,9 +70,32 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     if any(run.collapsed for runs in drawn for run in runs):
         used.append(handle("a run collapsed", **CROSS))
     legend(figure, [*used, *_fills(drawn)])
+    first = sorted(places, key=lambda arm: arm not in best)
+    left = _write_apart(figure, axis, [(texts[arm], places[arm]) for arm in first])
     caption = _caption_of_front(found, core, gap, kept)
+    caption += f" Marks without room for their rank: {left}; the table has them." if left else ""
     title = "Forgetting against utility"
     return finished(figure, folder, name, title, caption, f"{title} of {group.headline}. {caption}")
+
+
+def _write_apart(figure: Figure, axis: Axes, texts: list[tuple[str, tuple[float, float]]]) -> int:
+    """Write texts beside their marks where they cover no other and no mark; return how many cannot be."""
+    figure.draw_without_rendering()  # the panel is where it will be
+    half = 4 * figure.dpi / 72  # of a mark's width, in pixels
+    at = [axis.transData.transform(place) for _, place in texts]
+    taken: list[BboxBase] = [Bbox([point - half, point + half]) for point in at]
+    left = 0
+    for text, place in texts:
+        for offset in OFFSETS if text else ():
+            written = axis.annotate(text, place, xytext=offset, **BESIDE)
+            box = written.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            written.remove()
+        else:
+            left += bool(text)
+    return left
 
 
 def _caption_of_front(found: Findings, core: Findings, gap: Metric, kept: Metric) -> str:

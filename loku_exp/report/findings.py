@@ -11,7 +11,7 @@ from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import Estimate, mean_over_units
 from loku_exp.report.frame import KEPT, share_kept, tidy, words_of
-from loku_exp.report.groups import Arm, Group
+from loku_exp.report.groups import Arm, Group, attack_settings
 from loku_exp.report.units import Unit, shared_units, unit_of, unit_of_value, unit_text
 
 
@@ -71,6 +71,13 @@ class Findings:
             str(unit_of_value(by_folder[folder], subject, part))
             for folder, subject, part in zip(*columns, strict=True)
         ]
+        told = attack_settings(self.group.runs)
+        frame["subject"] = [
+            f"{subject} ({said})"
+            if (said := told.get((folder, subject.partition("+")[2])))
+            else subject
+            for folder, subject in zip(frame["folder"], frame["subject"], strict=True)
+        ]  # an attack in other settings is another attack
         return frame
 
     @cached_property

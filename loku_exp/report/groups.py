@@ -165,7 +165,7 @@ def _arms(runs: list[Run]) -> dict[Path, Arm]:
     for run in runs:
         choices = run.record.run.choices
         alike.setdefault(text_of([choices.get(key) for key in (*CHOSEN, *PLACE)]), []).append(run)
-    varied = sorted({key for members in alike.values() for key in _varied(members)})
+    varied = sorted({k for members in alike.values() for k in _varied(members) if _is_setting(k)})
     arms = {}
     for run in runs:
         choices, has = run.record.run.choices, [k for k in varied if run.config.get(k) is not None]
@@ -180,9 +180,22 @@ def _arms(runs: list[Run]) -> dict[Path, Arm]:
 
 
 def _varied(runs: list[Run]) -> list[str]:
-    """Return the settings in which runs differ."""
-    keys = {key for run in runs for key in run.config if _is_setting(key)}
+    """Return the keys of configuration in which runs differ."""
+    keys = {key for run in runs for key in run.config}
     return [key for key in keys if len({text_of(run.config.get(key)) for run in runs}) > 1]
+
+
+def attack_settings(runs: list[Run]) -> dict[tuple[str, str], str]:
+    """Return by folder and attack in which of its settings the runs that have it differ, in words."""
+    found = {}
+    for attack in {name.partition("+")[2] for run in runs for name in run.record.models} - {""}:
+        having = [run for run in runs if f"target+{attack}" in run.record.models]
+        begin = f"attacks.{attack}."
+        varied = sorted(key for key in _varied(having) if key.startswith(begin))
+        for run in having:
+            parts = [f"{key.removeprefix(begin)} {run.config.get(key)}" for key in varied]
+            found[str(run.folder), attack] = ", ".join(parts)
+    return found
 
 
 def _is_setting(key: str) -> bool:

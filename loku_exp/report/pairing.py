@@ -10,6 +10,7 @@ from loku_exp.results.schema import Record
 from loku_exp.runtime.finished import DONE
 
 SAME_PROTOCOL = ("data_digest", "scoring", "truth_ratio", "limit")
+PART = " of "  # between the name of a set and one of its parts, which no mean may mix
 Pairs = list[tuple[Row, Row]]
 
 
@@ -25,7 +26,7 @@ def finished_record(folder: Path) -> Record:
 
 
 def paired_rows(folders: tuple[Path, Path], model: str) -> dict[str, Pairs]:
-    """Return the rows of a model in both runs, by set.
+    """Return the rows of a model in both runs, by set; of membership members and holdout by themselves.
 
     Args:
         folders: of run A and run B.
@@ -50,7 +51,9 @@ def paired_rows(folders: tuple[Path, Path], model: str) -> dict[str, Pairs]:
                 f"row {row} of {name} has {ours.get('tokens')} tokens in one run, {theirs.get('tokens')} "
                 "in the other: they are not the same texts under one tokenizer"
             )
-        found.setdefault(name, []).append((ours, theirs))
+        kind = "members" if ours.get("member") else "holdout"
+        part = f"{PART}{kind}" if "member" in ours else ""
+        found.setdefault(f"{name}{part}", []).append((ours, theirs))
     return found
 
 

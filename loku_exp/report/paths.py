@@ -59,8 +59,8 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     for axis, (rank, arms) in zip(axes[0], columns.items(), strict=True):
         for arm, runs in arms.items():
             look = looks.of(arm.method) | variant(found.group.by_arm(), arm)
-            along_x, along_y = (mean_path(runs, metric) for metric in (across, kept))
-            points = [(x, y) for (_, x), (_, y) in zip(along_x, along_y, strict=False)]
+            along_x, along_y = (dict(mean_path(runs, metric)) for metric in (across, kept))
+            points = [(x, along_y[step]) for step, x in along_x.items()]
             axis.plot(*_xy(points), **{**look, "marker": ""})
             sizes = [12 + 60 * i / max(1, len(points) - 1) for i in range(len(points))]
             axis.scatter(*_xy(points), s=sizes, color=look["color"], marker=look["marker"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -20,8 +21,8 @@ from loku_exp.models.load import load_model, store_as
 from loku_exp.models.origin import hand_on_origin
 from loku_exp.results import files
 from loku_exp.results.schema import Record
-from loku_exp.results.shipped import shipped_of
-from loku_exp.runtime.cache import MANIFEST, Cache, damage, digest
+from loku_exp.results.shipped import base_damage, shipped_of
+from loku_exp.runtime.cache import MANIFEST, Cache, digest
 from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.hub import looks_like_a_path
 from loku_exp.runtime.settings import ModelSettings
@@ -86,7 +87,7 @@ def earlier_of(config: Config) -> Earlier | None:
         base = str(recipe["base"])
         if record.models["target"].weights == "random":
             raise UserError("its weights are random, for timing only")
-        _check_base(kind, base)
+        _check_base(kind, recipe)
     except UserError as error:
         raise named_in(config, error) from error
     made = json.loads((shipped / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -101,15 +102,18 @@ def named_in(config: Config, error: UserError) -> ConfigError:
     return ConfigError([f"target.run={config.target.run}: {line}" for line in lines])
 
 
-def _check_base(kind: str, base: str) -> None:
+def _check_base(kind: str, recipe: dict[str, Any]) -> None:
+    base = str(recipe["base"])
     again = "delete its done.json and run its command again, which makes it anew"
     if kind == "model":
         return
     if looks_like_a_path(base) and not Path(base).is_dir():
         raise UserError(f"its target, {base}, is gone; {again}")
-    broken = damage(Path(base)) if (Path(base) / MANIFEST).is_file() else None
+    broken = base_damage(recipe)
     if broken is not None:
-        raise UserError(f"its target, {base}, is not as it was ({broken}); {again}")
+        yours = "put them back, or run its command again and start from what that leaves"
+        fix = again if (Path(base) / MANIFEST).is_file() else yours
+        raise UserError(f"its target, {base}, is not as it was ({broken}); {fix}")
 
 
 def folded(

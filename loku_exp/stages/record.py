@@ -11,6 +11,7 @@ from loku_exp.attacks.gains import gains, words_of_gains
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths
+from loku_exp.evaluation.harness import names_of
 from loku_exp.evaluation.suite import Evaluation, Facts
 from loku_exp.models.origin import origin_of
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
@@ -111,7 +112,13 @@ def _model(
     evaluation = evaluations[subject.name]
     reference = evaluations.get(subject.reference or "")
     measured = {name: other.metrics for name, other in evaluations.items()}
-    widths = half_widths(evaluation.examples, reference.examples, inputs.suite) if reference else {}
+    widths: dict[str, float] = {}
+    if (
+        reference
+    ):  # by leaving rows out one by one: those of abilities, thousands, are no aggregate's
+        abilities = names_of(inputs.abilities)
+        own = [row for row in evaluation.examples if row["set"] not in abilities]
+        widths = half_widths(own, reference.examples, inputs.suite)
     return ModelPart(
         role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
         weights=subject.weights,

@@ -99,3 +99,12 @@ def test_what_does_not_fit_is_said():
     assert "attacks.relearn.rows=5: the forget set has 4 rows" in said
     (said,) = problems(tiny.records(), rows=2, batch_size=3)
     assert "attacks.relearn.batch_size=3 is more than attacks.relearn.rows=2" in said
+
+
+def test_what_was_trained_in_another_precision_is_not_taken(tmp_path):
+    """Target and reference share a cache over runs, and a folder's identity has no precision."""
+    kept = set()
+    for number, dtype in enumerate(("float32", "bfloat16")):
+        workspace = tiny.workspace(tmp_path / f"run {number}", dtype)
+        kept.add(attacked(workspace, replace(tiny.target(dtype), identity="folder")).identity)
+    assert len(kept) == len(list((tmp_path / "cache/relearn").glob("*/manifest.json"))) == 2

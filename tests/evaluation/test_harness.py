@@ -9,7 +9,7 @@ import torch
 
 from loku_exp.errors import ConfigError
 from loku_exp.evaluation.harness import evaluate, standard_tasks
-from loku_exp.evaluation.tasks import OwnTask
+from loku_exp.evaluation.tasks import OwnTask, RowTask
 from loku_exp.evaluation.tofu import metrics
 from tests.helpers import (
     TOKENIZER,
@@ -189,3 +189,14 @@ def test_what_is_no_finite_number_is_absent_and_said_to_be(caplog):
     assert "mine_ratio is nan" in caplog.text
     with pytest.raises(OverflowError):
         task.aggregation()["ppl"]([800.0])  # the task itself is as it was
+
+
+def test_a_set_whose_name_begins_a_metric_has_its_own_name_before_it():
+    """Of a set named em the metric emphasis stood as emphasis, and no judge found em_emphasis."""
+    rows = tiny_records().evaluation["forget"]
+
+    def ask(row):
+        return [("token_scores", (row.question, row.answer))]
+
+    task = RowTask("em", rows, ask, {"emphasis": lambda row, answers: 1.0})
+    assert evaluate(language_model(), [task]).metrics == {"em_emphasis": 1.0}

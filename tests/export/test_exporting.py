@@ -176,7 +176,7 @@ def test_a_merged_model_is_the_unlearned_one_for_any_loader(start, tmp_path):
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(logits(merged), unlearned, rtol=0, atol=2e-5)
     names = {path.name for path in (tmp_path / "merged").iterdir()}
-    assert "model.safetensors" in names
+    assert {"model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.startswith("adapter")]
     card = (tmp_path / "merged/README.md").read_text()
     assert "folded into the target's weights in float32, and stored in float32" in card
@@ -197,6 +197,27 @@ def test_a_merged_model_is_not_made_of_a_target_that_changed(start, tmp_path):
     ):
         export(folder, tmp_path / "merged", None, Shape(merged=True))
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_folder_of_a_users_own_that_holds_other_weights_now_is_noticed(start, tmp_path):
+    """It has no manifest, and was taken: a merged model was of weights that the run never saw."""
+    folder, base = tmp_path / "run", tmp_path / "base"
+    shutil.copytree(start(), folder)
+    manifest = json.loads((folder / "adapter/manifest.json").read_text())
+    shutil.copytree(manifest["recipe"]["base"], base)
+    (base / "manifest.json").unlink()
+    (base / "origin.json").write_text('{"origin": "dequantised from Q4_1"}')
+    (folder / "adapter/manifest.json").unlink()
+    assert manifest["recipe"]["weights"]
+    seal(folder / "adapter", manifest["recipe"] | {"base": str(base)})
+    write_mark(folder, "0123")
+    (base / "README.md").write_text("no weights")
+    export(folder, tmp_path / "merged", None, Shape(merged=True))
+    assert (tmp_path / "merged/origin.json").is_file()  # what tables must say of the weights
+    flip(base / "model.safetensors")
+    with pytest.raises(UserError, match=r"as it was \(other weights lie there now"):
+        export(folder, tmp_path / "again", None, Shape(merged=True))
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_merged_model_needs_the_target_as_it_was(start, tmp_path):
@@ -239,8 +260,9 @@ def test_a_base_on_the_hub_is_taken_at_the_runs_revision(start, tmp_path, monkey
         exporting, "merge", lambda *a, **options: asked.append(options) or "float32"
     )
     for base in ("me/m", "other"):
-        exporting._reshape(tmp_path, Shape(merged=True), base, folder)
+        exporting._reshape(tmp_path, Shape(merged=True), {"base": base}, folder)
     assert [options["revision"] for options in asked] == ["old", None]
+    assert [options["tokenizer_revision"] for options in asked] == ["old", "old"]
 
 
 def test_a_link_and_a_place_within_the_run_are_refused(start, tmp_path):

@@ -53,6 +53,21 @@ def test_each_update_is_the_nearest_of_its_rank_and_the_error_is_theirs(adapter,
     assert json.loads((adapter / "adapter_config.json").read_text())["r"] == rank
 
 
+def test_a_layer_narrower_than_the_rank_keeps_its_shape_in_the_file(adapter):
+    """A folded adapter may have twice a layer's width in rank: it ended in a traceback of torch."""
+    torch.manual_seed(1)
+    name = "base_model.model.x"
+    state = {f"{name}.lora_A.weight": torch.randn(8, 5), f"{name}.lora_B.weight": torch.randn(6, 8)}
+    save_file(state, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 8}))
+    before = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"]
+    assert compress(adapter, 7) == 0
+    state = load_file(adapter / "adapter_model.safetensors")
+    assert (len(state[f"{name}.lora_A.weight"]), state[f"{name}.lora_B.weight"].shape[1]) == (7, 7)
+    after = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"]
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_of_a_lower_rank_already_loses_nothing(adapter):
     state = load_file(adapter / "adapter_model.safetensors")
     for name in LAYERS:

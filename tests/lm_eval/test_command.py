@@ -69,6 +69,7 @@ def test_data_by_the_environment(command, folder, tofu, tmp_path, monkeypatch, c
         ("tdec", [], "dataset.path=data/tdec: no such folder. TDEC is not on the hub"),
         ("tofu_facts", ["--metadata", "dataset.path=/nowhere"], "dataset.path=/nowhere: no such folder"),
         ("tofu_facts", ["--metadata", "dataset.pth=/x"], "dataset.pth: no such key; did you mean"),
+        ("tofu_facts", ["--metadata", "evalution.rows=all"], "evalution.rows: no such key; did you mean"),
         ("tofu_facts", ["--model_args", "dtyp=float32"], "dtyp=float32: --model loku has no such word"),
         ("tofu_facts", ["--num_fewshot", 2], "--num_fewshot=2: tofu_facts do not follow it"),
         ("tofu_facts", ["--apply_chat_template"], "--apply_chat_template=True: tofu_facts do not"),
@@ -116,3 +117,22 @@ def test_a_later_lm_eval_finds_the_model_by_its_entry_point():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     module, _, name = project["entry-points"]["lm_eval.models"]["loku"].partition(":")
     assert getattr(import_module(module), name) is LokuLM
+
+
+def test_options_that_tasks_do_not_follow_are_refused_wherever_they_stand(
+    command, folder, tmp_path, capsys
+):
+    """In a file of settings they went unheard, and so they did by a task of one's own."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("tasks: tofu_facts\nnum_fewshot: 3\n")
+    model = ["--model", "loku", "--model_args", f"pretrained={folder}"]
+    own = ["--include_path", EXAMPLE, "--tasks", "my_forget_set", "--num_fewshot", 2]
+    for given, said in (
+        (["--config", settings], "--num_fewshot=3: tofu_facts do not follow it"),
+        (own, "--num_fewshot=2: my_forget_set do not follow it"),
+        (["--config", tmp_path / "none.yaml"], "Config file not found"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command(*model, *given)
+        assert ended.value.code == 1
+        assert said in capsys.readouterr().err

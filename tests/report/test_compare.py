@@ -148,3 +148,39 @@ def test_quantities_have_the_suites_words(pair):
 def test_other_seeds_of_the_bases_are_said(pair):
     edit(pair[1], lambda record: record["protocol"]["seeds"].update(target=7))
     assert "target seeds differ (0 and 7): not the method alone" in compare(*pair).notes
+
+
+def test_members_and_holdout_are_not_averaged_together_nor_called_an_auc(pair):
+    """Rows of membership hold losses: their mean stood under the label of the AUC over them."""
+    score = {"model": "unlearned", "set": "mia", "member": True, "loss": 1.0}
+    for step, folder in enumerate(pair):
+        rows = [score | {"row": row, "group": f"author {row // 4}"} for row in range(12)]
+        rows = [row | {"loss": row["loss"] + step} for row in rows]
+        rows += [
+            row | {"row": 12 + row["row"], "member": False, "group": f"holdout {row['group']}", "loss": 5.0}
+            for row in rows
+        ]  # fmt: skip
+        with (folder / results.EXAMPLES_FILE).open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        word = {"name": "mia_loss", "label": "membership, AUC of loss", "unit": "all"}
+        edit(folder, lambda record, word=word: record["catalogue"].append(word))
+    comparison = compare(*pair, resamples=50)
+    members, holdout = (of(comparison, f"mia of {part}", "loss") for part in ("members", "holdout"))
+    assert (members.label, members.a, members.b) == ("membership of members, loss", 1.0, 2.0)
+    assert (holdout.label, holdout.difference) == ("membership of holdout, loss", 0.0)
+    assert members.blocks == 3  # authors, as in TOFU's other sets
+
+
+def test_of_choices_the_accuracy_is_compared_and_no_number_of_an_option(pair):
+    for step, folder in enumerate(pair):
+        rows = [
+            {"model": "unlearned", "set": "copa_local", "row": row, "gold": 1, "chosen": step,
+             "logprobs": [-2.0, -1.0], "acc": float(step)}
+            for row in range(4)
+        ]  # fmt: skip
+        with (folder / results.EXAMPLES_FILE).open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare(*pair, resamples=50).differences
+    assert [(d["metric"], d["difference"]) for d in found if d["set"] == "copa_local"] == [
+        ("acc", 1)
+    ]

@@ -84,6 +84,20 @@ def test_every_mark_of_the_front_says_its_rank(tmp_path, drawn):
     assert sorted(beside.values()) == ["4", "4", "8", "8", "8"]
 
 
+def test_no_text_of_the_front_covers_another_and_the_caption_counts_those_left_out(tmp_path, drawn):
+    for loss in ("ga", "gd", "ihl"):
+        for rank in (4, 8, 16, 32, 64):
+            for init in ("fila", "vanilla"):
+                tofu(tmp_path, loss=loss, init=init, rank=rank)
+    figure, caption = drawn(ends.front)
+    figure.canvas.draw()
+    written = [text for text in figure.axes[0].texts if text.get_text().isdigit()]
+    boxes = [text.get_window_extent() for text in written]
+    assert not [k for k, box in enumerate(boxes) if box.count_overlaps(boxes[:k])]
+    assert 8 < len(written) < 30
+    assert f"Marks without room for their rank: {30 - len(written)};" in caption
+
+
 def test_marks_that_do_not_occur_are_in_no_legend(tmp_path, drawn):
     tofu(tmp_path, loss="ihl", quality=0.9)
     tofu(tmp_path, loss="gd", quality=0.9)
@@ -92,7 +106,7 @@ def test_marks_that_do_not_occur_are_in_no_legend(tmp_path, drawn):
     assert set(shown) == {
         "IHL + FILA", "GD + FILA", "reference", "on the front", "all runs succeeded",
     }  # fmt: skip
-    assert {text.get_text() for text in figure.axes[0].texts} == {"target", ""}
+    assert {text.get_text() for text in figure.axes[0].texts} == {"target"}
 
 
 def test_where_success_cannot_be_said_no_mark_says_it(tmp_path, drawn):

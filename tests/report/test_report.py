@@ -207,6 +207,8 @@ def test_filters(many):
         select(runs, ["lora.rnk=4"])
     with pytest.raises(UserError, match=r"loss=ilh: no run has it; did you mean 'ihl'"):
         select(runs, ["loss=ilh"])
+    with pytest.raises(UserError, match=r"loss is given twice; .* by comma: loss=A,B"):
+        select(runs, ["loss=ihl", "loss=gd"])
     with pytest.raises(UserError, match="leave a filter out"):
         select(runs, ["dataset=tdec", "forget_split=forget05"])
 

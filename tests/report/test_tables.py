@@ -399,6 +399,19 @@ def test_further_models_have_a_table_of_their_own(tmp_path):
     assert means.to_dict("records")[0]["mean"] == pytest.approx(0.93)
 
 
+def test_an_attack_in_other_settings_is_another_attack(tmp_path):
+    """Means were taken over a rounding to groups of 64 and one to whole rows."""
+    for base, group in enumerate((64, 64, None)):
+        folder = edit(tofu(tmp_path, base=base), attacked)
+        with (folder / "config.yaml").open("a") as file:
+            written = "null" if group is None else group
+            file.write(f"attacks: {{relearn: {{group: {written}, bits: 4}}}}\n")
+    table = tables.further_models(only(tmp_path))
+    n = table.data[table.data.metric == "forget_prob"].set_index("model").n
+    of_target = {name: count for name, count in n.items() if name.startswith("target")}
+    assert of_target == {"target+relearn (group 64)": 2, "target+relearn (group None)": 1}
+
+
 def only_of(root):
     tofu(root)
     return only(root)

@@ -4,9 +4,12 @@ import pytest
 
 from loku_exp.attack import attack
 from loku_exp.attack import main as program
-from loku_exp.errors import UserError
+from loku_exp.config.saved import saved, with_attacks
+from loku_exp.errors import HeldError, UserError
 from loku_exp.results import files as results
+from loku_exp.results.folder import claimed
 from loku_exp.runtime.finished import read_mark
+from loku_exp.startup import add_to
 from tests.helpers import TINY_TDEC
 from tests.runs.running import same_numbers, start
 
@@ -162,3 +165,14 @@ def test_a_method_that_trains_nothing_is_run_shown_and_attacked(begin, asked):
     assert (folder / "method/profile.safetensors").is_file()
     again = begin(*few, "force=true")
     same_numbers(folder, again)
+
+
+def test_two_programs_that_attack_one_run_leave_both_attacks(copied, shared_cache):
+    """The second one read the run's configuration before the first had added to it."""
+    place = f"cache_dir={shared_cache}"
+    second = with_attacks(copied, ["int8", place], None)
+    with claimed(copied), pytest.raises(HeldError, match="another process is working on this run"):
+        attack(copied, ["int4", place])
+    assert attack(copied, ["int4", place]) == add_to(copied, second) == copied
+    added = {name.partition("+")[2] for name in results.read(copied).models} - {""}
+    assert added == set(saved(copied)["attacks"]) == {"int4", "int8"}

@@ -42,7 +42,12 @@ def check_same_rows(log: PublishedLog, records: dict[str, list[Example]], path: 
         DataError: with the first difference.
     """
     for name, rows in log.items():
-        ours = records[name]
+        ours = records.get(name, [])
+        if not ours:
+            raise DataError(
+                f"reference.path={path} is of TOFU's four sets, and this dataset has no set '{name}'; use "
+                "reference.source=train, path or none"
+            )
         if len(rows) != len(ours):
             raise DataError(
                 f"reference.path={path} has {len(rows)} rows of '{name}', this run evaluates "

@@ -117,6 +117,7 @@ def test_of_equal_scores_the_first_is_chosen_and_sums_are_not_normalised(tmp_pat
 
     evaluation = evaluate(Sums(), foundry_tasks(tmp_path))
     assert evaluation.examples[0]["chosen"] == 0
+    assert evaluation.examples[0]["acc"] == 1.0
     assert evaluation.metrics["own_local_acc"] == 1
 
 

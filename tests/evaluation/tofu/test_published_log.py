@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from loku_exp.errors import DataError
+from loku_exp.evaluation.tofu.log_rows import check_same_rows
 from loku_exp.evaluation.tofu.published_log import FILES, compare_logs, read_log, score_log
 from loku_exp.evaluation.tofu.suite import rouge_recall
 
@@ -208,3 +209,9 @@ def test_parts_that_are_not_whole_are_refused(tmp_path, spoil, said):
     file.write_text(json.dumps(spoiled(spoil)))
     with pytest.raises(DataError, match=said):
         read_log(file)
+
+
+def test_a_log_is_of_four_sets_and_other_data_have_fewer():
+    """A dataset of one's own has no real authors: it ended in a KeyError."""
+    with pytest.raises(DataError, match="TOFU's four sets, and this dataset has no set 'authors'"):
+        check_same_rows({"authors": []}, {"forget": [], "retain": []}, "LOG")

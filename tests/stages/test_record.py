@@ -1,0 +1,22 @@
+"""How a record is filled."""
+
+from types import SimpleNamespace
+
+from loku_exp.evaluation.suite import Evaluation
+from loku_exp.evaluation.tasks import ChoiceTask, Mean, Option, Question, as_text
+from loku_exp.stages import record
+from loku_exp.subject import Subject
+
+
+def test_rows_of_abilities_are_not_left_out_one_by_one(monkeypatch):
+    """Each of thousands made all aggregates anew, which took hours, and no metric hangs on them."""
+    task = ChoiceTask("copa_local", [Question(0, (Option("a", " b"), Option("a", " c")))], as_text)
+    rows = [{"set": name, "row": row} for name in ("forget", "copa_local") for row in range(6)]
+    found = {name: Evaluation({}, {}, rows) for name in ("target", "reference")}
+    asked = []
+    monkeypatch.setattr(record, "half_widths", lambda ours, *_: asked.extend(ours) or {})
+    group = Mean("reasoning_local", [task], "acc", ["copa_local"])
+    inputs = SimpleNamespace(suite=SimpleNamespace(catalogue=[]), abilities=[group])
+    subject = Subject("target", "pretrained", "t", load=None, reference="reference")
+    record._model(subject, found, None, inputs)
+    assert {row["set"] for row in asked} == {"forget"}
