@@ -15,7 +15,7 @@ from textwrap import fill
 import hydra
 from omegaconf import DictConfig
 
-from loku_exp.config.command_line import CommandLine, read_command_line
+from loku_exp.config.command_line import CommandLine, for_hydra, read_command_line
 from loku_exp.config.compose import compose_all
 from loku_exp.config.groups import conf_dir
 from loku_exp.config.schema import Config
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     with ending(), distributed.connected():
         line, jobs, configs = checked(sys.argv[1:] if arguments is None else arguments)
         if line is None:
+            sys.argv[1:] = for_hydra(sys.argv[1:])
             with _folded():
                 _answered_by_hydra()
         elif line.multirun or configs[0].launcher.kind != "in_process":

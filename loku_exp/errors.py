@@ -42,6 +42,8 @@ class HeldError(UserError):
 class StorageError(UserError):
     """A file that cannot be written because there is no room; what was there before is untouched."""
 
+    exit_code = 74  # "input/output error", as of sysexits.h
+
 
 class Gathered:
     """What several steps find wrong, said together.

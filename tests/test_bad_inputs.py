@@ -210,10 +210,13 @@ SAID = [
     ("device=gpu", "device=gpu: not available here"),
     ("device=cuda:99", "device=cuda:99: not available here"),
     ("output_dir=/proc/x", "output_dir=/proc/x"),
-    ('output_dir="~nobody_at_all/x"', "output_dir=~nobody_at_all/x: no user has that name"),
+    (
+        'output_dir="~nobody_at_all/x"',
+        "output_dir=~nobody_at_all/x: there is no such home folder here; set HOME",
+    ),
     (
         '-m seed=0,1 cache_dir="~nobody_at_all/x"',
-        "cache_dir=~nobody_at_all/x: no user has that name",
+        "cache_dir=~nobody_at_all/x: there is no such home folder here; set HOME",
     ),
     ("output_dir=/dev/null/x", "is not a folder that can be written to"),
     ("evaluation.max_tokens=5", "counts prompt and generation together"),

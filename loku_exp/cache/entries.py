@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ class Entry:
 
     @property
     def days(self) -> float:
-        """Return how long ago its newest file was written."""
-        return (time.time() - self.written) / DAY
+        """Return how long ago its newest file was written; not before now, whatever a clock said."""
+        return max(0.0, (time.time() - self.written) / DAY)
 
 
 def entries_in(root: Path) -> list[Entry]:
@@ -55,7 +56,8 @@ def entries_in(root: Path) -> list[Entry]:
         for path in sorted(folder.iterdir())
         if path.suffix != ".lock" and OURS.match(path.name)
     ]
-    return sorted(found, key=lambda entry: (-entry.size, entry.path))
+    there = [entry for entry in found if entry is not None]
+    return sorted(there, key=lambda entry: (-entry.size, entry.path))
 
 
 def remove(chosen: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
@@ -80,7 +82,7 @@ def remove(chosen: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
 
 def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        aside = path.with_name(f".{path.name.lstrip('.')}-removed")
+        aside = path.with_name(f".{path.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")
         path.rename(aside)
         shutil.rmtree(aside)
     else:
@@ -96,11 +98,16 @@ def _lock_of(entry: Entry) -> Path:
     return path.with_name(f"{name}.lock")
 
 
-def _entry(path: Path, kind: str) -> Entry:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+def _entry(path: Path, kind: str) -> Entry | None:
+    """Return an entry; None where another program has just renamed or removed it."""
+    try:
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+        own = path.lstat()
+    except FileNotFoundError:
+        return None
     stats = [status for file in files if (status := _status(file)) is not None]
     size = sum(status.st_size for status in stats)
-    written = max((status.st_mtime for status in stats), default=path.lstat().st_mtime)
+    written = max((status.st_mtime for status in stats), default=own.st_mtime)
     return Entry(path, kind, size, written, _state(path))
 
 

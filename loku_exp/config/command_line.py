@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ NOT_HERE = (
     "-p",
     "--experimental-rerun",
 )
+OVERRIDE = re.compile(r"[+~]*[\w.@/]+=|~\w")
 ALONE = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
@@ -49,13 +51,6 @@ class CommandLine:
     overrides: Overrides
     multirun: bool
     config_dir: str | None
-
-    @property
-    def arguments(self) -> list[str]:
-        """The same, options first: Hydra does not understand options between overrides."""
-        options = ["--multirun"] if self.multirun else []
-        options += ["--config-dir", self.config_dir] if self.config_dir else []
-        return [*options, *self.overrides]
 
     def jobs(self) -> list[Overrides]:
         """Return the overrides of each job.
@@ -114,6 +109,12 @@ def read_command_line(arguments: list[str]) -> CommandLine | None:
     if len(asked) > 1:
         raise ConfigError(f"{' '.join(asked)}: one of these at a time; leave out all but one")
     return None if other else CommandLine(known.overrides, known.multirun, known.config_dir)
+
+
+def for_hydra(arguments: list[str]) -> list[str]:
+    """Return arguments as Hydra reads them: without ours, and no option between overrides."""
+    known = [text for text in arguments if text != "--debug"]
+    return sorted(known, key=lambda text: bool(OVERRIDE.match(text)))
 
 
 def _check_own_sweeps(keys: list[str]) -> None:

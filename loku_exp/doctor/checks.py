@@ -133,7 +133,7 @@ def _services() -> list[Finding]:
         if offline
         else "can be reached"
     )
-    key = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file()
+    key = os.environ.get("WANDB_API_KEY") or os.path.isfile(os.path.expanduser("~/.netrc"))
     wandb = "a key may be there" if key else "no key: tracking=wandb is offline by itself"
     return [Finding("services", "model hub", hub), Finding("services", "wandb", wandb)]
 

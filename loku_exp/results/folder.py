@@ -14,6 +14,7 @@ from loku_exp.runtime.finished import DONE, write_mark
 from loku_exp.runtime.whole_files import drop_half_written
 
 LOCK = ".lock"
+HELD = "another process is working on this run in {folder}"  # which a sweep reads again
 OF_RUN = {DONE, "metrics.json", "config.yaml"}  # any of them makes a folder one of a run
 
 
@@ -51,7 +52,7 @@ def claimed(folder: Path, finished: Callable[[], bool] = lambda: False) -> Itera
     try:
         lock.acquire()
     except Timeout:
-        raise HeldError(f"another process is working on this run in {folder}") from None
+        raise HeldError(HELD.format(folder=folder)) from None
     try:
         if finished():
             raise HeldError(f"{folder} has just finished; the same command shows it")

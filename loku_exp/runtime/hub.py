@@ -5,6 +5,7 @@ import os
 import socket
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 3
@@ -29,12 +30,12 @@ def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
     Args:
         paths: folders and hub ids the run will read; the network is touched only for hub ids.
     """
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
+    endpoint = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    proxied = getproxies().keys() & {endpoint.scheme, "all"}
     wanted = [path for path in paths if path and not is_local(path) and not looks_like_a_path(path)]
     if not wanted or proxied or os.environ.get("HF_HUB_OFFLINE"):
         return
-    endpoint = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    address = (endpoint.hostname or "", endpoint.port or 443)
+    address = (endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443))
     try:
         socket.create_connection(address, timeout=TIMEOUT_SECONDS).close()
     except OSError as error:

@@ -19,6 +19,7 @@ INTERRUPTED = 130  # as shells say of Ctrl-C
 UNHEARD = 141  # as shells say of who wrote to a program that has ended, e.g. head
 UNFORESEEN = 70  # "internal software error", as of sysexits.h
 UNSEEN = "nobody foresaw this: --debug shows more"
+HOMELESS = "there is no such home folder here; set HOME, or write it in full"
 PACKAGE = Path(__file__).parents[1]
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu.cpp")
 
@@ -80,6 +81,8 @@ def said(error: Exception) -> tuple[list[str], int]:
             "evaluation.batch_tokens=1024, training.gradient_checkpointing=true, or model.dtype=bfloat16; "
             "the same command goes on from what was kept"
         ], UserError.exit_code
+    if isinstance(error, RuntimeError) and "home directory" in text:  # as pathlib says of ~
+        return [f"a path begins with ~, and {HOMELESS}"], UserError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror or text}"], UserError.exit_code
     what = f"{type(error).__name__}: {text or 'it says nothing'}"

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from loku_exp.config.compose import compose_all
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError
+from loku_exp.errors import ConfigError, UserError
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.programs import ending, parser_of
 from loku_exp.runtime.seeds import derive
-from loku_exp.search.asked import MARGIN, criterion_of, overrides_read, suite_of
+from loku_exp.runtime.whole_files import writing
+from loku_exp.search.asked import MARGIN, Asked, asked_of, criterion_of, suite_of
 from loku_exp.startup import begin_program, prepare_environment, run_tracked
 
 if TYPE_CHECKING:
@@ -49,96 +50,105 @@ def search(arguments: argparse.Namespace) -> None:
     """
     try:
         import optuna
-        from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise ConfigError(
             "a search needs the package optuna: pip install 'loku_exp[search]'"
         ) from error
-    from loku_exp.search.space import distribution, overrides_of, samples
-
-    parsed = overrides_read(arguments)
-    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-    space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
-    if not space:
-        raise ConfigError("nothing to search over; give a key several values: lora.rank=4,8,16")
-    tried = [[*fixed, *overrides_of(sample)] for sample in samples(space)]
-    config = compose_all(tried, arguments.config_dir)[0]
+    from loku_exp.search.kept import study_of
     from loku_exp.search.result import report
-    from loku_exp.stages.identity import NOT_IDENTITY, check_places
+    from loku_exp.stages.identity import check_places
 
+    asked = asked_of(arguments)
+    config, first = asked.checked()
     criterion = criterion_of(arguments, config)
     check_places(config)
     suite = suite_of(config, criterion)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = Path(config.output_dir).expanduser()
     place.mkdir(parents=True, exist_ok=True)
-    described = {key: repr(distribution) for key, distribution in space.items()}
-    asked = config.model_dump(mode="json", by_alias=True, exclude=NOT_IDENTITY)
-    name = "search-" + digest([asked, described, vars(criterion), arguments.seed], 12)
-    backend = JournalFileBackend(str(place / f"{name}.journal"))
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=name,
-        direction="maximize",
-        load_if_exists=True,
-    )
-    _go_on(study, space, fixed, config, criterion, suite, arguments)
+    described = {key: repr(distribution) for key, distribution in asked.space.items()}
+    attacks = config.model_dump(mode="json", by_alias=True, include={"attacks"})
+    # a run's name has what is in its data, so that trials on other data are not taken for these
+    content = [first.folder.name, attacks, described, vars(criterion), asked.seed]
+    name = "search-" + digest(content, 12)
+    os.environ.setdefault("LOKU_SWEEP", " ".join(["search", *arguments.overrides]))
+    with writing(place / f"{name}.journal"):
+        study = study_of(place, name)
+        _go_on(study, asked, config, criterion, suite)
     report(study, criterion, suite, place / f"{name}.json")
 
 
 def _go_on(
-    study: "optuna.Study",
-    space: dict[str, Any],
-    fixed: list[str],
-    config: Config,
-    criterion: "Criterion",
-    suite: "Suite",
-    arguments: argparse.Namespace,
+    study: "optuna.Study", asked: Asked, config: Config, criterion: "Criterion", suite: "Suite"
 ) -> None:
-    """Run trials, interrupted ones first, until there are as many as asked for."""
-    import optuna
+    """Run trials, interrupted ones first, until there are as many as asked for.
 
+    Raises:
+        UserError: a run ended for what is not its setting's fault; its trial is the next call's first.
+    """
     prepare_environment(config)
-    os.environ.setdefault("LOKU_SWEEP", " ".join(["search", *arguments.overrides]))
     from loku_exp.sweeps.launchers import launcher_of
 
     launcher = launcher_of(config, run_tracked)
-    state = optuna.trial.TrialState
-    while True:
-        begun = study.get_trials(deepcopy=False, states=(state.RUNNING,))
-        ended = len(study.trials) - len(begun)
-        batch = [(trial.number, trial.params) for trial in begun[: len(launcher.slots)]]
-        while len(batch) < min(len(launcher.slots), arguments.trials - ended):
-            # A sampler a trial, so that a search that was interrupted asks for the same trials.
-            seed = derive(arguments.seed, "search", str(len(study.trials)))
-            study.sampler = optuna.samplers.TPESampler(seed=seed)
-            asked = study.ask(space)
-            batch.append((asked.number, asked.params))
-        if not batch:
-            return
-        log.info("trials %s of %d", ", ".join(str(n + 1) for n, _ in batch), arguments.trials)
-        for number, job in _work(batch, fixed, arguments.config_dir, launcher).items():
-            _judge(study, number, job, criterion, suite)
+    while batch := _batch(study, asked, len(launcher.slots)):
+        log.info("trials %s of %d", ", ".join(str(n + 1) for n, _ in batch), asked.trials)
+        jobs = _work(study, batch, asked, launcher)
+        for number, job in jobs.items():
+            if not job.again:
+                _judge(study, number, job, criterion, suite)
+        again = [f"trial {number + 1}: {job.error}" for number, job in jobs.items() if job.again]
+        if again:
+            raise UserError("\n".join(again))
+
+
+def _batch(study: "optuna.Study", asked: Asked, size: int) -> list[tuple[int, dict[str, Any]]]:
+    """Return numbers and settings of the next trials, at most so many; none when all have ended."""
+    import optuna
+
+    begun = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    ended = len(study.trials) - len(begun)
+    batch = [(trial.number, trial.params) for trial in begun[:size]]
+    while len(batch) < min(size, asked.trials - ended):
+        # A sampler a trial, so that a search that was interrupted asks for the same trials.
+        seed = derive(asked.seed, "search", str(len(study.trials)))
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        trial = study.ask(asked.space)
+        batch.append((trial.number, trial.params))
+    return batch
 
 
 def _work(
+    study: "optuna.Study",
     batch: list[tuple[int, dict[str, Any]]],
-    fixed: list[str],
-    config_dir: str | None,
+    asked: Asked,
     launcher: "Launcher",
 ) -> dict[int, "Job"]:
-    """Run the trials of a batch that are no finished runs yet; return their runs by number."""
+    """Run the trials of a batch that are no finished runs yet; return their runs by number.
+
+    Those whose settings do not go together are failed trials.
+    """
+    from loku_exp.search.kept import note_failure
     from loku_exp.search.space import overrides_of
+    from loku_exp.stages.space import check_space
     from loku_exp.sweeps.jobs import SKIPPED
-    from loku_exp.sweeps.plan import plan_jobs
+    from loku_exp.sweeps.plan import checked_jobs
     from loku_exp.sweeps.sweep import work_on
 
-    jobs = {}
+    jobs, needs = {}, []
     for number, params in batch:
-        overrides = [*fixed, *overrides_of(params)]
-        (jobs[number],) = plan_jobs([overrides], compose_all([overrides], config_dir), config_dir)
-        jobs[number].label = " ".join(overrides_of(params))
+        overrides = [*asked.fixed, *overrides_of(params)]
+        try:
+            configs = compose_all([overrides], asked.config_dir)
+            (job,), writes = checked_jobs([overrides], configs, asked.config_dir)
+        except ConfigError as error:
+            asked.checked()  # ends the search where data or folders are wrong by now
+            note_failure(study, number, "; ".join(str(error).splitlines()))
+            continue
+        job.label = " ".join(overrides_of(params))
+        jobs[number] = job
+        needs += writes
     todo = {job.folder: job for job in jobs.values() if job.state != SKIPPED}
+    check_space(needs, len(todo))
     for job in work_on(list(todo.values()), launcher):
         log.info("%s: %s", job.state, job.label)
     return {number: todo.get(job.folder, job) for number, job in jobs.items()}
@@ -148,27 +158,17 @@ def _judge(
     study: "optuna.Study", number: int, job: "Job", criterion: "Criterion", suite: "Suite"
 ) -> None:
     """Tell the study what a run is worth; a failed or collapsed one is no value, good or bad."""
-    import optuna
-
     from loku_exp.results.examples import read_examples
     from loku_exp.search.criterion import judged
-    from loku_exp.search.result import BOUND
+    from loku_exp.search.kept import note_failure, note_value
 
-    if study.trials[number].state.is_finished():  # another search of the same study was faster
-        return
-    trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
-    trial.set_user_attr("folder", str(job.folder))
     problem, value, above = job.error, None, None
     if problem is None:
         problem, value, above = judged(read_examples(job.folder), criterion, suite)
-    if problem is not None or above is None:
-        log.warning("trial %d failed: %s", number + 1, problem)
-        trial.set_user_attr("failure", problem)
-        study.tell(number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+    if problem is not None or value is None or above is None:
+        note_failure(study, number, str(problem))
         return
-    trial.set_user_attr(BOUND, above)
-    trial.set_constraint(BOUND, above)
-    study.tell(number, value, skip_if_finished=True)
+    note_value(study, number, job.folder, value, above)
     log.info("trial %d: %s %.4f, limit %+.4f", number + 1, criterion.maximise, value, above)
 
 

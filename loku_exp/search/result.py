@@ -16,9 +16,9 @@ from loku_exp.results.examples import read_examples
 from loku_exp.results.terminal import console
 from loku_exp.runtime.whole_files import write_text
 from loku_exp.search.criterion import Criterion
+from loku_exp.search.kept import BOUND
 from loku_exp.search.space import overrides_of
 
-BOUND = "distance above the limit"  # of a trial; at most 0 where its run forgets enough
 Metrics = dict[str, dict[str, float]]
 
 
@@ -38,8 +38,8 @@ def report(study: optuna.Study, criterion: Criterion, suite: Suite, file: Path) 
             "--margin or --at-most"
         )
     best = max(feasible, key=lambda trial: trial.value or 0.0)
-    folder = best.user_attrs["folder"]
-    halves = split_examples(read_examples(Path(folder)), criterion.split_seed)
+    folder = file.parent / Path(best.user_attrs["folder"]).name  # wherever it was moved to
+    halves = split_examples(read_examples(folder), criterion.split_seed)
     selection, reported = (metrics_of(half, suite) for half in halves)
     place = console()
     place.print(_table(best, criterion, suite, selection, reported))
@@ -51,7 +51,7 @@ def report(study: optuna.Study, criterion: Criterion, suite: Suite, file: Path) 
     content = {
         "criterion": vars(criterion),
         "trials": {"all": len(study.trials), "failed": len(failed), "feasible": len(feasible)},
-        "best": {"params": best.params, "folder": folder},
+        "best": {"params": best.params, "folder": str(folder)},
         "selection": selection,
         "reported": reported,
     }

@@ -11,6 +11,7 @@ from loku_exp.models import identity
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.finished import is_done, read_mark
 from loku_exp.runtime.knobs import LATER_KNOBS
+from loku_exp.runtime.programs import HOMELESS
 from loku_exp.stages.inputs import Inputs
 from loku_exp.subject import Subject
 
@@ -32,8 +33,8 @@ def check_places(config: Config) -> None:
     for key in ("output_dir", "cache_dir"):
         try:
             folder = Path(getattr(config, key)).expanduser().absolute()
-        except RuntimeError as error:  # ~name
-            raise UserError(f"{key}={getattr(config, key)}: no user has that name") from error
+        except RuntimeError as error:  # ~name, or ~ of a user without a home
+            raise UserError(f"{key}={getattr(config, key)}: {HOMELESS}: {key}=DIR") from error
         existing, above = folder, (folder, *folder.parents)
         try:  # a link may lead nowhere, a name be too long to be asked for
             existing = next(path for path in above if path.exists() or path.is_symlink())

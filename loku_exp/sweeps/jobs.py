@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loku_exp.config.schema import Config
-from loku_exp.errors import HeldError
+from loku_exp.errors import HeldError, StorageError
 from loku_exp.results.files import has_everything
+from loku_exp.results.folder import HELD
 from loku_exp.runtime.programs import INTERRUPTED
 
 CONSOLE = "console.log"  # what a run's process printed
@@ -33,6 +34,7 @@ class Job:
         needs: cache entries of its target and reference that were absent when last looked at.
         state: for people.
         error: one line, where it failed.
+        again: whether it failed for what is not its settings' fault.
         seconds: of wall time in this sweep.
     """
 
@@ -44,6 +46,7 @@ class Job:
     needs: set[Path] = field(default_factory=set)
     state: str = "not started"
     error: str | None = None
+    again: bool = False
     seconds: float = 0.0
 
     def is_done(self) -> bool:
@@ -67,11 +70,13 @@ class Ending:
         held: whether another process works on it, so that it did not begin.
         folder: where its files are, if it says so: another machine may resolve ``auto`` otherwise, so that
             the run has another name there.
+        again: whether it was ended from outside, or found no room, so that its settings are not at fault.
     """
 
     error: str | None = None
     held: bool = False
     folder: Path | None = None
+    again: bool = False
 
 
 class Work(Protocol):
@@ -106,19 +111,21 @@ class Launcher(Protocol):
 
 def ending_of(code: int, console: Path) -> Ending:
     """Return how a process ended, from its exit code and what it printed."""
-    if code == 0:
+    try:
         text = console.read_text(encoding="utf-8", errors="replace")
-        said = re.findall(r"^files: (.+)$", text, flags=re.MULTILINE)
-        return Ending(folder=Path(said[-1]) if said else None)
-    if code == HeldError.exit_code:
-        return Ending(held=True)
+    except OSError:  # another machine wrote it, and it is not seen here yet
+        text = ""
+    if code in (0, HeldError.exit_code):
+        said = re.findall(f"^(?:files: |error: {HELD.format(folder='')})(.+)$", text, re.MULTILINE)
+        return Ending(held=code != 0, folder=Path(said[-1]) if said else None)
     if code == INTERRUPTED:
-        return Ending(error=CANCELLED)
+        return Ending(error=CANCELLED, again=True)
     if code < 0:
         name = signal.Signals(-code).name
         reason = "; most often memory ran out" if name == "SIGKILL" else ""
         return Ending(error=f"killed by {name}{reason}")
-    lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = text.splitlines()
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     last = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
-    return Ending(error="; ".join(said) or f"exit code {code}: {last.strip()}")
+    error = "; ".join(said) or f"exit code {code}: {last.strip()}"
+    return Ending(error=error, again=code == StorageError.exit_code)

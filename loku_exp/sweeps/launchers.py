@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from loku_exp.config.schema import Config
-from loku_exp.errors import ConfigError, HeldError, UserError
+from loku_exp.errors import ConfigError, HeldError, StorageError, UserError
 from loku_exp.runtime.lifetime import PARENT
 from loku_exp.sweeps.jobs import CONSOLE, SHOW_ERRORS, Ended, Ending, Job, Launcher, Work, ending_of
 from loku_exp.sweeps.slurm import Cluster
@@ -84,7 +84,8 @@ class InProcess:
             shown = (
                 str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             )
-            ended = Ended(Ending(error="; ".join(shown.splitlines())))
+            again = isinstance(error, StorageError)
+            ended = Ended(Ending(error="; ".join(shown.splitlines()), again=again))
         else:
             return Ended(Ending())
         import torch

@@ -32,6 +32,15 @@ def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | No
     Raises:
         ConfigError: with every problem of every run.
     """
+    planned, needs = checked_jobs(jobs, configs, config_dir)
+    check_space(needs, len([job for job in planned if job.state != SKIPPED]))
+    return planned
+
+
+def checked_jobs(
+    jobs: list[list[str]], configs: list[Config], config_dir: str | None
+) -> tuple[list[Job], list[Need]]:
+    """Return the same and what they write, without a look at the disk; see `plan_jobs`."""
     if len({config.launcher.model_dump_json() for config in configs}) > 1:
         raise ConfigError("launcher: a sweep has one; remove it from the values swept over")
     loaded: dict[str, Inputs] = {}
@@ -57,8 +66,7 @@ def plan_jobs(jobs: list[list[str]], configs: list[Config], config_dir: str | No
         needs += writes
     if problems:
         raise ConfigError(list(problems))
-    check_space(needs, len([job for job in planned.values() if job.state != SKIPPED]))
-    return list(planned.values())
+    return list(planned.values()), needs
 
 
 def _planned(

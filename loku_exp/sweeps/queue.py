@@ -31,6 +31,7 @@ REASONS = {  # states in which a job stays, as squeue writes them, and what is s
     "COMPLETED": "",
     "FAILED": "",
 }
+FROM_OUTSIDE = {"CANCELLED", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", GONE}
 
 
 @dataclass

@@ -27,7 +27,7 @@ from loku_exp.sweeps.jobs import (
     Work,
     ending_of,
 )
-from loku_exp.sweeps.queue import REASONS, Queue, answer_of
+from loku_exp.sweeps.queue import FROM_OUTSIDE, REASONS, Queue, answer_of
 
 log = logging.getLogger(__name__)
 SECONDS_TO_BE_TOLD = 5
@@ -152,7 +152,8 @@ class _Submitted:
         if state is None:
             return None
         reason = REASONS.get(state) or _last_line(self.job.paths.stderr)
-        return Ending(error=f"job {self.job.job_id}, {state}: {reason}")
+        error = f"job {self.job.job_id}, {state}: {reason}"
+        return Ending(error=error, again=state in FROM_OUTSIDE)
 
     def _result(self) -> Ending:
         failure = self.job.exception()

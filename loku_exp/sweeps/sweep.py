@@ -91,10 +91,13 @@ def work_on(jobs: list[Job], launcher: Launcher) -> Generator[Job, None, None]:
                     continue
                 running.remove(entry)
                 free.append(slot)
+                job.folder = ending.folder or job.folder
                 if ending.held:
                     job.state = "not started"
                     waiting.append(job)
                     continue
+                if ending.error is None:
+                    _note_made(job, waiting)
                 job.seconds = time.perf_counter() - began
                 yield _judged(job, ending)
             if waiting and not running and not told:
@@ -112,9 +115,14 @@ def _can_start(job: Job, running: list[Job]) -> bool:
     return not job.needs & made_by_others and not is_held(job.folder)
 
 
+def _note_made(job: Job, waiting: list[Job]) -> None:
+    """Note that what a run needed is there, perhaps by another name: see `Ending.folder`."""
+    for other in waiting:
+        other.needs -= job.needs
+
+
 def _judged(job: Job, ending: Ending) -> Job:
-    job.folder = ending.folder or job.folder
-    error = ending.error
+    error, job.again = ending.error, ending.again
     if error is None and not job.is_done():
         error = "ended without a result and without an error"
     return _ended(job, "failed" if error else FINISHED, error)

@@ -43,8 +43,14 @@ class Wandb(Tracker):
 
         import wandb
 
+        asked = wandb.setup().settings.mode  # by its variables and files
+        if asked == "disabled":
+            log.info("wandb is disabled (WANDB_MODE, or its settings); the run is not tracked")
+            self.works = False
+            return
         self.beside = wandb.run is not None  # a notebook's own, which goes on
         self.run = self._init(
+            {asked, self.tracking.mode},
             {
                 "reinit": "create_new" if self.beside else None,
                 "project": self.tracking.project,
@@ -56,14 +62,14 @@ class Wandb(Tracker):
                 "config": begun.config,
                 "tags": ["toy"] if begun.toy else None,
                 "allow_val_change": True,  # a job that goes on may name other places
-            }
+            },
         )
         self.run.define_metric("update", hidden=True)
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("unlearning/*", step_metric="update")
         self.run.define_metric("snapshot/*", step_metric="epoch")
 
-    def _init(self, arguments: dict[str, Any]) -> Any:
+    def _init(self, modes: set[str | None], arguments: dict[str, Any]) -> Any:
         """Open online if that works within seconds, else offline with one line of warning."""
         import wandb
 
@@ -77,7 +83,7 @@ class Wandb(Tracker):
         )
         arguments["settings"] = settings
         reason = "as asked"
-        if "offline" not in (self.tracking.mode, os.environ.get("WANDB_MODE")):
+        if not modes & {"offline", "dryrun"}:
             try:
                 if wandb.login(prompt=False, verify=False):
                     return wandb.init(mode="online", resume="allow", **arguments)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -46,7 +47,7 @@ def test_what_is_removed_is_made_again(cache):
     assert [entry.path for entry in removed] == [path]
     assert kept == []
     assert not path.exists()
-    assert not [left for left in path.parent.iterdir() if left.name.endswith("removed")]
+    assert not list(path.parent.glob(f".{path.name}*"))
     cache.entry("models", {"name": "old"}, lambda folder: (folder / "w").touch())
     assert cache.has("models", {"name": "old"})
 
@@ -86,6 +87,44 @@ def test_a_removal_that_is_killed_leaves_nothing_that_looks_whole(cache, monkeyp
     assert len(of(cache, "unfinished")) == 2  # what is left of it is found, and can be removed
     assert remove(of(cache, "unfinished"))[1] == []
     assert of(cache, "unfinished") == []
+
+
+def test_what_a_killed_removal_left_does_not_hold_up_the_next(cache, monkeypatch):
+    path = cache.path("models", {"name": "new"})
+    chosen = [entry for entry in entries_in(cache.root) if entry.path == path]
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    for _ in range(2):  # the second time it is made in between, by a run that was beside
+        monkeypatch.setattr("loku_exp.cache.entries.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(chosen)
+        monkeypatch.undo()
+        assert not path.exists()
+        aside = next(path.parent.glob(f".{path.name}*"))
+        shutil.copytree(aside, path)
+    assert remove(chosen) == (chosen, [])
+
+
+def test_what_goes_while_it_is_listed_is_left_out(cache, monkeypatch):
+    gone = cache.path("models", {"name": "new"})
+    rglob = type(gone).rglob
+
+    def renamed(path, pattern):
+        if path == gone:
+            gone.rename(gone.with_name("elsewhere"))
+        return rglob(path, pattern)
+
+    monkeypatch.setattr(type(gone), "rglob", renamed)
+    assert gone not in {entry.path for entry in entries_in(cache.root)}
+
+
+def test_what_a_wrong_clock_wrote_is_listed(cache, capsys):
+    for file in cache.path("models", {"name": "old"}).rglob("*"):
+        os.utime(file, (time.time() + 86400,) * 2)
+    main(["--cache-dir", str(cache.root), "--kind", "models"])
+    assert f"models/{cache.path('models', {'name': 'old'}).name}" in capsys.readouterr().out
 
 
 def test_the_command_lists_by_kind_and_age_and_removes_only_where_asked(cache, capsys):

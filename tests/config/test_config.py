@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loku_exp.config import components
-from loku_exp.config.command_line import read_command_line
+from loku_exp.config.command_line import for_hydra, read_command_line
 from loku_exp.config.compose import compose_config, rehearse
 from loku_exp.config.groups import conf_dir
 from loku_exp.config.rules import parse
@@ -406,7 +406,6 @@ def test_a_sweep_is_split_and_checked_job_by_job():
     assert line.jobs() == [
         [f"lora.rank={rank}", f"loss={loss}"] for rank in (4, 8) for loss in ("gd", "ihl")
     ]
-    assert line.arguments == ["--multirun", "lora.rank=4,8", "loss=gd,ihl"]
 
 
 def test_what_hydra_answers_is_left_to_it():
@@ -414,6 +413,9 @@ def test_what_hydra_answers_is_left_to_it():
     assert (line.jobs(), line.config_dir) == ([["seed=1"]], "mine")
     assert read_command_line(["--help"]) is None
     assert read_command_line(["--cfg", "job", "seed=1"]) is None
+    words = ["loss=gd", "--cfg", "job", "--debug", "+seed=1", "-p", "lora", "~loss.retain_term"]
+    own = ["--cfg", "job", "-p", "lora", "loss=gd", "+seed=1", "~loss.retain_term"]
+    assert for_hydra(words) == own
 
 
 def test_no_python_file_asks_for_a_models_name():

@@ -1,8 +1,40 @@
 """What names a folder, and what can only be meant for one."""
 
+import os
+
 import pytest
 
+from loku_exp.runtime import hub
 from loku_exp.runtime.hub import expanded, is_local, looks_like_a_path
+
+
+@pytest.mark.parametrize(
+    ("named", "asked"),
+    [
+        ({}, ("huggingface.co", 443)),
+        ({"HF_ENDPOINT": "http://mirror"}, ("mirror", 80)),
+        ({"HF_ENDPOINT": "http://mirror:8080"}, ("mirror", 8080)),
+        ({"all_proxy": "http://proxy"}, None),
+        ({"HTTPS_PROXY": "http://proxy"}, None),
+        ({"HF_ENDPOINT": "http://mirror", "http_proxy": "http://proxy"}, None),
+    ],
+)
+def test_the_hub_is_asked_where_it_is_and_behind_a_proxy_not_at_all(monkeypatch, named, asked):
+    for name in [n for n in os.environ if n.lower().endswith("_proxy") or n.startswith("HF_")]:
+        monkeypatch.delenv(name)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    calls = []
+
+    def refused(address, timeout):
+        calls.append(address)
+        raise OSError
+
+    monkeypatch.setattr(hub.socket, "create_connection", refused)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")  # so that it is put back
+    hub.use_cached_files_if_unreachable(["owner/name"])
+    assert calls == ([asked] if asked else [])
+    assert os.environ["HF_HUB_OFFLINE"] == ("1" if asked else "")
 
 
 def test_folders(tmp_path, monkeypatch):

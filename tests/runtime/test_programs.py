@@ -11,7 +11,7 @@ import torch
 
 from loku_exp.errors import ConfigError, HeldError
 from loku_exp.runtime.cache import folder_digest
-from loku_exp.runtime.programs import DEBUG, ending, parser_of, said
+from loku_exp.runtime.programs import DEBUG, HOMELESS, ending, parser_of, said
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,11 @@ def end_with(error, capsys):
             OSError(errno.EACCES, "Permission denied", "/a/file"),
             1,
             ["error: /a/file: Permission denied"],
+        ),
+        (
+            RuntimeError("Could not determine home directory."),
+            1,
+            [f"error: a path begins with ~, and {HOMELESS}"],
         ),
     ],
 )

@@ -1,11 +1,13 @@
 """A search: the best setting that forgets enough, chosen on half of the rows, resumed as if undisturbed."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from loku_exp.errors import ConfigError, TrainingError, UserError
+from loku_exp.errors import ConfigError, StorageError, TrainingError, UserError
 from loku_exp.evaluation.halves import split_examples
 from loku_exp.results import files as results
 from loku_exp.search import __main__ as search
@@ -132,7 +134,7 @@ def start(tmp_path, shared_cache, monkeypatch):
         ]
         line = ["--trials", str(trials), *arguments, *world, f"output_dir={place['output']}"]
         search.search(search._arguments().parse_intermixed_args(line))
-        (file,) = place["output"].glob("search-*.json")
+        file = max(place["output"].glob("search-*.json"), key=os.path.getmtime)
         return json.loads(file.read_text()), list(ran)
 
     return start
@@ -194,6 +196,51 @@ def test_a_failed_run_is_a_failed_trial(start):
     assert content["trials"]["failed"] == 1
 
 
+def test_a_run_that_found_no_room_is_no_failed_trial(start):
+    with pytest.raises(UserError, match="trial 2: no room; the same command goes on"):
+        start("full", RATE, fail_at=2, error=StorageError("no room; the same command goes on"))
+    content, ran = start("full", RATE)
+    assert len(ran) == 3  # the second and what follows
+    assert content["trials"] == {"all": 4, "failed": 0, "feasible": 2}
+
+
+def test_settings_that_do_not_go_together_are_failed_trials(start, caplog):
+    sizes = ["training.batch_size=2,4", "training.micro_batch_size=2,4"]
+    content, _ = start("together", *sizes, "--at-most", "1", trials=2)
+    assert "trial 1 failed: training.micro_batch_size=4 must divide" in caplog.text
+    assert content["trials"] == {"all": 2, "failed": 1, "feasible": 1}
+
+
+def test_trials_of_other_numbers_are_not_taken_for_these(start, monkeypatch):
+    first = start("numbers", RATE, trials=1)[1]
+    monkeypatch.setattr("loku_exp.stages.identity.RUN_FORMAT", 99)  # as where its data has changed
+    assert start("numbers", RATE, trials=1)[1] == first
+
+
+def test_what_a_killed_search_leaves_holds_up_no_other(tmp_path, monkeypatch):
+    from loku_exp.search.kept import note_value, study_of
+
+    monkeypatch.chdir(tmp_path)
+    place = Path("out")
+    place.mkdir()
+    (place / "j.journal.lock").symlink_to("out/j.journal")  # Optuna's, which leads nowhere
+    study = study_of(place, "j")
+    study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    with (place / "j.journal").open("ab") as journal:
+        journal.write(b'{"op_code":5,"wor')
+    one, two = study_of(place, "j"), study_of(place, "j")
+    assert two.trials[0].state == optuna.trial.TrialState.RUNNING
+    for study in (one, two):  # both have waited for the same run
+        note_value(study, 0, Path("run"), 0.5, -0.1)
+    assert [trial.value for trial in study_of(place, "j").trials] == [0.5]
+
+
+def test_under_torchrun_it_is_refused(start, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="a search under torchrun"):
+        start("torchrun", RATE)
+
+
 def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
     with pytest.raises(UserError, match="no forget_prob is within its limit"):
         start("never", RATE, "--at-most", "-1", trials=1)
@@ -205,6 +252,7 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
         (["seed=1"], "nothing to search over"),
         (["seed=1,2", "--trials", "0"], "--trials 0: a search needs at least one"),
         (["lora.rnak=range(1,4)"], "lora.rnak: no such key"),
+        (["lora.rank=4,900"], "lora.rank=900: lora.rank=900 exceeds layer"),
         (["training.learning_rate=interval(-1,1)"], "training.learning_rate"),
         (["lora.rank=interval(4,32)"], "lora.rank=.* whole number"),
         (["loss=gd,ihl,ihll"], "loss=ihll: no such loss"),

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +13,11 @@ from filelock import FileLock
 
 from benchmarks.toy_sweep import check
 from loku_exp.config.compose import compose_config
-from loku_exp.errors import ConfigError, HeldError, TrainingError
+from loku_exp.errors import ConfigError, HeldError, StorageError, TrainingError
 from loku_exp.evaluation.catalogue import Judgement
 from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.results import folder as runs
+from loku_exp.results.folder import HELD
 from loku_exp.results.terminal import plain_console
 from loku_exp.sweeps import plan
 from loku_exp.sweeps import sweep as sweeps
@@ -151,6 +153,19 @@ def test_runs_that_share_a_base_wait_for_the_one_that_makes_it(job, tmp_path):
     assert set(worked(jobs, launcher).values()) == {"finished"}
 
 
+def test_bases_that_another_machine_names_otherwise_hold_up_no_run(job, tmp_path):
+    """A cluster's GPUs resolve `auto` to something else than the machine that submits: one at a time."""
+    code = (
+        "import pathlib, time; place = pathlib.Path({folder!r}); (place / 'runs').touch(); time.sleep(1);"
+        "most = len(list(place.parent.glob('*/runs'))); (place / 'runs').unlink();"
+        "(place / 'most').write_text(str(most)); "
+    )
+    jobs = [job(name, code + FINISH, needs={tmp_path / "base"}) for name in "abc"]
+    assert set(worked(jobs, two()).values()) == {"finished"}
+    assert (tmp_path / "a" / "most").read_text() == "1"
+    assert "2" in [(tmp_path / name / "most").read_text() for name in "bc"]
+
+
 def test_a_run_held_by_another_process_is_waited_for(job):
     finishes, gives_up = job("finished there"), job("given up there")
     locks = []
@@ -216,11 +231,15 @@ def test_in_this_process_any_failure_is_that_of_one_run(job):
 
 def test_exit_codes_say_how_a_process_ended(tmp_path):
     console = tmp_path / "console.log"
-    console.write_text("")
     assert ending_of(0, console) == Ending()
+    console.write_text("")
     assert ending_of(HeldError.exit_code, console) == Ending(held=True)
     assert ending_of(-15, console).error == "killed by SIGTERM"
     assert ending_of(3, console).error == "exit code 3: it printed nothing"
+    console.write_text(f"error: {HELD.format(folder='out/run x')}\n")
+    assert ending_of(75, console) == Ending(held=True, folder=Path("out/run x"))
+    console.write_text("error: disk full\n")
+    assert ending_of(StorageError.exit_code, console) == Ending(error="disk full", again=True)
     console.write_text("warnings.warn('resource_tracker: something leaked'")
     assert ending_of(130, console).error == "cancelled or interrupted; the same command goes on"
 

@@ -322,3 +322,19 @@ def test_a_run_of_the_users_own_goes_on(tmp_path, monkeypatch):
     finally:
         mine.finish()
         wandb.teardown()
+
+
+@pytest.mark.parametrize("mode", ["disabled", "offline", "dryrun"])
+def test_what_wandb_itself_is_told_holds(tmp_path, monkeypatch, mode):
+    import wandb
+
+    modes = []
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)  # there is a key
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **k: modes.append(k["mode"]) or init(**k))
+    folder = tmp_path / "run-0123456789ab"
+    with opened(folder, "tracking=wandb"):
+        pass
+    assert modes == ([] if mode == "disabled" else ["offline"])
+    assert bool(list(folder.glob("wandb/offline-run-*"))) == (mode != "disabled")
