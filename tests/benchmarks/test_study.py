@@ -10,6 +10,7 @@ from loku_exp.claims.judging import judge_claims
 from loku_exp.claims.registered import read_claims
 from loku_exp.claims.shown import write_verdicts
 from loku_exp.report.collect import collect
+from loku_exp.results import files
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/smollm2.md"
@@ -30,6 +31,31 @@ def test_the_tables_are_of_the_committed_runs_and_stand_on_the_page(runs, claims
     assert study.tables(runs, claims.level) == committed
     page = PAGE.read_text().splitlines()
     assert [line for line in committed.splitlines() if line not in page] == []
+
+
+def test_the_table_of_the_pile_is_of_its_committed_record():
+    shown = {
+        "forget set, EL_10": "forget_el10", "forget set, MA": "forget_ma",
+        "siblings, EL_10": "sibling_el10", "siblings, MA": "sibling_ma",
+        "retain set, MA": "retain_ma", "unseen text, EL_10": "unseen_el10",
+        "unseen text, MA": "unseen_ma", "pile, perplexity per token": "pile_ppl",
+        "wikitext (in domain), perplexity per token": "wikitext_in_domain_ppl",
+        "reasoning (mean of 8 local tasks)": "reasoning_local",
+        "dialogue (mean F1 of four)": "dialogue",
+    }  # fmt: skip
+    models = files.read(ROOT / study.STUDY / "tdec").models
+    tasks = [name for name in models["target"].metrics if name.endswith("_acc")]
+    shown |= {f"{name.removesuffix('_acc')}, accuracy": name for name in tasks}
+    page = PAGE.read_text().split("## Texts of The Pile")[1].split("\n## ")[0]
+    for label, name in shown.items():
+        values = [
+            models[role].metrics.get(name)
+            for role in ("untuned", "target", "unlearned", "reference")
+        ]
+        digits = 1 if name.endswith("_ppl") else 3
+        cells = ["" if value is None else f"{value:.{digits}f}" for value in values]
+        assert f"| {label} | {' | '.join(cells)} |" in page
+    assert len(tasks) == 10
 
 
 def test_the_verdicts_are_of_the_committed_runs_and_stand_on_the_page(runs, claims, tmp_path):
