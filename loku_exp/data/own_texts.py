@@ -96,15 +96,8 @@ class OwnTexts:
     @property
     def described(self) -> list[str]:
         """See `Corpus`."""
-        sizes = [
-            f"{len(texts)} to {what}"
-            for texts, what in (
-                (self.forget, "forget"),
-                (self.retain, "keep"),
-                (self.holdout, "compare with"),
-            )
-            if texts
-        ]
+        told = {"forget": self.forget, "keep": self.retain, "compare with": self.holdout}
+        sizes = [f"{len(texts)} to {what}" for what, texts in told.items() if texts]
         return [f"own texts of at most {self.length} tokens, {', '.join(sizes)}"]
 
     @property
