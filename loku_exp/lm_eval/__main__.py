@@ -76,9 +76,8 @@ def _tasks_of(folder: str | None) -> list[str]:
 def _not_followed(arguments: dict[str, Any], own: str | None) -> list[str]:
     """Return which options of lm-eval would go unheard by tasks of ours, and a user's made of them."""
     tasks, known = arguments.get("tasks") or [], [*_our_tasks(), *_tasks_of(own)]
-    named = (
-        tasks.split(",") if isinstance(tasks, str) else tasks
-    )  # as a file of settings may have them
+    # a file of settings may have them as one text
+    named = tasks.split(",") if isinstance(tasks, str) else tasks
     ours = [name for name in map(str.strip, named) if name in known]
     return [
         f"--{option}={value}: {', '.join(ours)} do not follow it, their prompts and generation are the "

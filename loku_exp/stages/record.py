@@ -113,9 +113,8 @@ def _model(
     reference = evaluations.get(subject.reference or "")
     measured = {name: other.metrics for name, other in evaluations.items()}
     widths: dict[str, float] = {}
-    if (
-        reference
-    ):  # by leaving rows out one by one: those of abilities, thousands, are no aggregate's
+    if reference:
+        # rows are left out one by one, and those of abilities, thousands, are no aggregate's
         abilities = names_of(inputs.abilities)
         own = [row for row in evaluation.examples if row["set"] not in abilities]
         widths = half_widths(own, reference.examples, inputs.suite)

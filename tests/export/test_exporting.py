@@ -183,13 +183,19 @@ def test_a_merged_model_is_the_unlearned_one_for_any_loader(start, tmp_path):
     assert "library_name: transformers" in card
 
 
-def test_a_merged_model_is_not_made_of_a_target_that_changed(start, tmp_path):
+def of_another_base(run, tmp_path):
+    """Return a copy of a run whose target lies in a folder that may be damaged, and that folder."""
     folder, base = tmp_path / "run", tmp_path / "base"
-    shutil.copytree(start(), folder)
-    manifest = json.loads((folder / "adapter/manifest.json").read_text())
-    shutil.copytree(manifest["recipe"]["base"], base)
+    shutil.copytree(run, folder)
+    recipe = json.loads((folder / "adapter/manifest.json").read_text())["recipe"]
+    shutil.copytree(recipe["base"], base)
     (folder / "adapter/manifest.json").unlink()
-    seal(folder / "adapter", manifest["recipe"] | {"base": str(base)})
+    seal(folder / "adapter", recipe | {"base": str(base)})
+    return folder, base
+
+
+def test_a_merged_model_is_not_made_of_a_target_that_changed(start, tmp_path):
+    folder, base = of_another_base(start(), tmp_path)
     (folder / "done.json").write_text('{"id": "0123"}')
     flip(base / "model.safetensors")
     with pytest.raises(
@@ -201,15 +207,10 @@ def test_a_merged_model_is_not_made_of_a_target_that_changed(start, tmp_path):
 
 def test_a_folder_of_a_users_own_that_holds_other_weights_now_is_noticed(start, tmp_path):
     """It has no manifest, and was taken: a merged model was of weights that the run never saw."""
-    folder, base = tmp_path / "run", tmp_path / "base"
-    shutil.copytree(start(), folder)
-    manifest = json.loads((folder / "adapter/manifest.json").read_text())
-    shutil.copytree(manifest["recipe"]["base"], base)
+    folder, base = of_another_base(start(), tmp_path)
     (base / "manifest.json").unlink()
     (base / "origin.json").write_text('{"origin": "dequantised from Q4_1"}')
-    (folder / "adapter/manifest.json").unlink()
-    assert manifest["recipe"]["weights"]
-    seal(folder / "adapter", manifest["recipe"] | {"base": str(base)})
+    assert json.loads((folder / "adapter/manifest.json").read_text())["recipe"]["weights"]
     write_mark(folder, "0123")
     (base / "README.md").write_text("no weights")
     export(folder, tmp_path / "merged", None, Shape(merged=True))
