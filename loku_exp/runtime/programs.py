@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loku_exp.errors import ConfigError, DataError, UserError
+from loku_exp.errors import ConfigError, DataError, StorageError, UserError
 from loku_exp.runtime import distributed
+from loku_exp.runtime.whole_files import NO_ROOM
 
 DEBUG = "LOKU_DEBUG"  # environment variable: show where an error comes from
 INTERRUPTED = 130  # as shells say of Ctrl-C
@@ -84,7 +85,8 @@ def said(error: Exception) -> tuple[list[str], int]:
     if isinstance(error, RuntimeError) and "home directory" in text:  # as pathlib says of ~
         return [f"a path begins with ~, and {HOMELESS}"], UserError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
-        return [f"{error.filename}: {error.strerror or text}"], UserError.exit_code
+        kind = StorageError if error.errno in NO_ROOM else UserError
+        return [f"{error.filename}: {error.strerror or text}"], kind.exit_code
     what = f"{type(error).__name__}: {text or 'it says nothing'}"
     frame = _innermost(error)
     if frame is None:

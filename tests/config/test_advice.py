@@ -21,6 +21,7 @@ BASES = {
     "dataset": [["model=phi"], ["model=gpt_neo_125m"]],
     "init": [["init=fila_official"], ["lora=none"]],
     "launcher": [["launcher=processes"], ["launcher=gpus"], ["launcher=slurm"]],
+    "method": [["method=control"]],
     "model": [["model=hf", "model.path=X", "dataset=tofu", "reference.source=none"]],
     "reference": [["reference.source=path"]],
 }

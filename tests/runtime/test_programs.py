@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from loku_exp.errors import ConfigError, HeldError
+from loku_exp.errors import ConfigError, HeldError, StorageError
 from loku_exp.runtime.cache import folder_digest
 from loku_exp.runtime.programs import DEBUG, HOMELESS, ending, parser_of, said
 
@@ -36,6 +36,12 @@ def end_with(error, capsys):
             1,
             ["error: /a/file: Permission denied"],
         ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/a/file"),
+            74,
+            ["error: /a/file: No space left on device"],
+        ),
+        (StorageError("/a/file cannot be written"), 74, ["error: /a/file cannot be written"]),
         (
             RuntimeError("Could not determine home directory."),
             1,
