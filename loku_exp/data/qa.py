@@ -91,6 +91,8 @@ class QACorpus:
         ]
         target_training = encode_all(self.target_training, "target_training")
         encoded = dict(zip(self.target_training, target_training, strict=True))
+        others = [row for row in self.reference_training if row not in encoded]
+        encoded |= zip(others, encode_all(others, "reference_training"), strict=True)
         return Records(
             target_training=target_training,
             reference_training=[encoded[row] for row in self.reference_training],

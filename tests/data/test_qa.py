@@ -27,6 +27,16 @@ def words(text: str) -> list[int]:
     return [len(word) for word in text.split()]
 
 
+class Words:
+    """`words` as a tokenizer."""
+
+    eos_token_id = 99
+
+    def __call__(self, text, **_):
+        ids = words(text)
+        return {"input_ids": ids, "special_tokens_mask": [0] * len(ids)}
+
+
 TEMPLATE = Template(question_start="Question: ", question_end="\n", answer_tag="Answer: ")
 
 
@@ -65,14 +75,6 @@ def test_encode_answer_longer_than_the_context_raises():
 
 def test_forget_rows_have_a_refusal_as_a_paired_batch():
     """Each row the same one every time, as the answer to its own question, rows not all the same."""
-
-    class Words:
-        eos_token_id = 99
-
-        def __call__(self, text, **_):
-            ids = words(text)
-            return {"input_ids": ids, "special_tokens_mask": [0] * len(ids)}
-
     rows = [replace(row(), row=i) for i in range(30)]
     corpus = QACorpus(rows, [], rows, rows, {"forget": rows}, protocol={})
     records = corpus.records(Words(), TEMPLATE, 50)
@@ -87,6 +89,14 @@ def test_forget_rows_have_a_refusal_as_a_paired_batch():
     assert all(
         "idk" not in r.alternatives for r in [*records.retain, *records.evaluation["forget"]]
     )
+
+
+def test_a_reference_may_have_rows_that_the_target_has_not():
+    rows, of_reference = [row()], [row(), row("Other words")]
+    corpus = QACorpus(rows, of_reference, rows, rows, {}, protocol={})
+    records = corpus.records(Words(), TEMPLATE, 50)
+    assert len(records.target_training) == 1
+    assert [row.answer.num_labels for row in records.reference_training] == [5, 4]
 
 
 def test_refusals_are_different_sentences():
