@@ -26,7 +26,7 @@ from loku_exp.training.trainer import Objective, fit
 
 log = logging.getLogger(__name__)
 COST_FILE = "cost.json"
-SECONDS_BETWEEN_SNAPSHOTS = 300.0  # of all weights and two moments of each
+SHARE_OF_SNAPSHOTS = 0.05  # of the time: each is all weights and two moments of each
 BASE_FORMAT = 3  # raise by hand whenever an unchanged recipe gives other weights or answers
 
 
@@ -65,7 +65,7 @@ def finetune(
         folder=unfinished / ".staging",
         seed=derive(seed, role, "dropout"),
         callbacks=[
-            Snapshots(epochs, unfinished, seconds=SECONDS_BETWEEN_SNAPSHOTS, only_newest=True),
+            Snapshots(epochs, unfinished, share=SHARE_OF_SNAPSHOTS, only_newest=True),
             TrainingProgress(f"training the {role}", position),
         ],
         resume_from=newest,

@@ -14,6 +14,7 @@ from loku_exp.runtime.cache import damage, seal, set_aside
 from loku_exp.training.saved_state import DRAWS, OPTIMIZER
 
 ONLY_TO_RESUME = (OPTIMIZER, DRAWS.format("*"))
+LEAST_COST = 0.5  # seconds that a snapshot is taken to cost at least
 
 
 class Snapshots(TrainerCallback):
@@ -26,23 +27,31 @@ class Snapshots(TrainerCallback):
     Args:
         steps: when.
         folder: where.
-        seconds: at least so long after the one before; steps that come sooner have none.
+        share: of the time that taking them may cost; steps that come sooner have none. None: any.
         only_newest: keep no other, where snapshots serve going on alone.
     """
 
     def __init__(
-        self, steps: list[int], folder: Path, *, seconds: float = 0.0, only_newest: bool = False
+        self,
+        steps: list[int],
+        folder: Path,
+        *,
+        share: float | None = None,
+        only_newest: bool = False,
     ):
         self.steps = set(steps)
         self.folder = folder
-        self.seconds = seconds
+        self.share = share
         self.only_newest = only_newest
+        self._cost = LEAST_COST
         self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Ask the Trainer for a checkpoint."""
-        due = time.monotonic() - self._last >= self.seconds
-        control.should_save |= due and state.global_step in self.steps
+        if state.global_step in self.steps:
+            now = time.monotonic()
+            if self.share is None or self._cost <= self.share * (now - self._last):
+                control.should_save, self._last = True, now
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -50,7 +59,8 @@ class Snapshots(TrainerCallback):
         with distributed.first_alone() as first:
             if first:
                 self._keep(args, state)
-        self._last = time.monotonic()
+        asked, self._last = self._last, time.monotonic()
+        self._cost = max(LEAST_COST, self._last - asked)
 
     def _keep(self, args: Any, state: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"

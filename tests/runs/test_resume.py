@@ -85,7 +85,7 @@ def test_a_killed_process_is_gone_on_from_its_newest_whole_snapshot(quick, begin
 @pytest.mark.slow
 def test_a_killed_fine_tuning_of_a_base_goes_on(quick, begin, tmp_path, monkeypatch, caplog):
     """As a cluster's job does that was queued again after its time limit."""
-    monkeypatch.setattr(finetuning, "SECONDS_BETWEEN_SNAPSHOTS", 0)
+    monkeypatch.setattr(finetuning, "SHARE_OF_SNAPSHOTS", float("inf"))
     places = {"cache": tmp_path / "cache", "output": tmp_path / "out"}
     with killed_at_its_first_snapshot():
         begin(**places)

@@ -193,11 +193,11 @@ def test_two_are_kept_where_they_serve_going_on_alone(tmp_path):
     assert newest_whole(folder).name == "step-00004"
 
 
-def test_snapshots_come_no_sooner_than_asked(tmp_path, monkeypatch):
-    now = iter([0.0, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400])
+def test_snapshots_cost_no_more_of_the_time_than_their_share(tmp_path, monkeypatch):
+    now = iter([0.0, 4, 8, 12, 14, 18, 30, 54, 56])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    trained(tmp_path / "staging", callbacks=[callback(tmp_path, seconds=100)])
-    # asked at 40, 80, 120 (taken; it ends at 160), 200, 240, 280 (taken)
+    trained(tmp_path / "staging", callbacks=[callback(tmp_path, share=0.05)])
+    # asked at 4, 8, 12 (half a second is a share of 10; it costs 2), 18, 30, 54 (2 are a share of 40)
     assert [step_of(snapshot) for snapshot in snapshots_in(tmp_path / "snapshots")] == [3, 6]
 
 
