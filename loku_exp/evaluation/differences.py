@@ -3,7 +3,8 @@
 The jackknife (Quenouille, Tukey): every metric of both models is computed again without each unit in turn,
 by the suite's own aggregates, so that it serves means and harmonic means alike. Units are the groups of
 rows (authors), or single rows where a set has fewer than five: with one degree of freedom the factor of a
-99 % interval is 64, and anything would be within chance. It says what other rows would have changed, not
+99 % interval is 64, and anything would be within chance. Of more than 200 units blocks are left out, 200 in
+all: the work grows with the rows and not with their square. It says what other rows would have changed, not
 what other training seeds would: that takes several runs.
 """
 
@@ -19,6 +20,7 @@ from loku_exp.evaluation.suite import Row, Suite
 
 CONFIDENCE = 0.99
 FEWEST_GROUPS = 5  # for an interval over them
+MOST_UNITS = 200  # left out one at a time; of more, blocks
 
 
 def half_widths(model: Sequence[Row], reference: Sequence[Row], suite: Suite) -> dict[str, float]:
@@ -66,21 +68,20 @@ def _common(model: Sequence[Row], reference: Sequence[Row]) -> tuple[list[Row], 
     return ours, theirs
 
 
-def _units(rows: Sequence[Row]) -> list[tuple[str, Any]]:
-    """Return the units of each set: its groups, or its rows where it has few."""
-    units: list[tuple[str, Any]] = []
+def _units(rows: Sequence[Row]) -> list[tuple[str, tuple[str, set[Any]]]]:
+    """Return what is left out in turn: set, "group" ("row" where groups are few), and which of them."""
+    units: list[tuple[str, tuple[str, set[Any]]]] = []
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
-        groups = dict.fromkeys(row.get("group") for row in of_set)
-        by_row = len(groups) < FEWEST_GROUPS
-        units += (
-            [(name, ("row", row["row"])) for row in of_set]
-            if by_row
-            else [(name, ("group", group)) for group in groups]
-        )
+        key = "group"
+        values = list(dict.fromkeys(row.get(key) for row in of_set))
+        if len(values) < FEWEST_GROUPS:
+            key, values = "row", [row["row"] for row in of_set]
+        blocks = min(len(values), MOST_UNITS)
+        units += [(name, (key, set(values[first::blocks]))) for first in range(blocks)]
     return units
 
 
-def _without(rows: Sequence[Row], name: str, unit: tuple[str, Any]) -> list[Row]:
-    key, value = unit
-    return [row for row in rows if row["set"] != name or row.get(key) != value]
+def _without(rows: Sequence[Row], name: str, unit: tuple[str, set[Any]]) -> list[Row]:
+    key, values = unit
+    return [row for row in rows if row["set"] != name or row.get(key) not in values]

@@ -1,12 +1,13 @@
 """Intervals of the difference of two models, against arithmetic done by hand and the plain formula."""
 
 import math
+from dataclasses import replace
 from statistics import fmean, variance
 
 import pytest
 from scipy import stats
 
-from loku_exp.evaluation.differences import FEWEST_GROUPS, half_widths
+from loku_exp.evaluation.differences import FEWEST_GROUPS, MOST_UNITS, half_widths
 from tests.helpers import tiny_suite
 
 SUITE = tiny_suite()
@@ -56,6 +57,18 @@ def test_rows_are_units_where_groups_are_few(count):
     found = half_widths(rows(ours, groups), rows(theirs, groups), SUITE)["forget_prob"]
     assert found == pytest.approx(width([a - b for a, b in zip(ours, theirs, strict=True)]))
     assert found < 0.01
+
+
+def test_of_many_rows_blocks_are_left_out():
+    ours = [((7 * number) % 11) / 11 for number in range(3 * MOST_UNITS)]
+    asked = []
+    suite = replace(
+        SUITE, aggregate=lambda rows, other: asked.append(rows) or SUITE.aggregate(rows, other)
+    )
+    groups = [None] * len(ours)
+    found = half_widths(rows(ours, groups), rows([0.5] * len(ours), groups), suite)["forget_prob"]
+    assert found == pytest.approx(width([fmean(ours[b::MOST_UNITS]) for b in range(MOST_UNITS)]))
+    assert len(asked) == 2 * MOST_UNITS
 
 
 def test_only_rows_that_both_have_count_and_a_log_takes_the_groups_of_the_model():
