@@ -4,18 +4,14 @@ Forward passes alone, no gradient. Each reduces to an eigenvalue problem of seco
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from loku_exp.errors import UserError
 from loku_exp.inits.fila import low_rank
 from loku_exp.inits.interface import Factors, Layer, MeasureMoments
-from loku_exp.runtime.knobs import Count, Positive, Seed
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+from loku_exp.runtime.knobs import Count, Inner, Positive, Seed
 
 
 def eva(
@@ -72,7 +68,7 @@ def rila(
     layers: Iterable[Layer],
     moments: MeasureMoments,
     *,
-    beta: Fraction = 0.7,
+    beta: Inner = 0.7,
     number: Count | None = None,
     seed: Seed = 0,
 ) -> Iterator[Factors]:
