@@ -13,6 +13,8 @@ from loku_exp.inits.fila import low_rank
 from loku_exp.inits.interface import Factors, Layer, MeasureMoments
 from loku_exp.runtime.knobs import Count, Inner, Positive, Seed
 
+ROUNDING = torch.finfo(torch.float32).eps  # of the second moments
+
 
 def eva(
     layers: Iterable[Layer], moments: MeasureMoments, *, number: Count | None = None
@@ -84,7 +86,7 @@ def rila(
         layers: the adapted layers.
         moments: measures second moments.
         beta: weight of the retain set.
-        number: forget examples; None: all. Retain examples are as many.
+        number: examples of each set at most; None: all forget examples, and as many of the retain set.
         seed: which retain examples.
     """
     wanted = list(layers)
@@ -95,9 +97,11 @@ def rila(
     for layer, of_forget, of_retain in zip(wanted, *sides, strict=True):
         difference = (1 - beta) * of_forget.double() - beta * of_retain.double()
         values, vectors = torch.linalg.eigh(difference)
-        if values[-layer.rank] <= 0:
+        # what is 0 comes out as this or less
+        noise = ROUNDING * len(values) ** 0.5 * values.abs().max()
+        if values[-layer.rank] <= noise:
             raise UserError(
-                f"init=rila: in {layer.name} the forget set stands out in {int((values > 0).sum())} "
+                f"init=rila: in {layer.name} the forget set stands out in {int((values > noise).sum())} "
                 f"directions only, and lora.rank={layer.rank} asks for more; lower it, or take another init"
             )
         q = vectors[:, -layer.rank :].flip(1).float()
