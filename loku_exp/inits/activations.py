@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from loku_exp.data.records import Records
 from loku_exp.errors import UserError
 from loku_exp.inits.fila import low_rank
 from loku_exp.inits.interface import Factors, Layer, MeasureMoments
@@ -106,6 +107,24 @@ def rila(
             )
         q = vectors[:, -layer.rank :].flip(1).float()
         yield Factors(layer.name, q.T @ layer.weight.float(), q.contiguous())
+
+
+def problems(*, name: str, records: Records, rank: int, number: int | None = None) -> list[str]:
+    """Return which directions there are too few of.
+
+    Args:
+        name: of the init.
+        records: of the run.
+        rank: of the adapter.
+        number: see `rila`.
+    """
+    drawn = len(records.forget[:number])
+    if name != rila.__name__ or rank <= drawn:
+        return []
+    return [
+        f"lora.rank={rank}: {drawn} forget examples span no more than {drawn} directions, and init=rila "
+        "takes as many as the rank; lower it, or take more of them (init.number, or a larger forget set)"
+    ]
 
 
 def _names(layers: list[Layer]) -> list[str]:
