@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loku_exp.config import components
 from loku_exp.runtime.chosen import Chosen
-from loku_exp.runtime.knobs import Count, Name, Place, Seed, Share, Whole
+from loku_exp.runtime.knobs import Count, Decay, Name, Place, Seed, Share, Whole
 from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
 
 
@@ -62,7 +62,7 @@ class LoraConfig(Setting):
     kind: Literal["lora", "full"]
     rank: Count | None = None
     alpha: Count | None = None
-    dropout: Share | None = None
+    dropout: Decay | None = None
     targets: str | None = None
     base: Literal["nf4"] | None = None
 
