@@ -53,6 +53,7 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
     problems += _said(lambda: _method_problems(config, inputs, adapter))
+    problems += _said(lambda: _loss_problems(config, inputs))
     problems += _said(lambda: _init_problems(config, inputs, adapter))
     problems += _said(lambda: _regulariser_problems(config, inputs, adapter))
     for name, component in config.attacks.items():
@@ -132,6 +133,13 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         vocabulary=len(inputs.tokenizer),
         layers=getattr(text, "num_hidden_layers", 2),
     )
+
+
+def _loss_problems(config: Config, inputs: Inputs) -> list[str]:
+    if not config.uses("loss"):
+        return []
+    given = {"records": inputs.records, "recipe": config.training, "name": config.loss.name}
+    return _own_problems(config.loss, **given)
 
 
 def _init_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:

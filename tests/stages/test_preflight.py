@@ -85,6 +85,21 @@ def test_what_an_init_has_too_few_examples_for_is_said(init, retain, said):
     assert [text[: len(said or "")] for text in found] == ([said] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("loss", "skip", "reduction", "said"),
+    [
+        ("ce_u", 9, "update", "loss.skip=9: a forget row has 8 labelled tokens"),
+        ("ce_u", 8, "update", None), ("ce_u", 9, "micro_batch", None), ("undial", None, "update", None),
+    ],
+)  # fmt: skip
+def test_rows_shorter_than_what_a_loss_leaves_out_are_said(loss, skip, reduction, said):
+    """Beside a row of 5 labels one of 1, skip 4: the update's mean would be -1/2 of the one token kept."""
+    knobs = [f"loss.skip={skip}"] if skip else []
+    config = compose_config([*SMALL, f"loss={loss}", *knobs, f"training.reduction={reduction}"])
+    found = preflight._loss_problems(config, SimpleNamespace(records=records()))
+    assert [text[: len(said or "")] for text in found] == ([said] if said else [])
+
+
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])
 def test_device_that_is_not_there_is_refused(tmp_path, device):
     refused(tmp_path, *SMALL, f"device={device}", error=ModelError, match=f"device={device}: not")
