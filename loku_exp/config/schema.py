@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MinLen
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loku_exp.config import components
@@ -96,7 +96,7 @@ class EvaluationConfig(Component):
 class TargetConfig(Setting):
     """The model to unlearn from: a folder or hub id, what an earlier run left, or fine-tuned here."""
 
-    path: str | None
+    path: Annotated[str, MinLen(1)] | None
     run: str | None = None
     seed: Seed
     min_known: Share

@@ -276,6 +276,7 @@ MISTAKES = [
     (["attacks=[int4]", "attacks.int4.levels=nf3"], "levels='nf3': should be 'uniform' or 'nf4'"),
     (["evaluation.rows=0"], "evaluation.rows=0: should be greater than or equal to 1"),
     (["lora.rank=0"], "lora.rank=0: should be greater than or equal to 1"),
+    (["target.path="], "target.path=: should not be empty"),
     (["lora.dropout=1"], "lora.dropout=1: should be less than 1"),
     (["lora.rank=four"], "lora.rank=four: should be a whole number"),
     (["training.epochs=-1"], "training.epochs=-1: should be greater than 0"),
