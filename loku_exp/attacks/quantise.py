@@ -17,8 +17,8 @@ from loku_exp.attacks.weights import attackable, put_back
 from loku_exp.errors import ModelError
 from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.runtime.cache import digest
-from loku_exp.runtime.knobs import Count
-from loku_exp.runtime.rounding import Levels, rounded
+from loku_exp.runtime.knobs import Count, Levels
+from loku_exp.runtime.rounding import rounded
 from loku_exp.subject import Subject
 
 QUANTISE_FORMAT = 1  # raise by hand whenever an unchanged attack gives other weights

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MinLen
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loku_exp.config import components
 from loku_exp.runtime.chosen import Chosen
-from loku_exp.runtime.knobs import Count, Name, Place, Seed, Share, Whole
+from loku_exp.runtime.knobs import Count, Decay, Name, Place, Seed, Share, Whole
 from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
 
 
@@ -62,7 +62,7 @@ class LoraConfig(Setting):
     kind: Literal["lora", "full"]
     rank: Count | None = None
     alpha: Count | None = None
-    dropout: Share | None = None
+    dropout: Decay | None = None
     targets: str | None = None
     base: Literal["nf4"] | None = None
 
@@ -96,7 +96,7 @@ class EvaluationConfig(Component):
 class TargetConfig(Setting):
     """The model to unlearn from: a folder or hub id, what an earlier run left, or fine-tuned here."""
 
-    path: str | None
+    path: Annotated[str, MinLen(1)] | None
     run: str | None = None
     seed: Seed
     min_known: Share

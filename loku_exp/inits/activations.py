@@ -4,18 +4,17 @@ Forward passes alone, no gradient. Each reduces to an eigenvalue problem of seco
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from loku_exp.data.records import Records
 from loku_exp.errors import UserError
 from loku_exp.inits.fila import low_rank
 from loku_exp.inits.interface import Factors, Layer, MeasureMoments
-from loku_exp.runtime.knobs import Count, Positive, Seed
+from loku_exp.runtime.knobs import Count, Inner, Positive, Seed
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+ROUNDING = torch.finfo(torch.float32).eps  # of the second moments
 
 
 def eva(
@@ -72,7 +71,7 @@ def rila(
     layers: Iterable[Layer],
     moments: MeasureMoments,
     *,
-    beta: Fraction = 0.7,
+    beta: Inner = 0.7,
     number: Count | None = None,
     seed: Seed = 0,
 ) -> Iterator[Factors]:
@@ -88,7 +87,7 @@ def rila(
         layers: the adapted layers.
         moments: measures second moments.
         beta: weight of the retain set.
-        number: forget examples; None: all. Retain examples are as many.
+        number: examples of each set at most; None: all forget examples, and as many of the retain set.
         seed: which retain examples.
     """
     wanted = list(layers)
@@ -99,13 +98,33 @@ def rila(
     for layer, of_forget, of_retain in zip(wanted, *sides, strict=True):
         difference = (1 - beta) * of_forget.double() - beta * of_retain.double()
         values, vectors = torch.linalg.eigh(difference)
-        if values[-layer.rank] <= 0:
+        # what is 0 comes out as this or less
+        noise = ROUNDING * len(values) ** 0.5 * values.abs().max()
+        if values[-layer.rank] <= noise:
             raise UserError(
-                f"init=rila: in {layer.name} the forget set stands out in {int((values > 0).sum())} "
+                f"init=rila: in {layer.name} the forget set stands out in {int((values > noise).sum())} "
                 f"directions only, and lora.rank={layer.rank} asks for more; lower it, or take another init"
             )
         q = vectors[:, -layer.rank :].flip(1).float()
         yield Factors(layer.name, q.T @ layer.weight.float(), q.contiguous())
+
+
+def problems(*, name: str, records: Records, rank: int, number: int | None = None) -> list[str]:
+    """Return which directions there are too few of.
+
+    Args:
+        name: of the init.
+        records: of the run.
+        rank: of the adapter.
+        number: see `rila`.
+    """
+    drawn = len(records.forget[:number])
+    if name != rila.__name__ or rank <= drawn:
+        return []
+    return [
+        f"lora.rank={rank}: {drawn} forget examples span no more than {drawn} directions, and init=rila "
+        "takes as many as the rank; lower it, or take more of them (init.number, or a larger forget set)"
+    ]
 
 
 def _names(layers: list[Layer]) -> list[str]:

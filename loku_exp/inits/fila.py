@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from loku_exp.data.records import Records
 from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.interface import Factors, Layer, MeasureFisher
 from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
@@ -96,6 +97,22 @@ def fila_official(
         weighted = d[:, None] * layer.weight.float()
         u, s, v = _seeded_svd(weighted, layer.rank, layer.seed, power_iterations=2)
         yield factors_of(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
+
+
+def problems(*, name: str, records: Records) -> list[str]:
+    """Return whether the released procedure has too few retain examples; `fila` can take fewer.
+
+    Args:
+        name: of the init.
+        records: of the run.
+    """
+    forget, retain = len(records.forget), len(records.retain)
+    if name != fila_official.__name__ or forget <= retain:
+        return []
+    return [
+        f"init={name}: it measures on as many retain as forget examples, {forget}, and the dataset has "
+        f"{retain}; give it more, or use init=fila with init.num_retain={retain}"
+    ]
 
 
 def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+from loku_exp.data.records import Records
 from loku_exp.inits.cost import svd_flops
 from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS, fila
 from loku_exp.inits.interface import Factors, Importance, Layer, MeasureVariance
@@ -57,6 +58,24 @@ def vila(
         )
 
     return fila(wanted, importance)
+
+
+def problems(*, records: Records, group_size: int = 4, num_retain: int | None = None) -> list[str]:
+    """Return whether there are too few examples for a variance.
+
+    Args:
+        records: of the run.
+        group_size: see `vila`.
+        num_retain: see `vila`.
+    """
+    forget = len(records.forget)
+    retain = forget if num_retain is None else num_retain
+    if min(forget, retain) > group_size:
+        return []
+    return [
+        f"init.group_size={group_size}: a variance needs more than one group, and it is measured on "
+        f"{forget} forget and {retain} retain examples; set it to fewer"
+    ]
 
 
 def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:

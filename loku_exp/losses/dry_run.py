@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from loku_exp.data.batches import pad
@@ -21,6 +22,7 @@ def problems(
     texts: dict[str, list[Sequence]],
     vocabulary: int,
     layers: int = 2,
+    adapted: bool = False,
 ) -> list[str]:
     """Return what is wrong with a loss, a line each.
 
@@ -30,10 +32,11 @@ def problems(
         texts: the first rows of each batch it wants.
         vocabulary: tokens of the tokenizer.
         layers: of the model it is for, whose hidden states it may ask for.
+        adapted: whether an adapter is trained, whose A and B it may ask for.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _model(vocabulary, layers)
+        model = _model(vocabulary, layers, adapted)
         scores = {
             batch: Scores(model, pad([_short(row) for row in rows[:ROWS]]), as_target=torch.no_grad)
             for batch, rows in texts.items()
@@ -46,13 +49,18 @@ def problems(
         return found or _gradient_problems(name, terms, model)
 
 
-def _model(vocabulary: int, layers: int) -> LlamaForCausalLM:
-    """Return a narrow model; its layers alone are trained, as an adapter would be."""
+def _model(vocabulary: int, layers: int, adapted: bool) -> nn.Module:
+    """Return a narrow model; an adapter alone is trained, or its layers."""
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=8, intermediate_size=8, num_hidden_layers=layers,
         num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=2 * TOKENS,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
+    if adapted:  # B is not 0, as with FILA
+        targets = ["q_proj", "v_proj"]
+        return get_peft_model(
+            model, LoraConfig(r=1, target_modules=targets, init_lora_weights=False)
+        )
     model.requires_grad_(False)
     model.model.layers.requires_grad_(True)
     return model
@@ -87,7 +95,7 @@ def _terms_problems(name: str, terms: Any) -> list[str]:
     return found
 
 
-def _gradient_problems(name: str, terms: LossTerms, model: LlamaForCausalLM) -> list[str]:
+def _gradient_problems(name: str, terms: LossTerms, model: nn.Module) -> list[str]:
     if not terms.total.requires_grad:
         return [f"loss={name}: its value has no gradient, so nothing would be learned"]
     try:

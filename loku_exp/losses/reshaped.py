@@ -10,9 +10,11 @@ from functools import partial
 from torch import Tensor
 from torch.nn.functional import relu
 
+from loku_exp.data.records import Records
 from loku_exp.losses.retain import with_retain
 from loku_exp.losses.scores import LossTerms, Scores
 from loku_exp.runtime.knobs import Count, Inner, NonNegative, NonNegativeCount, Positive, RetainTerm
+from loku_exp.runtime.settings import Recipe
 
 
 def undial(
@@ -51,6 +53,26 @@ def ce_u(
     values = forget.token_term(_without_label) * kept
     skipped = (~kept).sum().clamp(max=len(kept) - 1)  # of a row of one token that one is all
     return with_retain(forget.mean_of(values, skipped), retain, retain_term, retain_weight)
+
+
+def problems(*, name: str, records: Records, recipe: Recipe, skip: int = 1) -> list[str]:
+    """Return whether rows are shorter than what `ce_u` leaves out, where the mean is over an update.
+
+    Only a micro-batch of its own mean knows how many tokens of it are left out.
+
+    Args:
+        name: of the loss.
+        records: of the run.
+        recipe: of the training.
+        skip: see `ce_u`.
+    """
+    shortest = min((row.answer.num_labels for row in records.forget), default=skip)
+    if name != ce_u.__name__ or recipe.reduction != "update" or skip <= shortest:
+        return []
+    return [
+        f"loss.skip={skip}: a forget row has {shortest} labelled tokens, and the mean over an update "
+        f"(training.reduction=update) counts {skip} of each row as left out; set it to {shortest} or less"
+    ]
 
 
 def masc(

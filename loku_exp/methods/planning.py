@@ -10,6 +10,7 @@ from loku_exp.data.records import Records
 from loku_exp.errors import TrainingError, UserError
 from loku_exp.fisher.measure import draw_retain
 from loku_exp.losses import dry_run
+from loku_exp.methods.adapter import Adapter
 from loku_exp.models import memory
 from loku_exp.runtime import distributed
 from loku_exp.runtime.chosen import Chosen
@@ -44,6 +45,7 @@ def problems(
     recipe: Recipe,
     vocabulary: int,
     layers: int,
+    adapter: Adapter | None = None,
 ) -> list[str]:
     """Return what would end this method, a line each.
 
@@ -54,6 +56,7 @@ def problems(
         recipe: must make at least one update.
         vocabulary: tokens of the tokenizer.
         layers: of the model.
+        adapter: what is trained; None for all weights.
     """
     found = []
     known = records.batch_names()
@@ -82,7 +85,8 @@ def problems(
             "it some, or use a loss without that batch",
         ]
     called = partial(loss.resolve(), **loss.knobs)
-    return found + dry_run.problems(loss.name, called, texts, vocabulary, layers)
+    adapted = adapter is not None
+    return found + dry_run.problems(loss.name, called, texts, vocabulary, layers, adapted)
 
 
 def stream_of(

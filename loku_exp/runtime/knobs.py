@@ -43,6 +43,8 @@ Place = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00\n]+$")]
 """A folder to write to."""
 FisherPass = Literal["auto", "hooks", "sweep"]
 Rows = Count | Literal["all"]
+Levels = Literal["uniform", "nf4"]
+"""What a weight is rounded to; see `loku_exp.runtime.rounding`."""
 RetainTerm = Literal["ce", "kl"]
 """What keeps the retain set: cross-entropy, or the divergence from what the target predicts there."""
 MembershipScore = Literal["loss", "zlib", "min_k", "min_k_plus"]

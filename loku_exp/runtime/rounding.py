@@ -5,7 +5,6 @@ NF4; the scales stay in fp32 (QLoRA rounds them, too).
 """
 
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
-Levels = Literal["uniform", "nf4"]
+from loku_exp.runtime.knobs import Levels
 
 
 def rounded(weight: Tensor, bits: int, levels: Levels, group: int | None) -> Tensor:

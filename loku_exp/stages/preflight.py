@@ -53,6 +53,8 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
     adapter = adapters[0] if adapters else None
     problems += _said(lambda: _method_problems(config, inputs, adapter))
+    problems += _said(lambda: _loss_problems(config, inputs))
+    problems += _said(lambda: _init_problems(config, inputs, adapter))
     problems += _said(lambda: _regulariser_problems(config, inputs, adapter))
     for name, component in config.attacks.items():
         given = {"records": inputs.records, "max_length": inputs.max_length, "name": name}
@@ -131,6 +133,20 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         vocabulary=len(inputs.tokenizer),
         layers=getattr(text, "num_hidden_layers", 2),
     )
+
+
+def _loss_problems(config: Config, inputs: Inputs) -> list[str]:
+    if not config.uses("loss"):
+        return []
+    given = {"records": inputs.records, "recipe": config.training, "name": config.loss.name}
+    return _own_problems(config.loss, **given)
+
+
+def _init_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
+    if config.init is None or adapter is None:
+        return []
+    given = {"records": inputs.records, "rank": adapter.rank, "name": config.init.name}
+    return _own_problems(config.init, **given)
 
 
 def _regulariser_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:

@@ -68,7 +68,7 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
         init=outcome.report.init if outcome else None,
         judgement=judgements.get("unlearned"),
         notes=notes_under_table(inputs, protocol, found, judgements.get("unlearned")),
-        cost=_cost(found, watch.seconds),
+        cost=_cost(found, watch.seconds, torch.device(ready.workspace.machine.device)),
     )
 
 
@@ -192,10 +192,10 @@ def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, A
     )
 
 
-def _cost(found: Found, seconds: dict[str, float]) -> dict[str, Any]:
+def _cost(found: Found, seconds: dict[str, float], device: torch.device) -> dict[str, Any]:
     cost: dict[str, Any] = {"seconds": {name: round(value, 2) for name, value in seconds.items()}}
-    if torch.cuda.is_available():
-        cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         cost["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -142,6 +142,7 @@ def take_over(config: Config, workspace: Workspace, unlearning: str) -> None:
     a run that has begun to unlearn itself, nor where `config.force` asks for all of it again.
     """
     begun = any((workspace.folder / name).exists() for name in OF_METHODS)
+    taken = workspace.folder / ".taken"
     if distributed.rank() > 0 or config.force or begun:
         return
     for done in sorted(workspace.folder.parent.glob(f"*/{DONE}")):
@@ -149,12 +150,18 @@ def take_over(config: Config, workspace: Workspace, unlearning: str) -> None:
         if other == workspace.folder or _unlearning_of(other) != unlearning:
             continue
         log.info("%s has this unlearning; only its evaluation is made anew", other.name)
+        shutil.rmtree(taken, ignore_errors=True)  # of a call that was ended in it
+        taken.mkdir()
         for name in OF_METHODS:
-            source, place = other / name, workspace.folder / name
+            source = other / name
             if source.is_dir():
-                shutil.copytree(source, place, copy_function=_link)
+                shutil.copytree(source, taken / name, copy_function=_link)
             elif source.is_file():
-                _link(source, place)
+                _link(source, taken / name)
+        for name in OF_METHODS:
+            if (taken / name).exists():
+                (taken / name).rename(workspace.folder / name)
+        taken.rmdir()
         return
 
 

@@ -45,11 +45,12 @@ class SavesWithoutPickle(Trainer):
         )
 
     def _save_rng_state(self, output_dir: str) -> None:
+        device = self.args.device  # the model's; who goes on may see more or fewer of them
         states = {
             "python": random.getstate(),
             "numpy": np.random.get_state(),
             "cpu": torch.random.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
         }
         Path(output_dir).mkdir(
             parents=True, exist_ok=True
@@ -63,8 +64,9 @@ class SavesWithoutPickle(Trainer):
         random.setstate(states["python"])
         np.random.set_state(states["numpy"])
         torch.random.set_rng_state(states["cpu"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(states["cuda"])
+        device = self.args.device
+        if device.type == "cuda" and states["cuda"]:
+            torch.cuda.set_rng_state(states["cuda"][0], device)
 
 
 def save_state(state: Any, file: Path) -> None:

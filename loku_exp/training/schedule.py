@@ -1,5 +1,6 @@
 """How long a training is: updates, epochs, and how an update is split over micro-batches and processes."""
 
+import math
 from dataclasses import dataclass
 
 from loku_exp.data.batches import Bucket
@@ -63,6 +64,10 @@ class Plan:
     def accumulation(self) -> int:
         """Micro-batches of an update on each process."""
         return self.batch_size // (self.micro_batch_size * self.processes)
+
+    def warmup(self, epochs: float) -> int:
+        """Return how many updates so many epochs of warm-up are, rounded up."""
+        return math.ceil(round(epochs * self.updates_per_epoch, 6))  # 1.1 * 50 is 55.00...01
 
     def bucket(self, optimization: Optimization) -> Bucket | None:
         """Return how this training's examples are sorted by length, if they are."""

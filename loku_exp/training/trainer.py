@@ -216,7 +216,7 @@ def _arguments(
         max_grad_norm=optimization.max_grad_norm
         or math.inf,  # inf scales by 1, and the norm is logged
         lr_scheduler_type=optimization.schedule,
-        warmup_steps=math.ceil(optimization.warmup_epochs * plan.updates_per_epoch),
+        warmup_steps=plan.warmup(optimization.warmup_epochs),
         bf16=optimization.autocast == "bfloat16",
         seed=seed,
         use_cpu=device.type == "cpu",

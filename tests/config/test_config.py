@@ -66,6 +66,8 @@ def test_every_yaml_composes_validates_and_binds(option, required):
             function = component.chosen().resolve()
             inputs = dict.fromkeys(component.inputs)
             inspect.signature(function).bind(**inputs, **component.knobs)
+            read = components.read_signature(component.target).knobs
+            assert not [knob.name for knob in read if knob.annotation is None]  # none unchecked
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -270,8 +272,12 @@ MISTAKES = [
     (["loss.retain_weight=abc"], "loss.retain_weight='abc': should be a number"),
     (["init.epsilon=-1"], "init.epsilon=-1: should be greater than 0"),
     (["init.svd=fast"], "init.svd='fast': should be 'randomized' or 'exact'"),
+    (["init=rila", "init.beta=7"], "init.beta=7: should be less than 1"),
+    (["attacks=[int4]", "attacks.int4.levels=nf3"], "levels='nf3': should be 'uniform' or 'nf4'"),
     (["evaluation.rows=0"], "evaluation.rows=0: should be greater than or equal to 1"),
     (["lora.rank=0"], "lora.rank=0: should be greater than or equal to 1"),
+    (["target.path="], "target.path=: should not be empty"),
+    (["lora.dropout=1"], "lora.dropout=1: should be less than 1"),
     (["lora.rank=four"], "lora.rank=four: should be a whole number"),
     (["training.epochs=-1"], "training.epochs=-1: should be greater than 0"),
     (["lora.rank=4,8"], "lora.rank=4,8: several values make a sweep; add -m (--multirun)"),

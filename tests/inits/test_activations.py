@@ -1,5 +1,7 @@
 """Inits by activations: their definitions in plain algebra, and the arithmetic of their papers by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -82,6 +84,17 @@ def test_rila_refuses_directions_that_say_nothing():
     few[0, 0] = few[1, 1] = 1.0
     with pytest.raises(UserError, match=r"stands out in 2 directions only, and lora\.rank=4"):
         list(rila([layer(rank=4)], moments_of(forget=few, retain=torch.eye(24) / 10)))
+
+
+def test_rila_does_not_take_rounding_for_a_direction():
+    """Moments of 8 texts each fill 8 directions and 8; of the other 48 rounding makes some positive."""
+    f, r = (torch.randn(8, 64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    moments = moments_of(forget=f.T @ f, retain=r.T @ r / 9)
+    matrix = Layer("layer", torch.eye(64), 8, SCALING, 0)
+    (factors,) = rila([matrix], moments)
+    assert factors.b.shape == (64, 8)
+    with pytest.raises(UserError, match="stands out in 8 directions only"):
+        list(rila([replace(matrix, rank=16)], moments))
 
 
 def test_rila_refuses_a_direction_in_which_the_sets_are_alike():

@@ -48,6 +48,17 @@ def test_nothing_is_said_of_a_loss(loss, rows):
     assert found(loss, rows) == []
 
 
+def test_a_loss_has_the_factors_of_the_adapter_that_is_trained():
+    def on_factors(forget, retain):
+        extra = sum(factors.b.norm() for factors in forget.factors.values())
+        return LossTerms(-forget.mean(cross_entropy), others={"on_b": extra})
+
+    texts = {"forget": ROWS, "retain": ROWS}
+    assert problems("mine", on_factors, texts, 61, adapted=True) == []
+    (said,) = problems("mine", on_factors, texts, 61)
+    assert said.startswith("loss=mine: its term 'on_b' is int, each term is one number")
+
+
 def test_losses_of_one_batch():
     assert problems("ga", ga, {"forget": ROWS}, 61) == []
     assert problems("lm", language_modelling, {"rows": ROWS}, 61) == []

@@ -22,6 +22,7 @@ from loku_exp.training import trainer
 from tests.damage import flip
 from tests.helpers import tiny_model
 from tests.methods.tiny import (
+    ADAPTER,
     FILA,
     IHL,
     RECIPE,
@@ -304,6 +305,11 @@ def test_a_loss_may_ask_for_alternatives(tmp_path, monkeypatch):
     assert outcome.report.protocol["examples_per_update"] == [4, 0]
 
 
+def on_factors(forget):
+    on_b = sum(factors.b.square().sum() for factors in forget.factors.values())
+    return LossTerms(-forget.logprobs().mean(), others={"on_b": on_b})
+
+
 def test_what_would_end_it_is_found_before_it_begins():
     def found(loss=IHL, init=VANILLA, given=None, **changes):
         recipe = RECIPE.model_copy(update=changes)
@@ -320,6 +326,11 @@ def test_what_would_end_it_is_found_before_it_begins():
     assert said.startswith(
         "loss=ihl: it wants the batch 'retain', and this dataset has 0 such rows"
     )
+    on_factors = Chosen("on_factors", "tests.methods.test_gradient.on_factors", ("forget",))
+    given = (on_factors, VANILLA, RECIPE, 61, 2)
+    assert problems(records(), *given, ADAPTER) == []
+    (said,) = problems(records(), *given)  # all weights are trained
+    assert "its term 'on_b' is int" in said
     many = Chosen("fila", FILA.target, FILA.inputs, {"num_retain": 7})
     (said,) = found(init=many)
     assert "num_retain" in said

@@ -17,6 +17,7 @@ from loku_exp.runtime.cache import Cache
 from loku_exp.stages import preflight
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.preflight import prepare
+from tests.methods.tiny import ADAPTER, records
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 
@@ -66,6 +67,37 @@ def test_a_methods_layers_are_those_of_the_part_that_reads(monkeypatch):
     monkeypatch.setattr(preflight, "_own_problems", lambda _, **given: [given["layers"]])
     inputs = SimpleNamespace(tokenizer=[], records=None)
     assert preflight._method_problems(compose_config(SMALL), inputs, None) == [34]
+
+
+@pytest.mark.parametrize(
+    ("init", "retain", "said"),
+    [
+        ("fila_official", 3, "init=fila_official: it measures on as many retain as forget examples, 4,"),
+        ("vila", 9, "init.group_size=4: a variance needs more than one group, and it is measured on 4"),
+        ("rila", 9, "lora.rank=5: 4 forget examples span no more than 4 directions, and init=rila takes"),
+        ("fila", 3, None), ("corda", 3, None), ("vanilla", 3, None),
+    ],
+)  # fmt: skip
+def test_what_an_init_has_too_few_examples_for_is_said(init, retain, said):
+    config = compose_config([*SMALL, f"init={init}"])
+    inputs = SimpleNamespace(records=records(4, retain))
+    found = preflight._init_problems(config, inputs, replace(ADAPTER, rank=5))
+    assert [text[: len(said or "")] for text in found] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("loss", "skip", "reduction", "said"),
+    [
+        ("ce_u", 9, "update", "loss.skip=9: a forget row has 8 labelled tokens"),
+        ("ce_u", 8, "update", None), ("ce_u", 9, "micro_batch", None), ("undial", None, "update", None),
+    ],
+)  # fmt: skip
+def test_rows_shorter_than_what_a_loss_leaves_out_are_said(loss, skip, reduction, said):
+    """Beside a row of 5 labels one of 1, skip 4: the update's mean would be -1/2 of the one token kept."""
+    knobs = [f"loss.skip={skip}"] if skip else []
+    config = compose_config([*SMALL, f"loss={loss}", *knobs, f"training.reduction={reduction}"])
+    found = preflight._loss_problems(config, SimpleNamespace(records=records()))
+    assert [text[: len(said or "")] for text in found] == ([said] if said else [])
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])

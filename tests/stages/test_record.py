@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import torch
+
 from loku_exp.evaluation.suite import Evaluation
 from loku_exp.evaluation.tasks import ChoiceTask, Mean, Option, Question, as_text
 from loku_exp.stages import record
+from loku_exp.stages.found import Found
 from loku_exp.subject import Subject
 
 
@@ -20,3 +23,16 @@ def test_rows_of_abilities_are_not_left_out_one_by_one(monkeypatch):
     subject = Subject("target", "pretrained", "t", load=None, reference="reference")
     record._model(subject, found, None, inputs)
     assert {row["set"] for row in asked} == {"forget"}
+
+
+def test_memory_is_that_of_the_device_a_run_was_on(monkeypatch):
+    """A run on the CPU of a machine with an accelerator took none of its memory."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    of_device = {None: 0, torch.device("cuda:1"): 7}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: of_device[device])
+    peak = [
+        record._cost(Found(), {}, torch.device(name))["peak_memory_bytes"]
+        for name in ("cpu", "cuda:1")
+    ]
+    assert peak[0] > 2**20
+    assert peak[1] == 7

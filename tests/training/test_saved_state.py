@@ -1,6 +1,7 @@
 """What a training goes on from is plain data, and comes back as it was."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from loku_exp.errors import TrainingError
-from loku_exp.training.saved_state import load_state, save_state
+from loku_exp.training.saved_state import SavesWithoutPickle, load_state, save_state
 
 
 def equal(one, two):
@@ -35,6 +36,26 @@ def test_nested_plain_data_comes_back_with_its_types(tmp_path):
     }
     save_state(state, tmp_path / "state.safetensors")
     assert equal(load_state(tmp_path / "state.safetensors"), state)
+
+
+def test_draws_go_on_where_other_accelerators_are_seen(tmp_path, monkeypatch):
+    """The model's own is what it draws from: the second of two, and then the only one."""
+    states = {1: torch.arange(3), 0: torch.zeros(3)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [states[0], states[1]])
+    trainer = object.__new__(SavesWithoutPickle)
+    trainer.args = SimpleNamespace(process_index=0, device=torch.device("cuda:1"))
+    trainer._save_rng_state(str(tmp_path))
+
+    def set_state(state, device):
+        assert device.index == 0  # there is no other
+        states[0] = state
+
+    monkeypatch.setattr(torch.cuda, "set_rng_state", set_state)
+    trainer.args = SimpleNamespace(process_index=0, device=torch.device("cuda:0"))
+    trainer._load_rng_state(str(tmp_path))
+    assert torch.equal(states[0], states[1])
 
 
 def test_an_optimizer_goes_on_to_the_same_bits(tmp_path):

@@ -51,6 +51,12 @@ def test_bucket_of_a_plan_counts_examples_of_an_update():
     assert plan.bucket(ours) == Bucket(3, 32, 2)
 
 
+def test_warm_up_is_rounded_up_and_not_by_a_rounding_error():
+    plan = Plan.of(OFFICIAL.model_copy(update={"batch_size": 2}), 100)
+    assert plan.updates_per_epoch == 50
+    assert [plan.warmup(epochs) for epochs in (0, 0.01, 0.5, 0.51, 1.1)] == [0, 1, 25, 26, 55]
+
+
 def test_schedule_is_linear_after_warm_up(tmp_path):
     history, _ = trained(tmp_path)
     rates = [entry["learning_rate"] for entry in history]
