@@ -13,13 +13,13 @@ from loku_exp.errors import ConfigError, UserError, nearest
 from loku_exp.evaluation.ability.dialogue import DIALOGUES, dialogue_group, dialogue_task
 from loku_exp.evaluation.ability.harness_tasks import (
     STOCK_FILES,
-    Unavailable,
     reason,
     stock_manager,
     stock_task,
 )
 from loku_exp.evaluation.ability.local import foundry_tasks, text_tasks
 from loku_exp.evaluation.ability.predecessor import PREDECESSOR_TASKS, predecessor_task
+from loku_exp.evaluation.harness import Unavailable
 from loku_exp.evaluation.tasks import Mean
 
 LOCAL = "local"

@@ -70,9 +70,6 @@ LOCAL_ONLY = {
 }
 """By task: why the hub does not do."""
 
-Unavailable = (OSError, ValueError, RuntimeError)
-"""What `datasets` raises where data cannot be had."""
-
 
 class LocalStockTask(ConfigurableTask):
     """A task of lm-eval as its yaml describes it, on other rows of the same schema.
