@@ -8,7 +8,7 @@ import pytest
 import torch
 from lm_eval.tasks import TaskManager
 
-from loku_exp.errors import ConfigError
+from loku_exp.errors import ConfigError, DataError
 from loku_exp.evaluation import harness
 from loku_exp.evaluation.harness import evaluate, shared_names, standard_tasks
 from loku_exp.evaluation.tasks import OwnTask, RowTask
@@ -268,3 +268,9 @@ def test_a_set_whose_name_begins_a_metric_has_its_own_name_before_it():
 
     task = RowTask("em", rows, ask, {"emphasis": lambda row, answers: 1.0})
     assert evaluate(language_model(), [task]).metrics == {"em_emphasis": 1.0}
+
+
+def test_a_set_without_rows_is_named():
+    """It ended in an IndexError of another library."""
+    with pytest.raises(DataError, match="the evaluation set 'kept' has no rows"):
+        RowTask("kept", [], lambda row: [], {})
