@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from loku_exp.evaluation.rouge import words_in_any_script
 from loku_exp.evaluation.suite import Evaluation, Metrics
 
 MIN_WORDS, MIN_DISTINCT = 10, 0.2
@@ -26,7 +27,7 @@ def collapse(model: Evaluation, target: Evaluation) -> str | None:
 
 def is_degenerate(text: str) -> bool:
     """Return whether a generation is empty or keeps repeating a few words."""
-    words = text.split()
+    words = words_in_any_script(text)
     return not words or (len(words) >= MIN_WORDS and len(set(words)) < MIN_DISTINCT * len(words))
 
 
