@@ -23,6 +23,11 @@ from tests.helpers import evaluation_of
         ("我爱你" * 20, True),
         ("日本は東アジアに位置する島国であり、首都は東京である。", False),
         ("ไม่" * 12, True),
+        (",,,,,,,,,,,,", True),
+        ("<|endoftext|>" * 12, True),
+        ("\\n):" * 12 + "\\n)", True),
+        (",,,,,,,,,", False),  # too short to say
+        ("x = [1, 2, 3] " + "-" * 12, False),
     ],
 )
 def test_degenerate_generations(text, degenerate):
