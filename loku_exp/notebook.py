@@ -176,12 +176,27 @@ def evaluate_in_memory(
     place = Path(output_dir).expanduser()
     given = [f"dataset={dataset}", "unlearn=false"]
     if reference is None:
-        given.append("reference.source=none")
-    else:
-        named = isinstance(reference, str | Path)
-        path = reference if named else saved_model(reference, tokenizer, place)
-        given += ["reference.source=path", f"reference.path={_quoted(path)}"]
-    return _run(model, tokenizer, place, [*given, *overrides])
+        return _run(model, tokenizer, place, [*given, "reference.source=none", *overrides])
+    given.append("reference.source=path")
+    path = reference
+    if not isinstance(reference, str | Path):
+        check_saveable(reference, tokenizer, "reference")
+        _rehearse(model, tokenizer, place, [*given, "reference.path=a/rehearsal", *overrides])
+        path = saved_model(reference, tokenizer, place)
+    return _run(model, tokenizer, place, [*given, f"reference.path={_quoted(path)}", *overrides])
+
+
+def _rehearse(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> list[str]:
+    """Check a run's settings before a model is written; return those that the model itself gives."""
+    from loku_exp.config.compose import compose_config
+
+    check_saveable(model, tokenizer)
+    given = [
+        "model=hf", f"model.attention={_attention(model)}", f"output_dir={_quoted(place)}",
+        f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
+    ]  # fmt: skip
+    compose_config([*given, "model.path=a/rehearsal", *overrides])
+    return given
 
 
 def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Results:
@@ -190,12 +205,7 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
     from loku_exp.config.compose import compose_config
     from loku_exp.startup import prepare_environment, run_tracked
 
-    check_saveable(model, tokenizer)
-    given = [
-        "model=hf", f"model.attention={_attention(model)}", f"output_dir={_quoted(place)}",
-        f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
-    ]  # fmt: skip
-    compose_config([*given, "model.path=a/rehearsal", *overrides])  # before a model is written
+    given = _rehearse(model, tokenizer, place, overrides)
     given.append(f"model.path={_quoted(saved_model(model, tokenizer, place))}")
     config: Config = compose_config([*given, *overrides])
     prepare_environment(config)

@@ -131,10 +131,10 @@ class Numbers:
         return " ".join(map(str, ids))
 
 
-def tiny_suite(rows: int | str = "all") -> Suite:
-    """TOFU's suite over `tiny_records`."""
+def tiny_suite(rows: int | str = "all", records: Records | None = None) -> Suite:
+    """TOFU's suite over `tiny_records`, or others."""
     knobs = {"rows": rows, "truth_ratio": "geometric", "max_tokens": 24}
-    return tofu_suite(tiny_records(), Numbers(), **knobs)
+    return tofu_suite(records or tiny_records(), Numbers(), **knobs)
 
 
 def evaluation_of(

@@ -167,6 +167,16 @@ def test_a_mistake_is_said_before_a_model_is_written(model, tokenizer, place, tm
     assert not (tmp_path / "out/models").exists()
 
 
+def test_a_mistake_is_said_before_a_reference_is_written(model, tokenizer, place, tmp_path):
+    where, words = place
+    asked = {"dataset": "toy_tofu", "reference": model, **where}
+    with pytest.raises(ConfigError, match="rowss"):
+        loku_exp.evaluate(model, tokenizer, *words[-1:], "evaluation.rowss=4", **asked)
+    with pytest.raises(ConfigError, match="reference: should be one of transformers in memory"):
+        loku_exp.evaluate(model, tokenizer, *words[-1:], **asked | {"reference": 7})
+    assert not (tmp_path / "out/models").exists()
+
+
 def test_threads_of_the_session_are_kept(model, tokenizer, place):
     where, words = place
     torch.set_num_threads(2)

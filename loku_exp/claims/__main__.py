@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         claims = read_claims(options.claims)
         found = collect(options.folder)
         judged = judge_claims(claims, found.runs)
-        judged.left_out |= {text.partition(":")[0]: text for text in found.damaged}
+        judged.left_out |= dict.fromkeys(found.damaged, "")  # which name their files
         files = write_verdicts(judged, claims, options.to or options.folder / "claims")
         show_verdicts(judged)
         for file in files:

@@ -17,7 +17,8 @@ from loku_exp.report.units import Unit, unit_of
 RATE = "training.learning_rate"
 PAIRED = ("lora.rank", "lora.targets", "training.recipe")
 KEPT = "utility_kept"
-OF_RUN = ("collapsed", "updates", "init_share_of_retraining", KEPT)
+LITTLE_IS_GOOD = ("collapsed", "updates", "init_share_of_retraining")
+OF_RUN = (*LITTLE_IS_GOOD, KEPT)
 KNOWN = "forget_prob"  # what a level is of
 LEAST_RATES = 2  # fewer are no choice
 Key = tuple[Any, ...]
@@ -144,7 +145,8 @@ def _value_of_arm(claim: Claim, by_rate: dict[Any, Read]) -> float | None:
     """Return what an arm has over its rates; a rate that misses the level is never the best."""
     if claim.best:
         reached = [read for read in by_rate.values() if read.chosen_by is not None]
-        choose = min if claim.side == "below" else max
+        little = claim.quantity in LITTLE_IS_GOOD or claim.quantity.endswith(("_ppl", "_loss"))
+        choose = min if little else max
         return choose(reached, key=lambda read: read.chosen_by or 0.0).value if reached else None
     values = [read.value for read in by_rate.values() if read.value is not None]
     return fmean(values) if values else None

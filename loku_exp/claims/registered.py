@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 from yaml import YAMLError
 
 from loku_exp.errors import DataError
@@ -28,16 +28,28 @@ class Claim(_Part):
     a: Arm
     b: Arm | None = None
     side: Literal["above", "below", "within"]
-    margin: float
+    margin: FiniteFloat
     same_rate: bool = False
     best: bool = False
+
+    @model_validator(mode="after")
+    def _rates(self) -> "Claim":
+        """Check that what is said of rates is of arms that have them."""
+        if self.best and (self.at != "level" or self.same_rate or "subject" in (self.b or {})):
+            raise ValueError(
+                "best: rates are chosen on one half of the rows and read on the other, at the level, each "
+                "arm's by itself; leave out best, or use at: level without same_rate and subject"
+            )
+        if self.same_rate and self.b is None:
+            raise ValueError("same_rate: there is no second arm to share rates with; give b")
+        return self
 
 
 class Claims(_Part):
     """A file of claims: what runs they are about, the level of equal forgetting, and each claim."""
 
     protocol: Arm
-    level: float
+    level: FiniteFloat
     claims: list[Claim]
 
 

@@ -57,7 +57,8 @@ def notes_of_claims(judged: Judged) -> list[str]:
         lines.append(f"{verdict.claim.id}: {verdict.claim.claim} {says}")
     lines.append("missed: runs that never come down to the level, or lack the quantity")
     lines.append(f"{judged.runs} runs judged, {len(judged.left_out)} left out")
-    return lines + [f"left out: {folder}: {why}" for folder, why in judged.left_out.items()]
+    left_out = (": ".join(filter(None, item)) for item in judged.left_out.items())
+    return lines + [f"left out: {text}" for text in left_out]
 
 
 def write_verdicts(judged: Judged, claims: Claims, folder: Path) -> list[Path]:

@@ -1,11 +1,14 @@
 """Whether a model is broken: it lost what it was to keep, or says nothing, or repeats itself."""
 
 import math
+import re
 from collections.abc import Sequence
 
+from loku_exp.evaluation.rouge import words_in_any_script
 from loku_exp.evaluation.suite import Evaluation, Metrics
 
 MIN_WORDS, MIN_DISTINCT = 10, 0.2
+UNSPACED = re.compile(r"(.{1,32}?)\1{9,}.{0,31}", re.DOTALL)  # ten times the same, as ",,,,,,,,,,"
 MORE_DEGENERATE = 0.25  # than the target
 
 
@@ -25,9 +28,10 @@ def collapse(model: Evaluation, target: Evaluation) -> str | None:
 
 
 def is_degenerate(text: str) -> bool:
-    """Return whether a generation is empty or keeps repeating a few words."""
-    words = text.split()
-    return not words or (len(words) >= MIN_WORDS and len(set(words)) < MIN_DISTINCT * len(words))
+    """Return whether a generation is empty or keeps repeating a few words, or signs without spaces."""
+    words = words_in_any_script(text)
+    few = len(words) >= MIN_WORDS and len(set(words)) < MIN_DISTINCT * len(words)
+    return not words or few or UNSPACED.fullmatch(text.strip()) is not None
 
 
 def _retain_probability(metrics: Metrics) -> float | None:

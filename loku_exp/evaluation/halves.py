@@ -85,9 +85,9 @@ def metrics_of_halves(
         suite: whose aggregates they are.
         seed: of the split.
     """
-    theirs = split_examples(reference, seed) if reference else (None, None)
-    ours = split_examples(model, seed)
-    return [suite.aggregate(half, other) for half, other in zip(ours, theirs, strict=True)]
+    sets = {"model": model, "reference": reference or []}
+    rows = [row | {"model": name} for name, examples in sets.items() for row in examples]
+    return [metrics_of(half, suite).get("model", {}) for half in split_examples(rows, seed)]
 
 
 def _rows_of(examples: Sequence[Example], model: str) -> list[Example]:

@@ -6,9 +6,11 @@ import logging
 import math
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +26,8 @@ from loku_exp.errors import ConfigError, nearest
 from loku_exp.evaluation.suite import Evaluation
 
 log = logging.getLogger(__name__)
+Unavailable = (OSError, ValueError, RuntimeError)
+"""What `datasets` raises where data cannot be had."""
 
 
 def standard_tasks(names: list[str], include_path: str | None) -> list[Any]:
@@ -34,7 +38,7 @@ def standard_tasks(names: list[str], include_path: str | None) -> list[Any]:
         include_path: a folder of task yaml files.
 
     Raises:
-        ConfigError: a name is unknown, or its data cannot be loaded.
+        ConfigError: a name is unknown, or a task or its data cannot be loaded.
     """
     if not names:
         return []
@@ -50,18 +54,35 @@ def standard_tasks(names: list[str], include_path: str | None) -> list[Any]:
                 for name in unknown
             ]
         )
-    tasks: list[Any] = []
-    for name in names:
-        try:
-            loaded = manager.load([name])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"evaluation.tasks: the data of '{name}' cannot be loaded "
-                f"({str(error).splitlines()[0]}); without a hub, write a yaml that includes the task "
-                "and reads local files, and give its folder: evaluation.include_path=DIR"
-            ) from error
-        tasks += list(loaded["groups"].values()) or list(loaded["tasks"].values())
-    return tasks
+    return [task for name in dict.fromkeys(names) for task in _standard(name, manager)]
+
+
+def _standard(name: str, manager: TaskManager) -> list[Any]:
+    """Return the group or task of a name, the tasks of a tag; what is in a group is not beside it.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    try:
+        loaded = manager.load([name])
+    except Exception as error:  # a task's yaml names code, which fails in its own way
+        said, way_out = next(iter(str(error).splitlines()), ""), "mend the yaml, or its code"
+        if isinstance(error, Unavailable):
+            way_out = (
+                "without a hub, write a yaml that includes the task and reads local files, and give "
+                "its folder: evaluation.include_path=DIR"
+            )
+        elif isinstance(error, ImportError):
+            way_out = "install what its code needs"
+        raise ConfigError(
+            f"evaluation.tasks: '{name}' cannot be loaded ({type(error).__name__}: {said}); "
+            f"{way_out}"
+        ) from error
+    groups = loaded["groups"].values()
+    within = {inner.name for group in groups for inner in group.get_all_groups()}
+    within |= {task.task_name for group in groups for task in group.get_all_tasks()}
+    both = loaded["groups"] | loaded["tasks"]
+    return [task for own, task in both.items() if own not in within]
 
 
 @cache
@@ -97,10 +118,10 @@ def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> E
     for name, values in results["results"].items():
         for key, value in values.items():
             metric, _, filtered = key.partition(",")
-            if not filtered or not isinstance(value, (int, float)) or metric.endswith("_stderr"):
+            if not filtered or not isinstance(value, Real) or metric.endswith("_stderr"):
                 continue
             if metric == "n":
-                counts[name] = int(value)
+                counts[name] = int(float(value))
             else:
                 whole = metric == name or metric.startswith(f"{name}_")  # of a group
                 label = metric if whole else f"{name}_{metric}"
@@ -129,6 +150,19 @@ def limits(tasks: Sequence[Any], limit: int | None) -> dict[str, int]:
 def names_of(tasks: Sequence[Any]) -> set[str]:
     """Return the names of tasks, and of those in groups."""
     return {leaf.task_name for task in tasks for leaf in _leaves(task)}
+
+
+def shared_names(tasks: Sequence[Any]) -> list[str]:
+    """Return which names several tasks or groups have: lm-eval asks one of them, or ends.
+
+    Args:
+        tasks: everything that is asked together.
+    """
+    groups = [group for group in tasks if isinstance(group, Group)]
+    groups += [inner for group in groups for inner in group.get_all_groups()]
+    names = [group.name for group in groups]
+    names += [leaf.task_name for task in tasks for leaf in _leaves(task)]
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def documents_digest(tasks: Sequence[Any]) -> str:

@@ -54,6 +54,13 @@ READINGS = tuple(
 )
 """What counts as a token, from strict to lenient."""
 
+_WORD = regex.compile(rf"{_ALONE}|(?:(?!{_ALONE})\S)+", regex.VERSION1)
+
+
+def words_in_any_script(text: str) -> list[str]:
+    """Return what stands between spaces, and where a script has none between words each letter."""
+    return [word for part in text.split() for word in _WORD.findall(part)]
+
 
 def rouge_recall(reference: str, generation: str) -> float:
     """Return ROUGE-L recall, the share of the reference's tokens that the generation has in order.

@@ -46,7 +46,9 @@ def standard_scores(
     """Yield the standard score of each labelled token; arguments of a request: (question, `Sequence`)."""
     texts: list[Sequence] = [request.args[1] for request in requests]
     order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].ids), i))
-    most = CPU_BATCH_TOKENS if inference.device.type == "cpu" else inference.batch_tokens
+    most = inference.batch_tokens
+    if inference.device.type == "cpu":
+        most = min(CPU_BATCH_TOKENS, most)
     with progress(len(texts), "scoring against the vocabulary", "text") as bar:
         while order:
             size = 1 if inference.reads_prompts else max(1, most // len(texts[order[0]].ids))

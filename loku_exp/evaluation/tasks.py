@@ -56,6 +56,9 @@ class OwnTask(ConfigurableTask):
         documents: by row; a document's text for people, and its reference.
         aggregations: by metric.
         lower_is_better: of the metrics.
+
+    Raises:
+        DataError: there are no documents.
     """
 
     VERSION = 1
@@ -68,6 +71,10 @@ class OwnTask(ConfigurableTask):
         lower_is_better: Iterable[str] = (),
     ):
         self.documents = documents
+        if not documents:
+            raise DataError(
+                f"the evaluation set '{name}' has no rows; give it some, or leave it out"
+            )
         super().__init__(
             config={
                 "task": name,

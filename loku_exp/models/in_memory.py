@@ -10,13 +10,18 @@ from loku_exp.errors import ConfigError
 from loku_exp.runtime.cache import folder_digest, set_aside
 
 
-def check_saveable(model: Any, tokenizer: Any) -> None:
+def check_saveable(model: Any, tokenizer: Any, called: str = "model") -> None:
     """Check that a model and a tokenizer are such, and the model itself.
+
+    Args:
+        model: of transformers.
+        tokenizer: its own.
+        called: what the model is to the user.
 
     Raises:
         ConfigError: they are not, or it carries an adapter.
     """
-    for name, given in (("model", model), ("tokenizer", tokenizer)):
+    for name, given in ((called, model), ("tokenizer", tokenizer)):
         if not hasattr(given, "save_pretrained"):
             raise ConfigError(
                 f"{name}: should be one of transformers in memory, not {type(given).__name__}; a folder or "
@@ -24,7 +29,7 @@ def check_saveable(model: Any, tokenizer: Any) -> None:
             )
     if hasattr(model, "peft_config"):
         raise ConfigError(
-            "the model carries an adapter; give the model itself, e.g. model.merge_and_unload()"
+            f"the {called} carries an adapter; give the model itself, e.g. {called}.merge_and_unload()"
         )
 
 

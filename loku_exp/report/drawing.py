@@ -39,6 +39,7 @@ STYLE: Any = {
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
     "svg.hashsalt": "loku_exp",
+    "text.parse_math": False,  # names are users'
 }
 
 

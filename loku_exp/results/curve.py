@@ -40,7 +40,7 @@ def draw_curve(record: Record, file: Path) -> None:
     )
     for axis, metrics in zip(axes[0], panels, strict=True):
         _draw(axis, record, points, metrics)
-    figure.suptitle(title(record), fontsize=10)
+    figure.suptitle(_plain(title(record)), fontsize=10)
     write_file(file, lambda aside: figure.savefig(aside, dpi=150))
     plt.close(figure)
 
@@ -65,12 +65,11 @@ def _draw(axis: Axes, record: Record, points: list[CurvePoint], metrics: list[Me
         values = [point.metrics[metric.name] for point in known]
         if metric.form == "p":
             values = [max(value, LEAST_P) for value in values]
-        axis.plot(
-            [point.epoch for point in known], values, color=color, marker=marker, label=metric.label
-        )
+        label = _plain(metric.label)
+        axis.plot([point.epoch for point in known], values, color=color, marker=marker, label=label)
         dotted: dict[str, Any] = {"color": color, "linestyle": ":"}
         if metric.name in reference and metric.better == "reference":
-            axis.axhline(reference[metric.name], label=f"{metric.label}: reference", **dotted)
+            axis.axhline(reference[metric.name], label=f"{label}: reference", **dotted)
         if metric.name in goals:
             axis.axhline(goals[metric.name], color=color, linestyle="--", label="threshold")
     if all(metric.form == "p" for metric in metrics):
@@ -78,3 +77,8 @@ def _draw(axis: Axes, record: Record, points: list[CurvePoint], metrics: list[Me
         axis.set(yscale="log")
     axis.set_xlabel("epoch of unlearning")
     axis.legend(fontsize=8)
+
+
+def _plain(text: str) -> str:
+    """Return a text that a user may have written, with no formula in it for matplotlib."""
+    return text.replace("$", r"\$")

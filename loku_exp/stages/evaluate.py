@@ -78,7 +78,15 @@ def answers_file(subject: Subject, config: Config, inputs: Inputs, workspace: Wo
     }
     if subject.reads_prompts:
         recipe["logits"] = "its own"
+    asked = inputs.suite.requests.items()
+    if own := identity.own_code([f"{_module(answerer)}.{kind}" for kind, answerer in asked]):
+        recipe["requests"] = own
     return workspace.store(subject.of_run).path("answers", recipe) / "answers.jsonl"
+
+
+def _module(answerer: Any) -> str:
+    """Return where a function, or what a `partial` is of, stands."""
+    return str(getattr(answerer, "func", answerer).__module__)
 
 
 def asked_recipe(config: Config, inputs: Inputs) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What can be wrong with a run beyond its configuration, found before its folder is made."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,13 @@ from loku_exp.config.rules import TARGET_IS_BASE
 from loku_exp.config.schema import Component, Config
 from loku_exp.errors import ConfigError, DataError, TrainingError, UserError
 from loku_exp.evaluation.catalogue import by_name
+from loku_exp.evaluation.harness import shared_names
 from loku_exp.methods.adapter import Adapter
 from loku_exp.models import identity
 from loku_exp.models.load import architecture, from_architecture
 from loku_exp.models.tokenizer import beyond
 from loku_exp.runtime import distributed
+from loku_exp.runtime.chosen import check_returned
 from loku_exp.runtime.hub import is_local
 from loku_exp.runtime.settings import MeetReference
 from loku_exp.stages.inputs import Inputs
@@ -48,6 +50,7 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _reference_problems(config, inputs)
     problems += _said(lambda: _embedding_problems(config, inputs))
     problems += _said(lambda: _log_problems(config, inputs))
+    problems += _said(lambda: _name_problems(config, inputs))
     problems += _stop_problems(config, inputs) + _knowing_problems(config, inputs)
     adapters: list[Adapter | None] = []
     problems += _said(lambda: adapters.append(plan_adapter(config, inputs)))
@@ -95,6 +98,17 @@ def _stop_problems(config: Config, inputs: Inputs) -> list[str]:
             "is a reference training.stop={meets: forget_prob}"
         ]
     return inputs.suite.stop_problems(rule)
+
+
+def _name_problems(config: Config, inputs: Inputs) -> list[str]:
+    """Return which tasks have a name in common, so that not all of them could be asked."""
+    tasks = inputs.suite.tasks(None, "full")
+    check_returned(f"tasks of {config.evaluation.target}", tasks, Sequence)
+    return [
+        f"evaluation: two tasks or groups are named '{name}', and their results could not be told apart; "
+        "leave one out of evaluation.tasks or evaluation.abilities, or rename your own"
+        for name in shared_names([*tasks, *inputs.abilities])
+    ]
 
 
 def _knowing_problems(config: Config, inputs: Inputs) -> list[str]:

@@ -1,8 +1,11 @@
 """When a model counts as broken."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loku_exp.evaluation.collapse import collapse, is_degenerate
+from loku_exp.evaluation.rouge import words_in_any_script
 from tests.helpers import evaluation_of
 
 
@@ -17,10 +20,23 @@ from tests.helpers import evaluation_of
         ("a b " * 5, False),  # a fifth of them differ
         ("a b " * 6, True),
         ("no no", False),
+        ("我爱你" * 20, True),
+        ("日本は東アジアに位置する島国であり、首都は東京である。", False),
+        ("ไม่" * 12, True),
+        (",,,,,,,,,,,,", True),
+        ("<|endoftext|>" * 12, True),
+        ("\\n):" * 12 + "\\n)", True),
+        (",,,,,,,,,", False),  # too short to say
+        ("x = [1, 2, 3] " + "-" * 12, False),
     ],
 )
 def test_degenerate_generations(text, degenerate):
     assert is_degenerate(text) == degenerate
+
+
+@given(st.text(alphabet="ab é\t\n\x1c.,-1Жяß"))
+def test_words_are_what_stands_between_spaces_where_a_script_has_them(text):
+    assert words_in_any_script(text) == text.split()
 
 
 FINE = ["a good answer to this"] * 10

@@ -6,9 +6,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from lm_eval.tasks import TaskManager
 
-from loku_exp.errors import ConfigError
-from loku_exp.evaluation.harness import evaluate, standard_tasks
+from loku_exp.errors import ConfigError, DataError
+from loku_exp.evaluation import harness
+from loku_exp.evaluation.harness import evaluate, shared_names, standard_tasks
 from loku_exp.evaluation.tasks import OwnTask, RowTask
 from loku_exp.evaluation.tofu import metrics
 from tests.helpers import (
@@ -163,6 +165,62 @@ def test_a_standard_task_by_name_runs_beside_ours(tmp_path, monkeypatch):
         standard_tasks(["arc_easy"], str(tmp_path))  # the same index: it takes seconds
 
 
+@pytest.fixture
+def own_tasks(tmp_path, monkeypatch):
+    """A group within a group, one task each, in a folder that is indexed without lm-eval's own."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        harness,
+        "_tasks_in",
+        lambda folder: TaskManager(include_defaults=False, include_path=folder),
+    )
+    (tmp_path / "rows.jsonl").write_text('{"q": "c d"}\n{"q": "e f"}\n')
+    task = TASK.replace("FILE", str(tmp_path / "rows.jsonl"))
+    for name in ("above", "below"):
+        (tmp_path / f"{name}.yaml").write_text(task.replace("tiny_words", name))
+    mean = "aggregate_metric_list: [{metric: acc}]\n"
+    (tmp_path / "inner.yaml").write_text(f"group: inner\ntask: [below]\n{mean}")
+    (tmp_path / "outer.yaml").write_text(f"group: outer\ntask: [inner, above]\n{mean}")
+    return tmp_path, task
+
+
+def test_a_group_of_groups_is_asked_once(own_tasks):
+    """As mmlu: its inner groups stood beside it, and lm-eval ended with a duplicate task."""
+    place, _ = own_tasks
+    lm = lm_of(inference_of(tiny_model(vocabulary=len(TOKENIZER))))
+    found = evaluate(lm, standard_tasks(["outer", "outer"], str(place)))
+    assert found.metrics.keys() == {f"{of}_acc" for of in ("outer", "inner", "above", "below")}
+
+
+def test_names_that_several_tasks_have_are_found(own_tasks):
+    """Of two tasks of one name lm-eval asks the last alone, and says nothing."""
+    place, _ = own_tasks
+    assert shared_names(standard_tasks(["outer"], str(place))) == []
+    tasks = standard_tasks(["outer", "above", "inner"], str(place))
+    assert shared_names(tasks) == ["above", "below", "inner"]
+
+
+@pytest.mark.parametrize(
+    ("was", "wrong", "said"),
+    [
+        ("test_split: test", "test_split: other", "KeyError: 'other'); mend the yaml"),
+        ("doc_to_target: 0", "doc_to_target: 7", "IndexError: list index out of range); mend the yaml"),
+        ("{{q}}", "{{q}} {% if", "TemplateSyntaxError: unexpected 'end of template'); mend the yaml"),
+        ("doc_to_target: 0", "doc_to_target: 0\nwhat: 1", "unexpected keyword argument 'what'); mend"),
+        ('"{{q}}"', "!function own.text", "No module named 'of_nobody'); install what its code needs"),
+    ],
+)  # fmt: skip
+def test_a_task_that_fails_in_its_own_way_is_named(own_tasks, was, wrong, said):
+    place, task = own_tasks
+    (place / "own.py").write_text("import of_nobody\n")
+    (place / "own.yaml").write_text(task.replace("tiny_words", "own").replace(was, wrong))
+    with pytest.raises(ConfigError) as caught:
+        standard_tasks(["own"], str(place))
+    assert "evaluation.tasks: 'own' cannot be loaded (" in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 class Collapsed(OwnTask):
     """Metrics that overflow, divide nothing by nothing, and count."""
 
@@ -191,6 +249,16 @@ def test_what_is_no_finite_number_is_absent_and_said_to_be(caplog):
         task.aggregation()["ppl"]([800.0])  # the task itself is as it was
 
 
+def test_a_metric_may_be_numpys_number():
+    """Of half the width of Python's it was left out without a word."""
+    task = Collapsed()
+    task.requests = lambda row: [("generate_ids", ("", (1, 2), 3))]
+    aggregation = {"ppl": lambda _: np.float32(0.5), "ratio": np.mean, "count": len, "n": len}
+    task.aggregation = lambda: aggregation
+    metrics = evaluate(language_model(), [task]).metrics
+    assert metrics == {"mine_ppl": 0.5, "mine_ratio": 0.0, "mine_count": 3.0}
+
+
 def test_a_set_whose_name_begins_a_metric_has_its_own_name_before_it():
     """Of a set named em the metric emphasis stood as emphasis, and no judge found em_emphasis."""
     rows = tiny_records().evaluation["forget"]
@@ -200,3 +268,9 @@ def test_a_set_whose_name_begins_a_metric_has_its_own_name_before_it():
 
     task = RowTask("em", rows, ask, {"emphasis": lambda row, answers: 1.0})
     assert evaluate(language_model(), [task]).metrics == {"em_emphasis": 1.0}
+
+
+def test_a_set_without_rows_is_named():
+    """It ended in an IndexError of another library."""
+    with pytest.raises(DataError, match="the evaluation set 'kept' has no rows"):
+        RowTask("kept", [], lambda row: [], {})

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loku_exp.data.records import IGNORED
+from loku_exp.evaluation import standard_scores as of_standard_scores
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.membership import (
@@ -117,6 +118,20 @@ def test_a_model_that_reads_prompts_scores_the_same(tasks_of):
         [row[name] for row in found.examples for name in SCORES] for found in (plain, reading)
     ]
     assert columns[1] == pytest.approx(columns[0], rel=1e-4, abs=1e-3)  # z of a flat distribution
+
+
+@pytest.mark.parametrize("batch_tokens", [8, 30])
+def test_a_batch_has_no_more_tokens_than_are_allowed(tasks_of, batch_tokens, monkeypatch):
+    """On a CPU it had 1024 whatever was set."""
+    sizes, padded = [], of_standard_scores.pad
+    monkeypatch.setattr(
+        of_standard_scores,
+        "pad",
+        lambda texts: sizes.append((len(texts), max(len(t.ids) for t in texts))) or padded(texts),
+    )
+    evaluate(language_model(batch_tokens=batch_tokens), tasks_of())
+    assert all(rows == 1 or rows * width <= batch_tokens for rows, width in sizes)
+    assert sum(rows for rows, _ in sizes) == 12
 
 
 def test_what_is_known_is_not_asked_again(tasks_of):

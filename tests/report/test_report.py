@@ -298,3 +298,16 @@ def test_names_of_folders_are_links_whatever_they_hold(tmp_path):
     main([str(tmp_path / "runs"), "--to", str(tmp_path / "out")])
     page = (tmp_path / "out/report.html").read_text()
     assert 'href="../runs/a%20%22quoted%22%20%26%20%3Cb%3E%20name/"' in page
+
+
+def test_labels_are_no_formulas(tmp_path):
+    """Between two dollars matplotlib sees TeX; what is none ended the report."""
+
+    def priced(record):
+        for metric in record["catalogue"]:
+            metric["label"] += ", $x_{ and $"
+
+    for base in range(2):
+        edit(tofu(tmp_path, base=base), priced)
+    main([str(tmp_path)])
+    assert "forget set, probability, $x_{ and $" in next(tmp_path.rglob("*.html")).read_text()

@@ -64,3 +64,12 @@ def test_where_nothing_was_measured_twice_nothing_is_drawn(drawn):
     record = record_of(list(CATALOGUE))
     assert drawn(record.model_copy(update={"curve": record.curve[:1]})) == []
     assert drawn(record_of([Metric(name="x", label="x")])) == []
+
+
+def test_a_label_is_no_formula(drawn):
+    """Between two dollars matplotlib sees TeX; what is none ended the run before it was finished."""
+    priced = [m.model_copy(update={"label": f"{m.label}, $x_{{ and $"}) for m in CATALOGUE]
+    record = record_of(priced)
+    run = record.run.model_copy(update={"label": r"$\frac{ and $"})
+    (known, *_), _ = drawn(record.model_copy(update={"run": run}))
+    assert known == r"forget set, probability, \$x_{ and \$"

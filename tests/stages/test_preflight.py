@@ -11,13 +11,15 @@ from transformers import Gemma3Config, GPTNeoConfig, GPTNeoForCausalLM
 from loku_exp.config.compose import compose_config
 from loku_exp.data import tofu
 from loku_exp.errors import ConfigError, ModelError
+from loku_exp.evaluation.tasks import RowTask
 from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.run import run
 from loku_exp.runtime.cache import Cache
-from loku_exp.stages import preflight
+from loku_exp.stages import inputs, preflight
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.preflight import prepare
 from tests.methods.tiny import ADAPTER, records
+from tests.helpers import tiny_records
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 
@@ -215,3 +217,10 @@ def test_a_retain_set_smaller_than_the_forget_set_is_said_before(tmp_path):
         ConfigError, match=r"retain examples, the dataset has 1; set init\.num_retain"
     ):
         prepare(config, replace(inputs, records=records))
+
+
+def test_a_task_named_as_another_one_is_refused(tmp_path, monkeypatch):
+    """lm-eval asked one of them, and its numbers stood under the name of both."""
+    mine = [RowTask("retain", tiny_records().forget, lambda row: [], {})]
+    monkeypatch.setattr(inputs, "standard_tasks", lambda names, place: mine)
+    refused(tmp_path, *SMALL, match="two tasks or groups are named 'retain'")

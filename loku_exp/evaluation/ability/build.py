@@ -9,17 +9,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from loku_exp.errors import ConfigError, UserError, nearest
+from loku_exp.errors import ConfigError, DataError, UserError, nearest
 from loku_exp.evaluation.ability.dialogue import DIALOGUES, dialogue_group, dialogue_task
 from loku_exp.evaluation.ability.harness_tasks import (
     STOCK_FILES,
-    Unavailable,
     reason,
     stock_manager,
     stock_task,
 )
 from loku_exp.evaluation.ability.local import foundry_tasks, text_tasks
 from loku_exp.evaluation.ability.predecessor import PREDECESSOR_TASKS, predecessor_task
+from loku_exp.evaluation.harness import Unavailable
 from loku_exp.evaluation.tasks import Mean
 
 LOCAL = "local"
@@ -113,9 +113,16 @@ class _Shop:
     @cached_property
     def local(self) -> dict[str, Any]:
         """The own-named tasks of local files, by name."""
+        found: dict[str, Any] = {}
         tasks = foundry_tasks(self.data) if self.data else []
-        tasks += text_tasks(self.texts) if self.texts else []
-        return {task.task_name: task for task in tasks}
+        for task in [*tasks, *(text_tasks(self.texts) if self.texts else [])]:
+            if task.task_name in found:
+                raise DataError(
+                    f"evaluation.data_dir={self.data} and evaluation.texts_dir={self.texts} both have a "
+                    f"file for '{task.task_name}'; rename one of them"
+                )
+            found[task.task_name] = task
+        return found
 
     @cached_property
     def manager(self) -> Any:

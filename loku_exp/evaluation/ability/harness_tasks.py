@@ -36,7 +36,7 @@ STOCK_FILES = {
 
 
 class Choices(TypedDict):
-    """Answers and their letters, of equal number."""
+    """Answers and their letters."""
 
     text: list[str]
     label: list[str]
@@ -69,9 +69,6 @@ LOCAL_ONLY = {
     "works from a local file only",
 }
 """By task: why the hub does not do."""
-
-Unavailable = (OSError, ValueError, RuntimeError)
-"""What `datasets` raises where data cannot be had."""
 
 
 class LocalStockTask(ConfigurableTask):
@@ -180,7 +177,27 @@ def _typed(row: Row, columns: dict[str, TypeAdapter[Any]]) -> Row:
             raise DataError(
                 f"{row.place}: malformed ('{name}' is {shortened(values[name])}, but {rule})"
             ) from error
+    if wrong := _contradiction({name: values[name] for name in columns}):
+        raise DataError(f"{row.place}: malformed ({wrong})")
     return Row(row.place, values)
+
+
+def _contradiction(values: dict[str, Any]) -> str | None:
+    """Return how columns that are right by themselves contradict each other.
+
+    lm-eval ends with such a row in the middle of an evaluation, or counts it as answered wrongly.
+    """
+    if "answerKey" in values:
+        texts, letters = values["choices"]["text"], values["choices"]["label"]
+        if len(texts) != len(letters):
+            return f"'choices' has {len(texts)} texts and {len(letters)} labels"
+        if values["answerKey"] not in letters:
+            return f"'answerKey' is {values['answerKey']!r}, of the labels {', '.join(letters)}"
+    if "endings" in values and values["label"] >= len(values["endings"]):
+        return f"'label' is {values['label']}, of {len(values['endings'])} endings from 0"
+    if "sentence" in values and "_" not in values["sentence"]:
+        return "'sentence' has no _ for an option to stand in"
+    return None
 
 
 def _folder() -> Path:

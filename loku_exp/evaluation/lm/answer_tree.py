@@ -149,7 +149,8 @@ def obeys(model: Any, width: int) -> bool:
         columns = [*range(short), *range(start, start + len(branch))]
         difference = (together[columns] - states[: len(columns)]).float().norm(dim=-1)
         size = states[: len(columns)].float().norm(dim=-1)
-        if (difference > _NOISE.get(model.dtype, _NOISE_OF_HALF_PRECISION) * size).any():
+        noise = _NOISE.get(model.dtype, _NOISE_OF_HALF_PRECISION)
+        if not (difference <= noise * size).all():  # what is no number is not equal
             return False
     return True
 

@@ -66,7 +66,8 @@ def judge_tdec(
 
     E.g. *forgotten after 7 of at most 20 epochs (EL_10 0.010, MA 0.210), siblings keep 91 % of their MA*.
     Success: EL and MA are below the stop rule's thresholds, or those of unseen text, and the rule was met
-    where there is one; and not collapsed. None where there is no unseen text to compare with.
+    where there is one; and not collapsed. None where there is no unseen text to compare with, or where
+    no rule ended it and EL of the thresholds' n was not measured.
     """
     broken = collapse(model, target)
     parts = [f"COLLAPSED ({broken})"] if broken else []
@@ -82,10 +83,12 @@ def judge_tdec(
         )
     if limits is not None:
         goals = {"forget_ma": limits.ma, f"forget_el{limits.n}": limits.el}
-        below = all(model.metrics.get(name, 0.0) < goal for name, goal in goals.items())
+        known = {name: goal for name, goal in goals.items() if name in model.metrics}
+        below = all(model.metrics[name] < goal for name, goal in known.items())
         if facts.training.get("success") and not below:  # other precision than in training, say
             parts.append("but NOT below the thresholds as it is evaluated")
-        success = below and bool(facts.training.get("success", True)) and not broken
+        met = facts.training.get("success", True if known == goals else None)
+        success = met if below and not broken else False
         notes.append("stop rule: " + _stop_rule(model, reference, facts, limits))
     return Judgement(
         success=success,

@@ -58,8 +58,8 @@ class Settings:
 
     @property
     def suffix(self) -> int:
-        """Tokens that exact extraction asks for: the last quarter."""
-        return self.length // 4
+        """Tokens that exact extraction asks for: the last quarter, at least one."""
+        return max(1, self.length // 4)
 
 
 def tdec_suite(

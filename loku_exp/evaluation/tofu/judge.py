@@ -71,7 +71,7 @@ def aggregate(examples: Sequence[Row], reference: Sequence[Row] | None = None) -
         examples: rows of ``examples.jsonl``.
         reference: those of the reference, or None: no comparison then.
     """
-    found = {n: v for n, v in row_means(examples).items() if n.partition("_")[2] in OF_ROW}
+    found = row_means([{k: row[k] for k in ("set", *OF_ROW) if k in row} for row in examples])
     nine = [f"{s}_{m}" for s in metrics.UTILITY_SETS for m in metrics.UTILITY_METRICS]
     if found.keys() >= set(nine):
         found["model_utility"] = metrics.model_utility([found[name] for name in nine])

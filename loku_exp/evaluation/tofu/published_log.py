@@ -8,8 +8,7 @@ The very functions of the tasks do the arithmetic. Source of the format: locusla
 import os
 import re
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -18,6 +17,7 @@ from loku_exp.data.records import Example
 from loku_exp.errors import DataError
 from loku_exp.evaluation.suite import Evaluation
 from loku_exp.evaluation.tofu import metrics, openunlearning_log
+from loku_exp.evaluation.tofu.judge import aggregate
 from loku_exp.evaluation.tofu.log_rows import PublishedLog, PublishedRow, asked, check_same_rows
 
 FILES = {
@@ -26,6 +26,7 @@ FILES = {
     "authors": "eval_real_author_wo_options.json",
     "facts": "eval_real_world_wo_options.json",
 }
+TruthRatio = Literal["geometric", "arithmetic"]
 _Loss = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1)]
 METRICS: dict[str, Any] = {
@@ -64,7 +65,9 @@ def read_log(path: str | Path) -> PublishedLog:
     return log
 
 
-def evaluation_of_log(path: str, sets: dict[str, list[Example]]) -> Evaluation:
+def evaluation_of_log(
+    path: str, sets: dict[str, list[Example]], truth_ratio: TruthRatio
+) -> Evaluation:
     """Return what a published log says of the very rows that are evaluated here.
 
     Raises:
@@ -75,38 +78,42 @@ def evaluation_of_log(path: str, sets: dict[str, list[Example]]) -> Evaluation:
     examples = [
         {
             "set": name,
-            "row": row.row,
+            "row": record.row,
+            "group": record.group,
             "tokens": record.answer.num_labels,
             "loss": row.loss,
-            "log_ratio": ratio,
             "generation": row.generation,
+            **_scores(name, row, truth_ratio),
         }
         for name, rows in content.items()
-        for record, row, ratio in zip(sets[name], rows, ratios_of_rows(rows).values(), strict=True)
+        for record, row in zip(sets[name], rows, strict=True)
     ]
     counts = {name: len(rows) for name, rows in content.items()}
-    return Evaluation(score_log(content), counts, examples)
+    return Evaluation(aggregate(examples), counts, examples)
 
 
 def score_log(log: PublishedLog) -> dict[str, float]:
     """Return the metrics of a log under the names of our own results; geometric truth ratio."""
-    scores = {}
-    for name, rows in log.items():
-        choice = name in ("authors", "facts")
-        scores[f"{name}_prob"] = fmean(
-            metrics.choice_probability(row.loss, row.wrong_losses)
-            if choice
-            else metrics.probability(row.loss)
-            for row in rows
-        )
-        scores[f"{name}_rouge"] = fmean(row.rouge for row in rows)
-        scores[f"{name}_truth_ratio"] = fmean(
-            metrics.truth_ratio(ratio, forget=name == "forget")
-            for ratio in ratios_of_rows(rows).values()
-        )
-    scores["model_utility"] = metrics.model_utility(_nine(scores, metrics.UTILITY_SETS))
-    scores["model_utility_retain"] = metrics.model_utility(_nine(scores, ("retain",)))
-    return scores
+    return aggregate([
+        {"set": name, "row": row.row, **_scores(name, row, "geometric")}
+        for name, rows in log.items() for row in rows
+    ])  # fmt: skip
+
+
+def _scores(name: str, row: PublishedRow, truth_ratio: TruthRatio) -> dict[str, float]:
+    """Return what a row of a set amounts to, under the names of our own rows."""
+    choice, wrong = name in ("authors", "facts"), row.wrong_losses
+    compared = metrics.arithmetic_log_ratio if truth_ratio == "arithmetic" else metrics.log_ratio
+    return {
+        "prob": metrics.choice_probability(row.loss, wrong)
+        if choice
+        else metrics.probability(row.loss),
+        "truth_ratio": metrics.truth_ratio(
+            compared(row.paraphrase_loss, wrong), forget=name == "forget"
+        ),
+        "rouge": row.rouge,
+        "log_ratio": metrics.log_ratio(row.paraphrase_loss, wrong),
+    }
 
 
 def compare_logs(log: PublishedLog, reference: PublishedLog) -> dict[str, float]:
@@ -212,7 +219,3 @@ def _tokens(columns: dict[str, dict[int, Any]], row: int) -> tuple[int, ...]:
         return ()
     answer, paraphrase, wrong = (columns[metric][row] for metric in TOKENS)
     return (answer, paraphrase, *wrong)
-
-
-def _nine(scores: dict[str, float], sets: tuple[str, ...]) -> list[float]:
-    return [scores[f"{name}_{metric}"] for name in sets for metric in metrics.UTILITY_METRICS]

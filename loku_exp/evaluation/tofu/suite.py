@@ -81,7 +81,7 @@ def tofu_suite(
         },
         described=[f"truth ratio {truth_ratio}"],
         aggregate=aggregate,
-        read_log=partial(evaluation_of_log, sets=sets),
+        read_log=partial(evaluation_of_log, sets=sets, truth_ratio=truth_ratio),
         problems=partial(_problems, sets, max_tokens),
         meet=partial(at_reference, sets.get(FORGET, [])),
         stop_problems=partial(meeting_problems, sets.get(FORGET, [])),

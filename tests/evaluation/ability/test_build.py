@@ -241,6 +241,14 @@ def test_rows_of_mixed_types_are_malformed(data, changed, said):
         build(data_dir=str(data), skip_missing=True)
 
 
+def test_two_files_of_one_local_task_are_refused(data, texts):
+    """The later one took the name, and the other was not asked."""
+    row = {"context": "to the", "continuation": "end"}
+    (data / "lambada.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match="both have a file for 'lambada_local'; rename one"):
+        built_of(["local"], data_dir=str(data), texts_dir=write_texts(texts))
+
+
 @pytest.mark.parametrize("option", ["data_dir", "texts_dir"])
 def test_a_folder_that_is_not_there_is_refused(option, tmp_path):
     with pytest.raises(ConfigError, match=rf"evaluation\.{option}=.*nowhere: no such folder"):

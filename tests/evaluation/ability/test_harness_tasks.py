@@ -189,6 +189,10 @@ def test_texts_of_a_csv_file_stay_text_and_its_labels_are_numbers(tmp_path, newl
         ("pubmedqa", {"final_decision": "Yes"}, "'final_decision' is 'Yes'"),
         ("winogrande", {"answer": 3}, "'answer' is 3, but should be '1' or '2'"),
         ("lambada_openai", {"text": 7}, "'text' is 7, but should be a valid string"),
+        ("arc_easy", {"answerKey": "Z"}, "'answerKey' is 'Z', of the labels 1, 2, 3, 4)"),
+        ("arc_easy", {"choices": {"text": ["a"], "label": ["A", "B"]}}, "'choices' has 1 texts and 2"),
+        ("hellaswag", {"label": 4}, "'label' is 4, of 4 endings from 0)"),
+        ("winogrande", {"sentence": "no blank."}, "'sentence' has no _ for an option to stand in)"),
     ],
 )  # fmt: skip
 def test_columns_hold_what_they_must(tmp_path, name, changed, said):

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from loku_exp.data.records import IGNORED, Sequence
+from loku_exp.evaluation.lm import answer_tree
 from loku_exp.evaluation.lm import inference as asking
 from loku_exp.evaluation.lm.answer_tree import Tree, hidden_states, obeys, plant
 from tests.evaluation.tdec.memorising import VOCABULARY, untrained
@@ -150,3 +151,14 @@ def test_fully_labelled_texts_are_alone():
     texts = [random_sequence(9, 0, VOCABULARY, seed) for seed in range(5)]
     assert [tree.width for tree in plant(texts, 99, share=True)] == [8] * 5
     assert isinstance(plant(texts, 99, share=True)[0], Tree)
+
+
+def test_a_model_that_gives_no_numbers_under_a_mask_does_not_obey(monkeypatch):
+    """NaN is not larger than any noise: it was taken for equal, and the evaluation ended in it."""
+
+    def spoiled(model, trees, masked):
+        return hidden_states(model, trees, masked) * (float("nan") if masked else 1.0)
+
+    assert obeys(model("llama"), 16)
+    monkeypatch.setattr(answer_tree, "hidden_states", spoiled)
+    assert not obeys(model("llama"), 16)

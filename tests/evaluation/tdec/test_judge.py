@@ -68,6 +68,15 @@ def test_a_model_that_no_rule_ended_is_judged_by_the_runs_thresholds():
     assert judged({"thresholds": LIMITS}).success is True
 
 
+def test_what_was_not_measured_is_not_below_its_threshold():
+    """With evaluation.n=[5] and a rule of n=10 an attacked model counted as forgotten by its MA alone."""
+    unmeasured = {"forget_el10": None, "forget_el5": 0.9}
+    assert judged({"thresholds": LIMITS}, unmeasured).success is None
+    assert judged({"thresholds": LIMITS}, unmeasured | {"forget_ma": 0.32}).success is False
+    assert judged(MET, unmeasured).success is True  # the rule measured it
+    assert judged(NOT_MET, unmeasured).success is False
+
+
 def test_a_model_that_was_not_trained_here():
     found = judged({})
     assert found.sentence.startswith("forget set as it stands (EL_10 0.010, MA 0.210)")

@@ -223,3 +223,12 @@ def test_a_missing_set_is_left_out():
     built = replace(built, evaluation={k: v for k, v in built.evaluation.items() if k != "sibling"})
     tasks = suite_of(built, [3]).tasks(None, "full")
     assert [task.config.task for task in tasks] == ["forget", "retain", "unseen"]
+
+
+def test_of_texts_shorter_than_four_tokens_the_last_one_is_extracted():
+    """A quarter of three tokens was none, and `exact0` said of the whole text whether it was extracted."""
+    short = {name: [(5, 6, 7), (8, 9, 10)] for name in texts()}
+    suite = tdec([1], **short)
+    found = evaluate(language_model("untrained"), of_names(suite, "forget"))
+    exact = {name for name in found.metrics if name.startswith("forget_exact")}
+    assert exact == {"forget_exact1", "forget_exact2"} <= {m.name for m in suite.catalogue}

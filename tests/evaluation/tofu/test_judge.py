@@ -1,12 +1,21 @@
 """TOFU's judgement in words, the metric it goes by, its catalogue, and metrics of some rows."""
 
+from dataclasses import replace
+
 import pytest
 
 from loku_exp.evaluation.catalogue import by_name, completed
 from loku_exp.evaluation.harness import evaluate
 from loku_exp.evaluation.suite import Facts
 from loku_exp.evaluation.tofu.judge import CATALOGUE, aggregate, judge_tofu
-from tests.helpers import evaluation_of, inference_of, lm_of, tiny_model, tiny_suite
+from tests.helpers import (
+    evaluation_of,
+    inference_of,
+    lm_of,
+    tiny_model,
+    tiny_records,
+    tiny_suite,
+)
 
 TARGET = {"model_utility": 0.5, "retain_prob": 0.9}
 UNLEARNED = {
@@ -151,6 +160,16 @@ def test_the_catalogue_has_every_metric_and_no_other(evaluated):
     assert reduced.metrics.keys() < alone.metrics.keys()
     assert completed(CATALOGUE, compared.metrics) == list(CATALOGUE)
     assert len({metric.label for metric in CATALOGUE}) == len(CATALOGUE)
+
+
+def test_aggregates_of_rows_are_those_of_the_evaluation_whatever_a_set_is_called():
+    """Of a set with an underscore in its name there were none: no halves, no interval, no search by it."""
+    known = tiny_records()
+    sets = {"near_kin": known.evaluation["retain"], "forget": known.evaluation["forget"]}
+    suite = tiny_suite(records=replace(known, evaluation=sets))
+    found = evaluate(lm_of(inference_of(tiny_model())), suite.tasks(None, "full"))
+    assert "near_kin_prob" in found.metrics
+    assert suite.aggregate(found.examples, None) == pytest.approx(found.metrics)
 
 
 def test_what_is_learned_of_it_is_in_the_catalogue(evaluated):

@@ -6,10 +6,21 @@ import sys
 
 import pytest
 
+from loku_exp.data.records import IGNORED, Example, Sequence
 from loku_exp.errors import DataError
+from loku_exp.evaluation.differences import half_widths
+from loku_exp.evaluation.halves import metrics_of_halves, split_examples
+from loku_exp.evaluation.tofu.judge import aggregate
 from loku_exp.evaluation.tofu.log_rows import check_same_rows
-from loku_exp.evaluation.tofu.published_log import FILES, compare_logs, read_log, score_log
+from loku_exp.evaluation.tofu.published_log import (
+    FILES,
+    compare_logs,
+    evaluation_of_log,
+    read_log,
+    score_log,
+)
 from loku_exp.evaluation.tofu.suite import rouge_recall
+from tests.helpers import tiny_suite
 
 NAMES = {
     "authors_rouge": "ROUGE Real Authors",
@@ -215,3 +226,61 @@ def test_a_log_is_of_four_sets_and_other_data_have_fewer():
     """A dataset of one's own has no real authors: it ended in a KeyError."""
     with pytest.raises(DataError, match="TOFU's four sets, and this dataset has no set 'authors'"):
         check_same_rows({"authors": []}, {"forget": [], "retain": []}, "LOG")
+
+
+def records_of(file, first=0):
+    """Records that are a log's own rows: its questions, answers and numbers of labelled tokens."""
+
+    def text(count):
+        return Sequence((0,) * (count + 1), (IGNORED, *(0,) * count))
+
+    def record(name, row):
+        answer, *others = map(text, row.tokens)
+        alternatives = {"paraphrase": tuple(others[:1]), "wrong": tuple(others[1:])}
+        place = first + row.row
+        return Example(
+            place, f"author {place // 20}", name, (0,), answer, alternatives, row.prompt, row.answer
+        )
+
+    return {name: [record(name, row) for row in rows] for name, rows in read_log(file).items()}
+
+
+def test_a_logs_rows_say_all_that_the_log_says(loku_data):
+    """They had no more than log ratios: no interval, no half and no search knew the reference."""
+    file = log_file(loku_data, "retain90")
+    found = evaluation_of_log(str(file), records_of(file), "geometric")
+    assert aggregate(found.examples) == found.metrics == score_log(read_log(file))
+    widths = half_widths(found.examples, [r | {"prob": 0.5} for r in found.examples], tiny_suite())
+    assert {f"{name}_prob" for name in FILES} <= widths.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "utility"), [("geometric", 0.5319909117798325), ("arithmetic", 0.5130011800696112)]
+)
+def test_its_truth_ratio_is_of_the_kind_that_the_run_has(loku_data, kind, utility):
+    """Both are of the official code: ``aggregate_eval_stat.py`` and ``utils.py``."""
+    file = log_file(loku_data, "retain90")
+    found = evaluation_of_log(str(file), records_of(file), kind)
+    assert found.metrics["model_utility"] == pytest.approx(utility, rel=1e-9)
+
+
+def test_its_rows_go_by_the_numbers_of_this_runs(tmp_path):
+    file = tmp_path / "log.json"
+    file.write_text(json.dumps(tiny_log(as_list=True)))
+    found = evaluation_of_log(str(file), records_of(file, first=100), "geometric")
+    assert {row["row"] for row in found.examples} == {100, 101}
+
+
+@pytest.mark.parametrize("left_out", [(), ("group",)])
+def test_halves_compare_the_same_rows(loku_data, left_out):
+    file = log_file(loku_data, "retain90")
+    theirs = evaluation_of_log(str(file), records_of(file), "geometric").examples
+    ours = [row | {"log_ratio": row["log_ratio"] + row["row"] % 2} for row in theirs]
+    reference = [{k: v for k, v in row.items() if k not in left_out} for row in theirs]
+    halves = metrics_of_halves(ours, reference, tiny_suite())
+    for half, rows in zip(halves, split_examples(ours, seed=0), strict=True):
+        same = [
+            row for row in theirs if row["row"] in {r["row"] for r in rows if r["set"] == "forget"}
+        ]
+        assert half == aggregate(rows, same)
+        assert half["forget_quality"] < 1
