@@ -18,8 +18,8 @@ from loku_exp.runtime.cache import Cache
 from loku_exp.stages import inputs, preflight
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.preflight import prepare
-from tests.methods.tiny import ADAPTER, records
 from tests.helpers import tiny_records
+from tests.methods.tiny import ADAPTER, records
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 
