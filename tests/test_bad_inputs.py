@@ -29,7 +29,7 @@ SAID = [
     ("lora.rank=[4,8]", "lora.rank=[4, 8]: should be a whole number (for example 1)"),
     ("lora.rank={a:1}", "lora.rank={'a': 1}: should be a whole number (for example 1)"),
     ("lora.rank=null", "lora.rank is not set"),
-    ("lora.dropout=1.5", "lora.dropout=1.5: should be less than or equal to 1"),
+    ("lora.dropout=1.5", "lora.dropout=1.5: should be less than 1"),
     ("lora.alpha=x", "lora.alpha=x: should be a whole number (for example 1)"),
     ("seed=true", "seed=True: should be a whole number (for example 1)"),
     ("training.learning_rate=true", "training.learning_rate=True: should be a number (for"),
