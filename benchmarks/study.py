@@ -8,7 +8,7 @@ What is kept of a run is its record and its configuration, paths cut to their la
 `loku_exp.claims` and `loku_exp.report`.
 """
 
-import shutil
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +21,7 @@ from loku_exp.claims.registered import read_claims
 from loku_exp.report.collect import Run, collect
 from loku_exp.report.estimates import at_level
 from loku_exp.report.matched import curve_of
+from loku_exp.results.files import METRICS_FILE
 from loku_exp.runtime.finished import write_mark
 
 STUDY = Path("docs/study")
@@ -44,7 +45,8 @@ def keep(found: Iterable[Run], into: Path) -> None:
     for run in found:
         folder = into / name_of(run)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run.folder / "metrics.json", folder / "metrics.json")
+        record = _without_places(json.loads((run.folder / METRICS_FILE).read_text()))
+        (folder / METRICS_FILE).write_text(json.dumps(record, indent=1) + "\n")
         config = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))
         (folder / "config.yaml").write_text(
             OmegaConf.to_yaml(OmegaConf.create(_without_places(config)))
@@ -163,9 +165,11 @@ def _markdown(head: list[str], rows: list[list[str]], level: float) -> str:
 
 
 def _without_places(node: Any) -> Any:
-    """Return a configuration in which a path is its last name."""
+    """Return a configuration or record in which a path is its last name."""
     if isinstance(node, dict):
         return {key: _without_places(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_places(value) for value in node]
     return Path(node).name if isinstance(node, str) and node.startswith(("/", "~")) else node
 
 
