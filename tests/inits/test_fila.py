@@ -1,10 +1,12 @@
 """FILA against the closed-form optimum, and the released procedure against its own text."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from loku_exp.inits import vila
 from loku_exp.inits.fila import fila, fila_official, low_rank
 from loku_exp.inits.interface import Importance, Layer
 from loku_exp.inits.vanilla import vanilla
@@ -70,6 +72,13 @@ def test_rows_without_importance_stay_in_the_base():
     (factors,) = fila([matrix], importance_of(d))
     assert factors.b[[3, 7]].abs().max() == 0
     assert torch.isfinite(factors.b).all()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_what_importance_is_measured_in_changes_nothing(scale):
+    matrix, d = layer(), torch.rand(24, generator=torch.Generator().manual_seed(0)) + 0.1
+    plain, scaled = (next(iter(fila([matrix], importance_of(s * d)))) for s in (1.0, scale))
+    torch.testing.assert_close(scaled.b @ scaled.a, plain.b @ plain.a)
 
 
 def test_no_importance_at_all_gives_a_zero_adapter():
@@ -142,3 +151,12 @@ def test_vanilla_is_peft_default_and_seeded():
     bound = 40**-0.5  # Kaiming uniform with a = sqrt 5
     assert bound * 0.9 < first.a.abs().max() <= bound
     assert "fisher" not in inspect.signature(vanilla).parameters
+
+
+@pytest.mark.parametrize(
+    ("forget", "num_retain", "refused"),
+    [(5, None, False), (4, None, True), (5, 4, True), (5, 5, False)],
+)
+def test_a_variance_needs_two_groups(forget, num_retain, refused):
+    records = SimpleNamespace(forget=[None] * forget)
+    assert bool(vila.problems(records=records, num_retain=num_retain)) == refused

@@ -1,11 +1,12 @@
 """UNDIAL, CE-U and MASC: by hand, and beside a loop over tokens."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from loku_exp.losses.reshaped import ce_u, masc, undial
+from loku_exp.losses.reshaped import ce_u, masc, problems, undial
 from tests.losses.oracle import ce, check, flat, kl, mean, said, tokens
 
 
@@ -35,6 +36,22 @@ def test_ce_u_by_hand():
     )
     rows = said([[9.0, 0, 0], [2.0, 1, 0]], [0, 0])
     assert ce_u(rows, None).total.item() == pytest.approx(1.67655, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "reduction", "skip", "refused"),
+    [
+        ("ce_u", "update", 3, True),
+        ("ce_u", "update", 2, False),  # the shortest row has two
+        ("ce_u", "micro_batch", 3, False),
+        ("masc", "update", 3, False),
+    ],
+)
+def test_rows_shorter_than_what_is_left_out(name, reduction, skip, refused):
+    rows = [SimpleNamespace(answer=SimpleNamespace(num_labels=n)) for n in (5, 2)]
+    recipe = SimpleNamespace(reduction=reduction)
+    found = problems(name=name, records=SimpleNamespace(forget=rows), recipe=recipe, skip=skip)
+    assert bool(found) == refused
 
 
 def test_a_row_that_is_skipped_whole_says_nothing():
