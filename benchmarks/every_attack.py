@@ -58,7 +58,8 @@ def memorised(record: Record) -> list[str]:
     lines = [f"| | {' | '.join(MODELS)} |", "|---" + "|---:" * len(MODELS) + "|"]
     for metric, label in MEMORISED.items():
         values = [record.models[model].metrics.get(metric) for model in MODELS]
-        lines.append(f"| {label} | {' | '.join(map(shown, values))} |")
+        if any(value is not None for value in values):  # membership wants a holdout
+            lines.append(f"| {label} | {' | '.join(map(shown, values))} |")
     return lines
 
 
