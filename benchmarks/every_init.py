@@ -49,17 +49,22 @@ def table(runs_at: list[tuple[float, Record]], level: float) -> str:
     # every init has the same rates, else the one that was tried more often looks better
     rates = sorted(set.intersection(*(set(by_rate) for by_rate in by_init.values())))
     middle = rates[len(rates) // 2]
-    head = " | ".join(HEAD).format(level=level)
-    lines = [f"| {head} |", "|---" + "|---:" * (len(HEAD) - 1) + "|"]
+    shown = len(HEAD) if len(rates) > 1 else len(HEAD) - 2  # of one rate none is the best
+    head = " | ".join(HEAD[:shown]).format(level=level)
+    lines = [f"| {head} |", "|---" + "|---:" * (shown - 1) + "|"]
     for init, by_rate in sorted(by_init.items()):
         cells = _cells({rate: by_rate[rate] for rate in rates}, middle, level)
-        lines.append(f"| {' | '.join([init, *cells])} |")
-    at = ", ".join(f"{rate:g}" for rate in rates)
-    said = (
-        f"{preset.described(runs_at[0][1].run)} The first columns are at a rate of {middle:g}; the best of "
-        f"{at} keeps most of the retain set where the forget probability first comes down to {level}, "
-        "linear between epochs; a dash: it never does. One run each: no order of inits follows from it."
+        lines.append(f"| {' | '.join([init, *cells][:shown])} |")
+    where = (
+        f"where the forget probability first comes down to {level}, linear between epochs; a dash: it "
+        "never does. One run each: no order of inits follows from it."
     )
+    at = ", ".join(f"{rate:g}" for rate in rates)
+    said = f"All at a rate of {at}; retain at forget {level}: {where}"
+    if len(rates) > 1:
+        best = f"the best of {at} keeps most of the retain set {where}"
+        said = f"The first columns are at a rate of {middle:g}; {best}"
+    said = f"{preset.described(runs_at[0][1].run)} {said}"
     return "\n".join([*lines, "", said, ""])
 
 
