@@ -143,14 +143,16 @@ def take_over(config: Config, workspace: Workspace, unlearning: str) -> None:
     """
     begun = any((workspace.folder / name).exists() for name in OF_METHODS)
     taken = workspace.folder / ".taken"
-    if distributed.rank() > 0 or config.force or begun:
+    if distributed.rank() > 0:
+        return
+    shutil.rmtree(taken, ignore_errors=True)  # of a call that was ended in it
+    if config.force or begun:
         return
     for done in sorted(workspace.folder.parent.glob(f"*/{DONE}")):
         other = done.parent
         if other == workspace.folder or _unlearning_of(other) != unlearning:
             continue
         log.info("%s has this unlearning; only its evaluation is made anew", other.name)
-        shutil.rmtree(taken, ignore_errors=True)  # of a call that was ended in it
         taken.mkdir()
         for name in OF_METHODS:
             source = other / name

@@ -37,3 +37,12 @@ def test_a_kill_amid_it_leaves_no_part_of_the_way(tmp_path, monkeypatch):
     steps = {f"snapshots/{name}/adapter_model.safetensors" for name in ("step-00001", "step-00002")}
     folders = {"snapshots", "snapshots/step-00001", "snapshots/step-00002"}
     assert taken == {"init.safetensors", "init.sha256"} | steps | folders
+
+
+def test_what_a_kill_left_aside_goes_where_the_run_has_begun(tmp_path):
+    (tmp_path / "own/.taken").mkdir(parents=True)
+    (tmp_path / "own/.taken/adapter").write_text("of the other run")
+    (tmp_path / "own/init.safetensors").write_text("taken before the kill")
+    workspace, config = SimpleNamespace(folder=tmp_path / "own"), SimpleNamespace(force=False)
+    take_over(config, workspace, "same")
+    assert [file.name for file in workspace.folder.iterdir()] == ["init.safetensors"]
