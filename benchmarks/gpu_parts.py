@@ -58,6 +58,19 @@ TINY_FOR_ALL: dict[str, Any] = {
 Part = Callable[[], dict[str, Any]]
 
 
+PARTS = (
+    "shape",
+    "answers",
+    "extraction",
+    "fisher_hooks",
+    "fisher_sweep",
+    "low_rank",
+    "cross_entropy",
+    "step_micro_batch_2",
+    "step_micro_batch_16",
+)
+
+
 class Bench:
     """One shape on one device, and the parts that are timed on it.
 

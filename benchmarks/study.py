@@ -10,7 +10,7 @@ What is kept of a run is its record and its configuration, paths cut to their la
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ CLAIMS = Path("docs/claims.yaml")
 NAMES = {"gd": "GD", "ihl": "IHL", "ga": "GA", "fila": "FILA"}
 OF_A_RUN = ("at the end: forget / retain", "retain at forget {level}", "reasoning", "model utility")
 OF_BASES = ("forget at the end", "retain at the end", "retain at forget {level}", "reasoning")
+OF_BASES_THEMSELVES = ("forget", "retain", "reasoning", "model utility", "made on")
 
 
 def main(arguments: list[str]) -> None:
@@ -55,51 +56,97 @@ def keep(found: Iterable[Run], into: Path) -> None:
 
 
 def name_of(run: Run) -> str:
-    """Return base seed, loss, init, rank, layers unless all, and rate: what runs of the study differ in."""
+    """Return what runs differ in: seeds of base and unlearning, loss, init, rank, layers, rate."""
     choices = run.record.run.choices
     layers = "" if choices["lora.targets"] == "all" else f"-{choices['lora.targets']}"
     init = choices["init"].replace("_", "-")
-    return f"base{_base(run)}-{choices['loss']}-{init}-r{choices['lora.rank']}{layers}-{run.config[RATE]:g}"
+    rank, seed = (
+        choices["lora.rank"],
+        "" if _has_seed_of_base(run) else f"-seed{run.record.run.seed}",
+    )
+    return f"base{_base(run)}-{choices['loss']}-{init}-r{rank}{layers}-{run.config[RATE]:g}{seed}"
 
 
 def tables(runs: list[Run], level: float) -> str:
-    """Return two tables as Markdown: the ranks on base 0, and every setting of rank 16 over the bases.
+    """Return tables as Markdown: ranks on base 0, settings over bases and over seeds of unlearning, bases.
 
     Args:
         runs: of the study.
         level: forget probability at which what is kept is read too.
     """
     bases = sorted({_base(run) for run in runs})
-    usual = [r for r in runs if r.config[RATE] == 0.003 and r.keys["lora.targets"] == "all"]
+    once = [run for run in runs if _has_seed_of_base(run)]
+    usual = [r for r in once if r.config[RATE] == 0.003 and r.keys["lora.targets"] == "all"]
     grid = [r for r in usual if _base(r) == 0 and r.keys["init"] in ("vanilla", "fila")]
     grid = sorted((r for r in grid if r.keys["loss"] != "ga"), key=_in_grid)
     ranks = [[f"{_method(r)}, rank {r.keys['lora.rank']}", *_cells(r, level)] for r in grid]
-    by_setting: dict[tuple[str, float], dict[int, Run]] = {}
-    for run in sorted((r for r in runs if r.keys["lora.rank"] == 16), key=_in_settings):
-        by_setting.setdefault((_method(run), run.config[RATE]), {})[_base(run)] = run
     of_bases = [
-        [method, f"{rate:g}", *_over_bases([of_base.get(b) for b in bases], level)]
-        for (method, rate), of_base in by_setting.items()
+        [
+            f"{_method(found[0])}, rank {found[0].keys['lora.rank']}",
+            f"{found[0].config[RATE]:g}",
+            *cells,
+        ]
+        for found, cells in _over(once, _base, bases, level)
+        if len(found) > 1
     ]
+    again = {_base(run) for run in runs if not _has_seed_of_base(run)}
     numbers = ", ".join(str(base) for base in bases)
     return "\n\n".join(
         (
             _markdown(["base 0, rate 0.003", *OF_A_RUN], ranks, level),
-            _markdown([f"rank 16, bases {numbers}", "rate", *OF_BASES], of_bases, level),
+            _markdown([f"bases {numbers}", "rate", *OF_BASES], of_bases, level),
+            *(_of_seeds([r for r in runs if _base(r) == base], base, level) for base in sorted(again)),
             _of_bases_themselves(runs, bases),
         )
     ) + "\n"  # fmt: skip
 
 
-def _of_bases_themselves(runs: list[Run], bases: list[int]) -> str:
-    of = {base: next(run for run in runs if _base(run) == base).record.models for base in bases}
-    names = ("forget_prob", "retain_prob", "reasoning_local", "model_utility")
+def _of_seeds(runs: list[Run], base: int, level: float) -> str:
+    """Return the settings that ran with several seeds of unlearning on one base."""
+    seeds = sorted({run.record.run.seed for run in runs})
     rows = [
-        [f"base {base}, {role}", *(_shown(of[base][role].metrics.get(name)) for name in names)]
+        [
+            f"{_method(found[0])}, rank {found[0].keys['lora.rank']}",
+            f"{found[0].config[RATE]:g}",
+            *cells,
+        ]
+        for found, cells in _over(runs, _seed, seeds, level)
+        if len(found) > 1
+    ]
+    numbers = ", ".join(str(seed) for seed in seeds)
+    return _markdown([f"base {base}, unlearning seeds {numbers}", "rate", *OF_BASES], rows, level)
+
+
+def _over(
+    runs: list[Run], varied: Callable[[Run], int], values: list[int], level: float
+) -> Iterator[tuple[list[Run], list[str]]]:
+    """Yield the runs of each setting, and its cells, a number for each value of what is varied."""
+    by_setting: dict[tuple[Any, ...], dict[int, Run]] = {}
+    for run in sorted(runs, key=_in_settings):
+        setting = (_method(run), run.keys["lora.rank"], run.config[RATE])
+        by_setting.setdefault(setting, {})[varied(run)] = run
+    for found in by_setting.values():
+        yield list(found.values()), _over_all([found.get(value) for value in values], level)
+
+
+def _of_bases_themselves(runs: list[Run], bases: list[int]) -> str:
+    of = {base: next(run.record for run in runs if _base(run) == base) for base in bases}
+    names = ("forget_prob", "retain_prob", "reasoning_local", "model_utility")
+
+    def made_on(base: int) -> str:
+        hardware = of[base].run.hardware
+        return str(hardware["accelerator"] or hardware["processor"])
+
+    rows = [
+        [
+            f"base {base}, {role}",
+            *(_shown(of[base].models[role].metrics.get(name)) for name in names),
+            made_on(base),
+        ]
         for base in bases
         for role in ("target", "reference")
     ]
-    return _markdown(["", "forget", "retain", "reasoning", "model utility"], rows, 0)
+    return _markdown(["", *OF_BASES_THEMSELVES], rows, 0)
 
 
 def _cells(run: Run, level: float) -> list[str]:
@@ -113,7 +160,7 @@ def _cells(run: Run, level: float) -> list[str]:
     ]
 
 
-def _over_bases(runs: list[Run | None], level: float) -> list[str]:
+def _over_all(runs: list[Run | None], level: float) -> list[str]:
     def each(value: Any) -> str:
         return ", ".join(value(run) if run else "·" for run in runs)
 
@@ -147,11 +194,20 @@ def _in_settings(run: Run) -> Any:
     known = ("vanilla", "fila")
     init = run.keys["init"]
     place = known.index(init) if init in known else len(known)
-    return run.keys["loss"], place, init, run.keys["lora.targets"], run.config[RATE], _base(run)
+    rank, layers = run.keys["lora.rank"], run.keys["lora.targets"]
+    return run.keys["loss"], place, init, layers, rank, run.config[RATE], _base(run), _seed(run)
 
 
 def _base(run: Run) -> int:
     return int(run.record.protocol["seeds"]["target"])
+
+
+def _seed(run: Run) -> int:
+    return run.record.run.seed
+
+
+def _has_seed_of_base(run: Run) -> bool:
+    return _seed(run) == _base(run)
 
 
 def _shown(value: float | None) -> str:
