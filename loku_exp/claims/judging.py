@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from loku_exp.claims.reading import comparable, has_quantity, pairs_of
+from loku_exp.claims.reading import comparable, has_quantity, pairs_of, unknown_choices
 from loku_exp.claims.registered import Claim, Claims
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import Estimate, mean_over_units
@@ -64,6 +64,10 @@ def judge_claims(claims: Claims, runs: Iterable[Run]) -> Judged:
 def _judge(claim: Claim, level: float, runs: list[Run]) -> Verdict:
     if runs and not has_quantity(claim, runs):
         return Verdict(claim, "no runs", f"no run has the quantity '{claim.quantity}'")
+    unknown = unknown_choices(claim, runs) if runs else []
+    if unknown:
+        why = f"an arm names '{unknown[0]}', which is no choice or key of any run"
+        return Verdict(claim, "no runs", why)
     pairs = pairs_of(claim, level, runs)
     estimate = mean_over_units(pairs.values)
     counts: dict[str, Any] = {"missed": pairs.missed, "uneven": pairs.uneven}

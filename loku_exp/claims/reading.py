@@ -20,6 +20,7 @@ KEPT = "utility_kept"
 LITTLE_IS_GOOD = ("collapsed", "updates", "init_share_of_retraining")
 OF_RUN = (*LITTLE_IS_GOOD, KEPT)
 KNOWN = "forget_prob"  # what a level is of
+SUBJECT = "subject"  # of the other arm: the same runs, read at another model
 LEAST_RATES = 2  # fewer are no choice
 Key = tuple[Any, ...]
 
@@ -94,12 +95,12 @@ def pairs_of(claim: Claim, level: float, runs: list[Run]) -> Pairs:
         level: of forgetting, at which quantities are read where the claim says so.
         runs: comparable ones.
     """
-    of_target = claim.b is not None and "subject" in claim.b
+    of_target = claim.b is not None and SUBJECT in claim.b
     ours = _read_arm(claim, claim.a, level, runs)
     if claim.b is None:
         theirs = {key: dict[Any, Read]() for key in ours}
     elif of_target:
-        theirs = _read_arm(claim, claim.a, level, runs, str(claim.b["subject"]))
+        theirs = _read_arm(claim, claim.a, level, runs, str(claim.b[SUBJECT]))
     else:
         theirs = _read_arm(claim, claim.b, level, runs)
     found = Pairs()
@@ -125,6 +126,12 @@ def has_quantity(claim: Claim, runs: list[Run]) -> bool:
     if claim.quantity in OF_RUN:
         return True
     return any(claim.quantity in m.metrics for run in runs for m in run.record.models.values())
+
+
+def unknown_choices(claim: Claim, runs: list[Run]) -> list[str]:
+    """Return what the arms of a claim name that no run has, of whatever value."""
+    known = {SUBJECT}.union(*(run.keys.keys() | run.config.keys() for run in runs))
+    return [name for name in {**claim.a, **(claim.b or {})} if name not in known]
 
 
 def _difference(

@@ -47,7 +47,8 @@ def sweep(
     planned = plan_jobs(jobs, configs, config_dir)
     launcher = launcher_of(configs[0], run)
     todo = [job for job in planned if job.state != SKIPPED]
-    log.info("%d runs, %d of them finished before", len(planned), len(planned) - len(todo))
+    runs = "1 run" if len(planned) == 1 else f"{len(planned)} runs"
+    log.info("%s, %d finished before", runs, len(planned) - len(todo))
     work = work_on(todo, launcher)
     try:
         for job in _reported(work, todo, len(launcher.slots)):
@@ -138,7 +139,8 @@ def _tell_of_held(waiting: list[Job]) -> bool:
     for job in held:
         job.state = "held elsewhere"
     if held:
-        log.info("waiting for %d runs that other processes work on", len(held))
+        runs = "1 run" if len(held) == 1 else f"{len(held)} runs"
+        log.info("waiting for %s that other processes work on", runs)
     return bool(held)
 
 

@@ -7,6 +7,8 @@ from loku_exp.data.batches import Bucket
 from loku_exp.errors import TrainingError
 from loku_exp.runtime.settings import Optimization
 
+MOST_EXAMPLES = 20_000_000  # whose order is drawn before the first update: half a gigabyte or so
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,8 +36,8 @@ class Plan:
         that do not exceed ``micro_batch_size``. Several processes share the micro-batches of an update.
 
         Raises:
-            TrainingError: that is less than one update, or one at a rate of 0, or the processes cannot
-                share it equally.
+            TrainingError: that is less than one update, or one at a rate of 0, or more examples than an
+                order is kept of, or the processes cannot share it equally.
         """
         size = num_rows if optimization.batch_size == "all" else optimization.batch_size
         updates = int(round(optimization.epochs * num_rows, 6)) // size  # 2.3 * 100 is 229.99...
@@ -43,6 +45,12 @@ class Plan:
             raise TrainingError(
                 f"epochs={optimization.epochs} over {num_rows} examples is less than one update of "
                 f"batch_size={optimization.batch_size}; lower batch_size or raise epochs"
+            )
+        if updates * size > MOST_EXAMPLES:
+            raise TrainingError(
+                f"epochs={optimization.epochs:g} over {num_rows} examples shows {updates * size:,}, "
+                f"whose order alone fills memory; at most {MOST_EXAMPLES:,}: epochs up to "
+                f"{MOST_EXAMPLES // num_rows}"
             )
         if updates == 1 and optimization.schedule == "linear" and optimization.warmup_epochs > 0:
             raise TrainingError(

@@ -347,6 +347,16 @@ def test_a_quantity_that_no_run_has_is_named(tmp_path):
     assert (verdict.says, verdict.why) == ("no runs", "no run has the quantity 'retian_prob'")
 
 
+def test_a_choice_that_no_run_has_is_named(tmp_path):
+    tofu(tmp_path, base=0)
+    for arms in ({"a": {"loos": "ihl"}}, {"a": {"loss": "ihl"}, "b": {"loos": "gd"}}):
+        verdict, _ = judged(one(**arms, side="above", margin=0), tmp_path)
+        assert verdict.says == "no runs"
+        assert verdict.why == "an arm names 'loos', which is no choice or key of any run"
+    verdict, _ = judged(one(a={"loss": "npo"}, side="above", margin=0), tmp_path)
+    assert verdict.why == "no pair of runs to compare"
+
+
 @pytest.mark.parametrize("at", ["end", "level"])
 def test_the_utility_kept_is_a_share_of_the_targets(tmp_path, at):
     for base in range(2):

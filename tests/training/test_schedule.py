@@ -5,7 +5,7 @@ import pytest
 from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import Bucket
 from loku_exp.errors import TrainingError
-from loku_exp.training.schedule import Plan
+from loku_exp.training.schedule import MOST_EXAMPLES, Plan
 from tests.training.small import OFFICIAL, trained
 
 
@@ -35,6 +35,15 @@ def test_official_fine_tuning_updates():
 def test_less_than_one_update_raises():
     with pytest.raises(TrainingError, match="less than one update"):
         Plan.of(OFFICIAL, 5)
+
+
+def test_more_examples_than_an_order_is_kept_of_are_refused():
+    most = OFFICIAL.model_copy(update={"epochs": 50_000.0})
+    assert Plan.of(most, 400).updates * 32 == MOST_EXAMPLES
+    with pytest.raises(
+        TrainingError, match=r"epochs=1e\+08 over 400 examples .* epochs up to 50000"
+    ):
+        Plan.of(OFFICIAL.model_copy(update={"epochs": 1e8}), 400)
 
 
 def test_plan_over_the_whole_set():

@@ -143,6 +143,8 @@ def obeys(model: Any, width: int) -> bool:
     apart = hidden_states(model, [Tree(tree.stem + branch) for branch in tree.branches], False)
     try:
         together = hidden_states(model, [tree], masked=True)[0]
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, TypeError, IndexError):  # it does not take such a mask
         return False
     for states, (branch, start) in zip(apart, tree.branches.items(), strict=True):

@@ -153,6 +153,19 @@ def test_fully_labelled_texts_are_alone():
     assert isinstance(plant(texts, 99, share=True)[0], Tree)
 
 
+def test_memory_that_ran_out_is_no_answer(monkeypatch):
+    """It was taken for a model that reads no trees, and everything behind it was done the slow way."""
+
+    def full(model, trees, masked):
+        if masked:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return hidden_states(model, trees, masked)
+
+    monkeypatch.setattr(answer_tree, "hidden_states", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        obeys(model("llama"), 16)
+
+
 def test_a_model_that_gives_no_numbers_under_a_mask_does_not_obey(monkeypatch):
     """NaN is not larger than any noise: it was taken for equal, and the evaluation ended in it."""
 
