@@ -634,6 +634,7 @@ def forget_records(tdec, tokenizer, **knobs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "lengths", "exact"),
     [
@@ -699,6 +700,7 @@ def test_ids_are_the_rows_of_the_arrays_for_models_with_gpt2s_tokens(loku_data, 
     assert {record.prompt[0] for record in text.forget} == {llama.bos_token_id}
 
 
+@pytest.mark.slow
 def test_the_real_corpora_share_nothing_with_what_is_evaluated(tdec):
     for number in (0, 1, 2):
         corpus = load_tdec(path=str(tdec), forget_set=number, overlap="drop", siblings=96)

@@ -41,6 +41,7 @@ def test_every_model_is_attacked_alike(at_once, quick):
     assert "no control" not in table
 
 
+@pytest.mark.slow
 def test_weights_are_rounded_without_a_reference_and_it_is_said(begin):
     record = results.read(begin("attacks=[int8,int4]", "reference.source=none"))
     assert {name for name in record.models if "+" in name} == {
@@ -72,6 +73,7 @@ def test_added_to_a_finished_run_the_numbers_are_the_same(
     assert (copied / "examples.jsonl").read_text() == (at_once / "examples.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_ended_between_its_last_files_the_same_command_closes_the_run_again(
     at_once, copied, shared_cache, monkeypatch
 ):
@@ -167,6 +169,7 @@ def test_a_method_that_trains_nothing_is_run_shown_and_attacked(begin, asked):
     same_numbers(folder, again)
 
 
+@pytest.mark.slow
 def test_two_programs_that_attack_one_run_leave_both_attacks(copied, shared_cache):
     """The second one read the run's configuration before the first had added to it."""
     place = f"cache_dir={shared_cache}"

@@ -17,6 +17,7 @@ from loku_exp.run import run
 from tests.runs.running import QUICK
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_trains_all_weights_at_its_own_rate(begin):
     folder = begin("lora=none")
     record = results.read(folder)

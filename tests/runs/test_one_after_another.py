@@ -307,7 +307,8 @@ def test_texts_of_a_model_in_a_folder(folder_of_model, tmp_path, shared_cache):
         begin("second", *started, "seed=1")
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tofu_first_then_questions_of_other_authors(tmp_path, shared_cache, dtype):
     """TOFU's own splits lie within each other; rows of its files that are in none are a second request."""
     place = tofu_folder(tmp_path)

@@ -43,6 +43,7 @@ def test_resumed_equals_uninterrupted(quick, begin, tmp_path):
     same_numbers(quick, folder)
 
 
+@pytest.mark.slow
 def test_a_regularised_run_measures_again_and_goes_on_to_the_same(quick, begin, tmp_path):
     words = ["regulariser=rol", "regulariser.rank=8", "evaluation.curve=none"]
     whole = begin(*words, output=tmp_path / "whole")

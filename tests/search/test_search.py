@@ -196,6 +196,7 @@ def test_a_failed_run_is_a_failed_trial(start):
     assert content["trials"]["failed"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_found_no_room_is_no_failed_trial(start):
     with pytest.raises(UserError, match="trial 2: no room; the same command goes on"):
         start("full", RATE, fail_at=2, error=StorageError("no room; the same command goes on"))
@@ -211,6 +212,7 @@ def test_settings_that_do_not_go_together_are_failed_trials(start, caplog):
     assert content["trials"] == {"all": 2, "failed": 1, "feasible": 1}
 
 
+@pytest.mark.slow
 def test_trials_of_other_numbers_are_not_taken_for_these(start, monkeypatch):
     first = start("numbers", RATE, trials=1)[1]
     monkeypatch.setattr("loku_exp.stages.identity.RUN_FORMAT", 99)  # as where its data has changed

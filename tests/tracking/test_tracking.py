@@ -230,6 +230,7 @@ def test_tensorboard_by_one_word(start):
     assert events.Images("plots/curve")
 
 
+@pytest.mark.slow
 def test_trackio_keeps_the_runs_of_a_folder_together(shared_cache, tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     places = [f"output_dir={tmp_path}/out", f"cache_dir={shared_cache}"]
