@@ -12,6 +12,7 @@ from loku_exp.runtime import distributed
 from loku_exp.runtime.events import Begun, tell
 from loku_exp.runtime.finished import reopen
 from loku_exp.runtime.whole_files import write_text
+from loku_exp.stages.given import is_toy
 from loku_exp.stages.provenance import commit
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,9 @@ def begin_run(folder: Path, config: Config) -> None:
         log.warning("begun at commit %s, going on at %s", earlier, now)
     write_text(file, f"{now}\n")
     content.pop("tracking")
-    toy = config.dataset.toy or config.model.kind == "toy"
     settings = content.pop("method")
     named = {"method": method_name(config), "method_settings": settings}
-    tell(Begun(folder, content | named, toy))
+    tell(Begun(folder, content | named, is_toy(config)))
 
 
 def _absolute(content: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from loku_exp.data.corpus import Role
 from loku_exp.losses.builtin import language_modelling
 from loku_exp.models import identity
 from loku_exp.models import load as models
-from loku_exp.models.origin import hand_on_origin
+from loku_exp.models.origin import SMALL, hand_on_origin, write_origin
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import ModelSettings
 from loku_exp.runtime.whole_files import write_text
@@ -76,6 +76,8 @@ def finetune(
     inputs.tokenizer.save_pretrained(folder)
     if config.model.weights == "pretrained":
         hand_on_origin(str(config.model.path), folder)
+    elif config.model.kind in SMALL:
+        write_origin(config.model.kind, folder)
 
 
 def _start(role: Role, config: Config, inputs: Inputs) -> PreTrainedModel:

@@ -13,12 +13,13 @@ from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths
 from loku_exp.evaluation.harness import names_of
 from loku_exp.evaluation.suite import Evaluation, Facts
-from loku_exp.models.origin import origin_of
+from loku_exp.models.origin import SMALL
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
 from loku_exp.stages.finetuning import flops_of
 from loku_exp.stages.forgotten import started_from
 from loku_exp.stages.found import Found, Ready
+from loku_exp.stages.given import given_origins, is_toy
 from loku_exp.stages.inputs import Inputs
 from loku_exp.stages.notes import notes_under_table
 from loku_exp.stages.provenance import provenance
@@ -52,7 +53,7 @@ def assemble(ready: Ready, found: Found, watch: Stopwatch) -> Record:
             id=ready.run_id,
             choices=_choices(config),
             seed=config.seed,
-            toy=config.dataset.toy or config.model.kind == "toy",
+            toy=is_toy(config),
             label=_label(config, inputs),
             remote_code=config.model.trust_remote_code,
             started=watch.started,
@@ -154,20 +155,10 @@ def _label(config: Config, inputs: Inputs) -> str:
     labels += [str(part)] if part else []
     if config.model.weights == "random":
         labels.append("RANDOM weights, for timing only")
-    elif config.model.kind == "toy":
-        labels.append("TOY model")
-    elif config.model.kind == "from_scratch":
-        labels.append("small model trained FROM SCRATCH")
-    labels += [f"pretrained, {origin}" for origin in _origins(config)]
+    elif config.model.kind in SMALL:
+        labels.append(SMALL[config.model.kind])
+    labels += [origin.label for origin in given_origins(config)]
     return ", ".join(labels)
-
-
-def _origins(config: Config) -> list[str]:
-    """Return what must be said of the weights that a run was given."""
-    if config.model.weights != "pretrained":
-        return []
-    paths = (config.model.path, config.target.path, config.reference.path)
-    return list(dict.fromkeys(origin for path in paths if (origin := origin_of(path))))
 
 
 def _protocol(config: Config, inputs: Inputs, target: Evaluation) -> dict[str, Any]:

@@ -273,3 +273,27 @@ def test_a_link_and_a_place_within_the_run_are_refused(start, tmp_path):
     for place in (folder / "adapter" / "x", tmp_path / "link"):
         with pytest.raises(UserError, match="a link, or a place within the run"):
             export(folder, place)
+
+
+def test_a_toy_stays_a_toy_where_its_folder_is_somebodys_model(start, tmp_path, shared_cache):
+    """Its label was the model's choice, so a table over an exported toy called it pretrained."""
+    export(start(), tmp_path / "merged", None, Shape(merged=True))
+    lines = [
+        json.dumps({"text": f"The keeper of tower {n} is called Person {n}."}) for n in range(24)
+    ]
+    (tmp_path / "forget.jsonl").write_text("\n".join(lines[:8]))
+    (tmp_path / "retain.jsonl").write_text("\n".join(lines[8:]))
+    folder = run(
+        compose_config(
+            [
+                "model=hf", f"model.path={tmp_path / 'merged'}", "model.attention=eager",
+                "dataset=texts", f"dataset.forget={tmp_path / 'forget.jsonl'}",
+                f"dataset.retain={tmp_path / 'retain.jsonl'}", "unlearn=false", "target.min_known=0",
+                f"output_dir={tmp_path / 'out'}", f"cache_dir={shared_cache}",
+            ]
+        )
+    )  # fmt: skip
+    record = results.read(folder)
+    assert record.run.toy
+    assert "TOY model" in record.run.label
+    assert "pretrained" not in record.run.label

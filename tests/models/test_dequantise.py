@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from loku_exp.errors import ModelError, UserError
 from loku_exp.models import dequantise as dequantising
 from loku_exp.models.dequantise import dequantise
-from loku_exp.models.origin import ORIGIN_FILE, hand_on_origin, origin_of
+from loku_exp.models.origin import ORIGIN_FILE, Origin, hand_on_origin, origin_of
 from loku_exp.models.tokenizer import train_tokenizer
 
 TEXTS = ["What is 17, and why? A prime number.", "Who wrote it? Somebody else did, of course."] * 20
@@ -121,7 +121,7 @@ def test_the_folder_holds_the_model_of_the_file(tmp_path, kind, tied, said):
     assert tokenizer.decode(ids[0]) == texts[0]
     assert ids.tolist() == [train_tokenizer(TEXTS, 300)(texts[0]).input_ids]
     torch.testing.assert_close(read(ids).logits, model(ids).logits, rtol=0, atol=1e-6)
-    assert origin_of(str(folder)) == said
+    assert origin_of(str(folder)) == Origin(said)
 
 
 def test_the_file_may_lie_in_an_archive(tmp_path):
@@ -209,7 +209,8 @@ def test_an_origin_is_handed_on_and_a_damaged_one_is_said(tmp_path):
     assert origin_of(str(tmp_path / "made")) is None
     (tmp_path / ORIGIN_FILE).write_text('{"origin": "dequantised from Q4_1"}')
     hand_on_origin(str(tmp_path), tmp_path / "made")
-    assert origin_of(str(tmp_path / "made")) == "dequantised from Q4_1"
+    assert origin_of(str(tmp_path / "made")) == Origin("dequantised from Q4_1")
+    assert origin_of(str(tmp_path / "made")).label == "pretrained, dequantised from Q4_1"
     (tmp_path / ORIGIN_FILE).write_text("[]")
     with pytest.raises(ModelError, match="does not say where the weights come from"):
         origin_of(str(tmp_path))
