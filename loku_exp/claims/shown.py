@@ -17,6 +17,7 @@ from loku_exp.runtime.whole_files import write_text
 
 COLOURS = {"yes": "#0072B2", "no": "#D55E00", "undecided": "0.45"}
 SIGNS = {"above": ">", "below": "<"}
+MOST_TICKS = 5  # of an axis; more of them, with signs and three digits, run into each other
 HEADS = ("claim", "verdict", "difference", "claimed", "units", "missed")
 
 
@@ -87,6 +88,7 @@ def _draw(verdicts: list[Verdict], folder: Path) -> Plot:
     """Draw each claim's difference with its interval, and the margin, on a scale of its own."""
     figure, axes = panels(len(verdicts), 1, 0.62)
     for axis, verdict in zip(axes[:, 0], verdicts, strict=True):
+        axis.locator_params(axis="x", nbins=MOST_TICKS)
         estimate, colour = verdict.estimate, COLOURS[verdict.says]
         if estimate is None:
             continue

@@ -1,19 +1,23 @@
 """Registered claims: the rule by hand, pairs by hand, and runs that do not belong, by name."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from pydantic import ValidationError
 
 from loku_exp.claims import __main__ as program
-from loku_exp.claims.judging import judge_claims, verdict_of
+from loku_exp.claims import shown
+from loku_exp.claims.judging import Verdict, judge_claims, verdict_of
 from loku_exp.claims.reading import OF_RUN
 from loku_exp.claims.registered import Claim, Claims, read_claims
 from loku_exp.config.groups import conf_dir
 from loku_exp.evaluation.catalogue import ABILITIES
 from loku_exp.evaluation.tofu.judge import CATALOGUE
 from loku_exp.report.collect import collect
+from loku_exp.report.estimates import Estimate
 from tests.report.factory import edit, tofu
 
 REGISTERED = Path(__file__).parents[2] / "docs" / "claims.yaml"
@@ -185,6 +189,24 @@ def test_the_program_prints_draws_and_writes(tmp_path, capsys):
     assert {v["says"] for v in content["verdicts"]} <= {"yes", "no", "undecided", "no runs"}
     assert (place / "claims.png").is_file()
     assert (place / "claims.md").read_text().startswith("| claim ")
+
+
+def test_the_numbers_of_an_axis_do_not_run_into_each_other(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(shown, "finished", lambda figure, *_: drawn.append(figure))
+    claim = one(a={"loss": "ihl"}, side="above", margin=0.02).claims[0]
+    bounds = [(-0.143, -0.032), (-0.035, -0.006), (-0.735, 0.68), (0.026, 0.03)]
+    shown._draw(
+        [Verdict(claim, "no", estimate=Estimate(fmean(ends), *ends, 4)) for ends in bounds],
+        tmp_path,
+    )
+    for axis in drawn[0].axes:
+        drawn[0].canvas.draw()
+        low, high = axis.get_xlim()
+        ticks = zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+        boxes = [label.get_window_extent() for x, label in ticks if low <= x <= high]
+        assert len(boxes) > 1
+        assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
 @pytest.mark.parametrize("text", ["nonsense", "protocol: {}", "a: [", "claims: [{id: x}]"])
