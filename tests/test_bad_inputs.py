@@ -251,7 +251,7 @@ SAID = [
     ("target=run target.run=.", "target.run=.: . is no folder of a run: it has no done.json"),
     ("lora.rank=1000", "lora.rank=1000 exceeds layer"),
     ("training.epochs=0.001", "is less than one update"),
-    ("training.epochs=1e8", "epochs=1e+08 over 400 examples shows 40,000,000,000"),
+    ("training.epochs=1e8", "epochs=1e+08 over 400 examples: the order of 40,000,000,000"),
     ("-m lora.rank=range(9,4)", "lora.rank=range(9,4): no value lies in it; write lora.rank="),
     ("-m lora.rank=range(4,9,0)", "lora.rank=range(4,9,0): a range needs a step other than 0"),
     ("model.architecture.hidden_size=63", "model.architecture: no model can be built of these"),

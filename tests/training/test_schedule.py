@@ -41,7 +41,7 @@ def test_more_examples_than_an_order_is_kept_of_are_refused():
     most = OFFICIAL.model_copy(update={"epochs": 50_000.0})
     assert Plan.of(most, 400).updates * 32 == MOST_EXAMPLES
     with pytest.raises(
-        TrainingError, match=r"epochs=1e\+08 over 400 examples .* epochs up to 50000"
+        TrainingError, match=r"epochs=1e\+08 over 400 examples: .* epochs up to 50000"
     ):
         Plan.of(OFFICIAL.model_copy(update={"epochs": 1e8}), 400)
 
