@@ -48,8 +48,9 @@ class Plan:
             )
         if updates * size > MOST_EXAMPLES:
             raise TrainingError(
-                f"epochs={optimization.epochs:g} over {num_rows} examples: the order of {updates * size:,} alone "
-                f"fills memory, at most {MOST_EXAMPLES:,} are taken; epochs up to {MOST_EXAMPLES // num_rows}"
+                f"epochs={optimization.epochs:g} over {num_rows} examples: the order of "
+                f"{updates * size:,} alone fills memory, at most {MOST_EXAMPLES:,} are taken; epochs up to "
+                f"{MOST_EXAMPLES // num_rows}"
             )
         if updates == 1 and optimization.schedule == "linear" and optimization.warmup_epochs > 0:
             raise TrainingError(
