@@ -4,13 +4,15 @@ Forward passes alone, no gradient. Each reduces to an eigenvalue problem of seco
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from loku_exp.data.records import Records
 from loku_exp.errors import UserError
-from loku_exp.inits.fila import low_rank
+from loku_exp.inits.cost import eigen_flops, solve_flops, svd_flops
+from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS, low_rank
 from loku_exp.inits.interface import Factors, Layer, MeasureMoments
 from loku_exp.runtime.knobs import Count, Inner, Positive, Seed
 
@@ -107,6 +109,29 @@ def rila(
             )
         q = vectors[:, -layer.rank :].flip(1).float()
         yield Factors(layer.name, q.T @ layer.weight.float(), q.contiguous())
+
+
+def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:
+    """Return the FLOPs beside measuring: eigenvectors, products, and CorDA's low-rank step and solution.
+
+    Args:
+        init: name of the function.
+        layers: the adapted layers.
+        knobs: it was called with.
+    """
+    total = 0
+    for layer in layers:
+        rows, columns = layer.weight.shape
+        if init == eva.__name__:
+            total += eigen_flops(columns)
+        elif init == rila.__name__:
+            total += eigen_flops(rows) + 2 * rows * columns * layer.rank
+        else:
+            total += 2 * rows * columns**2 + solve_flops(columns, layer.rank)
+            total += svd_flops(
+                [layer], oversampling=OVERSAMPLING, power_iterations=POWER_ITERATIONS
+            )
+    return total
 
 
 def problems(*, name: str, records: Records, rank: int, number: int | None = None) -> list[str]:

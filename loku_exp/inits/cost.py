@@ -32,3 +32,28 @@ def svd_flops(
         qr = 4 * q**2 * ((k + 1) * m + k * n) - (2 * k + 1) * 4 * q**3 / 3
         total += products + qr + 6 * n * q**2 + 20 * q**3
     return round(total)
+
+
+def qr_flops(layers: Iterable[Layer]) -> int:
+    """Return the FLOPs of a QR decomposition of each weight with its thin Q, by Householder's reflections.
+
+    For weights (m, n) with k = min(m, n): ``2 k^2 (max(m, n) - k / 3)`` for R, and for Q the same where
+    m >= n, else ``4 k^3 / 3`` (Golub and Van Loan, Matrix Computations, 5.2).
+    """
+    total = 0.0
+    for layer in layers:
+        m, n = layer.weight.shape
+        k = min(m, n)
+        of_r = 2 * k**2 * (max(m, n) - k / 3)
+        total += of_r + (of_r if m >= n else 4 * k**3 / 3)
+    return round(total)
+
+
+def eigen_flops(size: int) -> int:
+    """Return the FLOPs of all eigenvectors of a symmetric matrix: ``9 n^3`` (the same book, 8.3)."""
+    return 9 * size**3
+
+
+def solve_flops(size: int, columns: int) -> int:
+    """Return the FLOPs of n equations with r right sides: ``2 n^3 / 3 + 2 n^2 r`` (the same book, 3.2)."""
+    return round(2 * size**3 / 3) + 2 * size**2 * columns

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from loku_exp.inits.cost import qr_flops, svd_flops
 from loku_exp.inits.interface import Factors, Layer
 
 
@@ -30,6 +31,19 @@ def olora(layers: Iterable[Layer]) -> Iterator[Factors]:
         layers: the adapted layers.
     """
     return (_by_peft(layer, "olora") for layer in layers)
+
+
+def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:
+    """Return the FLOPs of the decompositions: PiSSA's is exact, of all singular values.
+
+    Args:
+        init: name of the function.
+        layers: the adapted layers.
+        knobs: it was called with.
+    """
+    if init == olora.__name__:
+        return qr_flops(layers)
+    return svd_flops(layers, oversampling=0, power_iterations=0, exact=True)
 
 
 def _by_peft(layer: Layer, kind: Any) -> Factors:

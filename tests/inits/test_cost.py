@@ -1,10 +1,15 @@
 """FLOPs of the low-rank step, against arithmetic by hand."""
 
+import importlib
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from loku_exp.inits.cost import svd_flops
-from loku_exp.inits.fila import fila, fila_official, flops
+from loku_exp.config.groups import conf_dir
+from loku_exp.inits import activations, spectral
+from loku_exp.inits.cost import qr_flops, svd_flops
+from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS, fila, fila_official, flops
 from loku_exp.inits.interface import Importance, Layer
 
 
@@ -46,3 +51,32 @@ def test_flops_are_those_of_the_decomposition_that_is_run(init, monkeypatch):
     list(init([large], lambda **_: Importance({"layer": torch.ones(50)}, epsilon_share=0.0)))
     (knobs,) = run
     assert flops(init.__name__, [large], {}) == svd_flops([large], **knobs)
+
+
+@pytest.mark.parametrize(("shape", "of_q"), [((7, 5), 2 * 25 * 7 - 250 / 3), ((5, 7), 500 / 3)])
+def test_flops_of_a_qr_decomposition(shape, of_q):
+    """R: 2 * 25 * (7 - 5 / 3) = 266 2/3; Q of the long side as much, of the short one a square's."""
+    assert qr_flops([layer(2, shape)]) == round(800 / 3 + of_q)
+    assert spectral.flops("olora", [layer(2, shape)], {}) == qr_flops([layer(2, shape)])
+
+
+def test_flops_of_inits_by_the_weights_and_by_second_moments_by_hand():
+    """A weight of 5 rows and 7 columns, rank 2."""
+    (one,) = layers = [layer(2)]
+    assert spectral.flops("pissa", layers, {}) == 6 * 7 * 25 + 20 * 125
+    assert activations.flops("eva", layers, {}) == 9 * 343
+    assert activations.flops("rila", layers, {}) == 9 * 125 + 2 * 5 * 7 * 2
+    known = {"oversampling": OVERSAMPLING, "power_iterations": POWER_ITERATIONS}
+    solved = round(2 * 343 / 3) + 2 * 49 * 2
+    assert activations.flops("corda", layers, {}) == 2 * 5 * 49 + solved + svd_flops([one], **known)
+
+
+def test_every_init_that_decomposes_says_what_that_costs():
+    """Those that did not stood in tables as free."""
+    free = {"vanilla", "none"}
+    for yaml in sorted((conf_dir() / "init").glob("*.yaml")):
+        target = OmegaConf.load(yaml).get("_target_")
+        if yaml.stem in free or target is None:
+            continue
+        module, _, name = target.rpartition(".")
+        assert importlib.import_module(module).flops(name, [layer(2)], {}) > 0, yaml.stem
