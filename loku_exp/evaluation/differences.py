@@ -11,15 +11,18 @@ what other training seeds would: that takes several runs.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
 from scipy import stats
 
-from loku_exp.evaluation.suite import Row, Suite
+from loku_exp.evaluation.harness import names_of
+from loku_exp.evaluation.suite import Evaluation, Row, Suite
+from loku_exp.evaluation.tasks import Mean
 
 CONFIDENCE = 0.99
 FEWEST_GROUPS = 5  # for an interval over them
+SAME = 1e-9  # a metric and the mean of its rows
 MOST_UNITS = 200  # left out one at a time; of more, blocks
 
 
@@ -48,6 +51,58 @@ def half_widths(model: Sequence[Row], reference: Sequence[Row], suite: Suite) ->
             width = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
             found[metric] = width
     return found
+
+
+def widths_of_means(
+    model: Evaluation, reference: Evaluation, tasks: Sequence[Any]
+) -> dict[str, float]:
+    """Return the same for tasks whose metrics are means over their rows, and for the means over such tasks.
+
+    The jackknife of a mean is the paired t interval, which needs no row left out: abilities have
+    thousands. Of a mean over k tasks: their variances, added up, over k squared.
+
+    Args:
+        model: its evaluation.
+        reference: the one it is compared with; only common rows count.
+        tasks: tasks and groups; `loku_exp.evaluation.tasks.Mean` among them has a metric of its own.
+    """
+    names = names_of(tasks)
+    ours, theirs = (_of_tasks(evaluation, names) for evaluation in (model, reference))
+    known: dict[str, tuple[float, int]] = {}  # variance of the mean difference, degrees of freedom
+    for metric in ours.keys() & theirs.keys():
+        common = ours[metric].keys() & theirs[metric].keys()
+        apart = [ours[metric][row] - theirs[metric][row] for row in common]
+        if len(apart) > 1:
+            known[metric] = variance(apart) / len(apart), len(apart) - 1
+    for group in (task for task in tasks if isinstance(task, Mean)):
+        members = [known.get(f"{name}_{group.metric}") for name in group.required]
+        of_group = [member for member in members if member is not None]
+        if of_group and len(of_group) == len(members):
+            added = sum(of_one for of_one, _ in of_group) / len(members) ** 2
+            known[group.name] = added, sum(freedom for _, freedom in of_group)
+    quantile = (1 + CONFIDENCE) / 2
+    return {
+        metric: float(stats.t.ppf(quantile, freedom)) * math.sqrt(of_mean)
+        for metric, (of_mean, freedom) in known.items()
+        if of_mean > 0
+    }
+
+
+def _of_tasks(evaluation: Evaluation, names: set[str]) -> dict[str, dict[Any, float]]:
+    """Return the values by row of each metric that is their mean."""
+    columns: dict[str, dict[Any, float]] = defaultdict(dict)
+    for row in evaluation.examples:
+        if row["set"] in names:
+            for key, value in row.items():
+                if isinstance(value, (int, float)):
+                    columns[f"{row['set']}_{key}"][row["row"]] = value
+    means = {metric: fmean(values.values()) for metric, values in columns.items()}
+    measured = evaluation.metrics
+    return {
+        metric: values
+        for metric, values in columns.items()
+        if metric in measured and math.isclose(means[metric], measured[metric], abs_tol=SAME)
+    }
 
 
 def _squares(values: list[float]) -> float:

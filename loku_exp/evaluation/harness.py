@@ -131,12 +131,27 @@ def evaluate(lm: LM, tasks: list[Any], limit: dict[str, int] | None = None) -> E
                 else:
                     log.warning("%s is %s, no finite number; it is left out", label, value)
     examples = [
-        {"set": name, **sample["n"]}
+        {"set": name, **row}
         for name, samples in results["samples"].items()
-        for sample in samples
-        if "n" in sample
+        for row in map(_row, samples)
+        if row
     ]
     return Evaluation(metrics, counts, examples)
+
+
+def _row(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a document: what a task of ours says, or the numbers of a standard one."""
+    if "n" in sample:
+        return dict(sample["n"])
+    if sample["filter"] != "none":
+        return {}
+    values = {name: sample[name] for name in sample["metrics"]}
+    numbers = {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, Real) and math.isfinite(value)
+    }
+    return {"row": sample["doc_id"], **numbers} if numbers else {}
 
 
 def limits(tasks: Sequence[Any], limit: int | None) -> dict[str, int]:

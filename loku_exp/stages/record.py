@@ -10,7 +10,7 @@ import torch
 from loku_exp.attacks.gains import gains, words_of_gains
 from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
-from loku_exp.evaluation.differences import half_widths
+from loku_exp.evaluation.differences import half_widths, widths_of_means
 from loku_exp.evaluation.harness import names_of
 from loku_exp.evaluation.suite import Evaluation, Facts
 from loku_exp.models.origin import SMALL
@@ -119,6 +119,7 @@ def _model(
         abilities = names_of(inputs.abilities)
         own = [row for row in evaluation.examples if row["set"] not in abilities]
         widths = half_widths(own, reference.examples, inputs.suite)
+        widths |= widths_of_means(evaluation, reference, inputs.abilities)
     return ModelPart(
         role="attacked" if "+" in subject.name else subject.name.partition("@")[0],
         weights=subject.weights,

@@ -7,7 +7,14 @@ from statistics import fmean, variance
 import pytest
 from scipy import stats
 
-from loku_exp.evaluation.differences import FEWEST_GROUPS, MOST_UNITS, half_widths
+from loku_exp.evaluation.differences import (
+    FEWEST_GROUPS,
+    MOST_UNITS,
+    half_widths,
+    widths_of_means,
+)
+from loku_exp.evaluation.suite import Evaluation
+from loku_exp.evaluation.tasks import ChoiceTask, Mean, Option, Question, as_text
 from tests.helpers import tiny_suite
 
 SUITE = tiny_suite()
@@ -82,3 +89,54 @@ def test_only_rows_that_both_have_count_and_a_log_takes_the_groups_of_the_model(
 
 def test_without_two_units_there_is_none():
     assert half_widths(rows([0.5], "a"), rows([0.2], "a"), SUITE) == {}
+
+
+def choices(name):
+    return ChoiceTask(name, [Question(0, (Option("a", " b"), Option("a", " c")))], as_text)
+
+
+def answered(right, metrics=None):
+    """An evaluation of tasks: whether each question of each was answered right."""
+    examples = [
+        {"set": name, "row": row, "gold": 1, "chosen": 0, "acc": float(value)}
+        for name, values in right.items()
+        for row, value in enumerate(values)
+    ]
+    means = {f"{name}_acc": fmean(values) for name, values in right.items()}
+    return Evaluation(
+        means | {"reasoning_local": fmean(means.values())} | (metrics or {}), {}, examples
+    )
+
+
+def test_tasks_and_their_mean_by_hand():
+    """Differences 0, 1, 0, -1, 0 have variance .5, and 1, 0, 0, 1 have a third."""
+    tasks = [Mean("reasoning_local", [choices("arc"), choices("piqa")], "acc", ["arc", "piqa"])]
+    model = answered({"arc": [1, 1, 0, 0, 1], "piqa": [1, 0, 1, 1]})
+    reference = answered({"arc": [1, 0, 0, 1, 1], "piqa": [0, 0, 1, 0]})
+    found = widths_of_means(model, reference, tasks)
+    assert found.keys() == {"arc_acc", "piqa_acc", "reasoning_local"}
+    assert found["arc_acc"] == pytest.approx(4.6041 * math.sqrt(0.5 / 5), rel=1e-4)
+    assert found["piqa_acc"] == pytest.approx(5.8409 * math.sqrt(1 / 3 / 4), rel=1e-4)
+    both = 3.4995 * math.sqrt((0.5 / 5 + 1 / 3 / 4) / 4)  # t of seven degrees of freedom
+    assert found["reasoning_local"] == pytest.approx(both, rel=1e-4)
+
+
+def test_a_mean_over_rows_has_the_interval_of_the_jackknife():
+    values = [((7 * number) % 11) / 11 for number in range(40)]
+    model, reference = rows(values, [None] * 40), rows([0.5] * 40, [None] * 40)
+    mean = {"forget_prob": fmean(values)}, {"forget_prob": 0.5}
+    pair = (
+        Evaluation(metrics, {}, of) for metrics, of in zip(mean, (model, reference), strict=True)
+    )
+    found = widths_of_means(*pair, [choices("forget")])
+    assert found == pytest.approx(half_widths(model, reference, SUITE))
+
+
+def test_what_is_no_mean_of_its_rows_or_has_no_rows_has_no_interval_so():
+    tasks = [Mean("reasoning_local", [choices("arc"), choices("piqa")], "acc", ["arc", "piqa"])]
+    right = {"arc": [1, 1, 0], "piqa": [1, 0, 1]}
+    other = answered({"arc": [0, 1, 0], "piqa": [1, 1, 1]})
+    assert widths_of_means(answered(right, {"piqa_acc": 0.9}), other, tasks).keys() == {"arc_acc"}
+    few = answered({"arc": [1], "piqa": [1, 0, 1]})
+    assert widths_of_means(few, other, tasks).keys() == {"piqa_acc"}
+    assert widths_of_means(few, few, tasks) == {}

@@ -2,6 +2,7 @@
 
 import math
 import random
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -157,7 +158,9 @@ def test_a_standard_task_by_name_runs_beside_ours(tmp_path, monkeypatch):
     model.resize_token_embeddings(len(TOKENIZER))
     both = [*tiny_suite().tasks(None, "full"), *tasks]
     evaluation = evaluate(lm_of(inference_of(model)), both, {"tiny_words": 2})
-    assert 0 <= evaluation.metrics["tiny_words_acc"] <= 1
+    own = [row for row in evaluation.examples if row["set"] == "tiny_words"]
+    assert [row["row"] for row in own] == [0, 1]  # what intervals are made of
+    assert evaluation.metrics["tiny_words_acc"] == fmean(row["acc"] for row in own)
     assert "forget_prob" in evaluation.metrics
     with pytest.raises(ConfigError, match="no task 'tiny_wrods'; did you mean 'tiny_words'"):
         standard_tasks(["tiny_wrods"], str(tmp_path))
