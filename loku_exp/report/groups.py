@@ -24,6 +24,8 @@ SECTIONS = (
 NO_SETTING = {  # keys of a configuration that say where things lie, how fast, or which unit
     "model.path",
     "model.tokenizer",
+    "model.attention",
+    "model.finetuning.micro_batch_size",
     "target.path",
     "target.run",
     "reference.path",

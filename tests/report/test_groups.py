@@ -84,6 +84,18 @@ def test_a_set_with_two_data_is_not_averaged(tmp_path):
     assert [len(group.runs) for group in groups_of(tmp_path)] == [1, 1, 1]
 
 
+def test_how_a_base_was_trained_on_another_machine_is_no_setting_of_a_method(tmp_path):
+    """The card took 16 rows of a base's update at a time, the processor 8: every method was there twice."""
+    for base, size in enumerate((8, 16)):
+        folder = tofu(tmp_path, base=base)
+        (folder / "config.yaml").write_text(
+            f"model: {{finetuning: {{micro_batch_size: {size}}}, attention: {'eager' if base else 'sdpa'}}}\n"
+        )
+    (group,) = groups_of(tmp_path)
+    assert {arm.extras for arm in group.arms.values()} == {""}
+    assert len(group.by_arm()) == 1
+
+
 def test_a_setting_outside_the_choices_makes_another_arm(tmp_path):
     tofu(tmp_path)
     fast = tofu(tmp_path, seed=1)
