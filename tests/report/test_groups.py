@@ -88,8 +88,9 @@ def test_how_a_base_was_trained_on_another_machine_is_no_setting_of_a_method(tmp
     """The card took 16 rows of a base's update at a time, the processor 8: every method was there twice."""
     for base, size in enumerate((8, 16)):
         folder = tofu(tmp_path, base=base)
+        attention = ("sdpa", "eager")[base]
         (folder / "config.yaml").write_text(
-            f"model: {{finetuning: {{micro_batch_size: {size}}}, attention: {'eager' if base else 'sdpa'}}}\n"
+            f"model: {{finetuning: {{micro_batch_size: {size}}}, attention: {attention}}}\n"
         )
     (group,) = groups_of(tmp_path)
     assert {arm.extras for arm in group.arms.values()} == {""}
