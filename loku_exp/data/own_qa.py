@@ -10,11 +10,12 @@ from typing import Literal
 
 from loku_exp.data.own_texts import absent
 from loku_exp.data.qa import QA, QACorpus, wrong_answers
-from loku_exp.data.text_files import Row, read_source
+from loku_exp.data.text_files import Row, is_blank, read_source
 from loku_exp.errors import DataError
 from loku_exp.runtime.knobs import Count
 
 log = logging.getLogger(__name__)
+OPTIONAL = ("paraphrase", "wrong", "group")  # columns that a file may lack
 SHOWN = 5  # places in a message
 
 
@@ -70,11 +71,10 @@ def load_qa(
 
 
 def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
-    has = {part: all(row.values.get(columns[part]) is not None for row in rows) for part in columns}
-    for part in ("paraphrase", "wrong", "group"):
-        some = [row for row in rows if row.values.get(columns[part]) is not None]
-        if some and not has[part]:
-            bare = next(row for row in rows if row.values.get(columns[part]) is None)
+    has = {part: all(_has(row, columns[part]) for row in rows) for part in OPTIONAL}
+    for part in OPTIONAL:
+        bare = next((row for row in rows if not _has(row, columns[part])), None)
+        if bare is not None and any(_has(row, columns[part]) for row in rows):
             raise DataError(
                 f"{bare.place}: '{columns[part]}' is missing, other rows of the {name} set have it; fill "
                 f"it in, or name a column that no row has: dataset.{part}=none"
@@ -97,6 +97,12 @@ def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
     if twice:
         log.warning("dataset.%s: the same question and answer again: %s", name, _places(twice))
     return found
+
+
+def _has(row: Row, column: str) -> bool:
+    """Return whether a row has something in a column; in a csv a cell that was left out is empty text."""
+    value = row.values.get(column)
+    return value is not None and not (isinstance(value, str) and is_blank(value))
 
 
 def _apart(retain: list[QA], forget: list[QA], overlap: str) -> list[QA]:
