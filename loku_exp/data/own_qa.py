@@ -11,7 +11,7 @@ from typing import Literal
 from loku_exp.data.own_texts import absent
 from loku_exp.data.qa import QA, QACorpus, wrong_answers
 from loku_exp.data.text_files import Row, is_blank, read_source
-from loku_exp.errors import DataError
+from loku_exp.errors import DataError, nearest
 from loku_exp.runtime.knobs import Count
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ def load_qa(
         raise DataError("\n".join(wrong_knobs))
     columns = {"question": question, "answer": answer, "paraphrase": paraphrase}
     columns |= {"wrong": wrong, "group": group}
-    sets = {
-        name: _rows(name, read_source(str(source), question), columns)
-        for name, source in (("forget", forget), ("retain", retain))
-    }
+    given = {"forget": str(forget), "retain": str(retain)}
+    read = {name: read_source(source, question) for name, source in given.items()}
+    _check_named(columns, [row for rows in read.values() for row in rows])
+    sets = {name: _rows(name, rows, columns) for name, rows in read.items()}
     retained = _apart(sets["retain"], sets["forget"], overlap)
     return QACorpus(
         target_training=[*sets["forget"], *retained],
@@ -70,6 +70,22 @@ def load_qa(
     )
 
 
+def _check_named(columns: dict[str, str], rows: list[Row]) -> None:
+    """Check that an optional column that a user names is in one of the files.
+
+    Raises:
+        DataError: it is in none.
+    """
+    there = {column for row in rows for column in row.values}
+    for part in OPTIONAL:
+        usual = ((load_qa.__kwdefaults__ or {})[part], "none")
+        if columns[part] not in (*usual, *there):
+            raise DataError(
+                f"dataset.{part}={columns[part]}: no row has this column{nearest(columns[part], there)} "
+                f"(there are {', '.join(sorted(there))}); without any: dataset.{part}=none"
+            )
+
+
 def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
     has = {part: all(_has(row, columns[part]) for row in rows) for part in OPTIONAL}
     for part in OPTIONAL:
@@ -77,7 +93,7 @@ def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
         if bare is not None and any(_has(row, columns[part]) for row in rows):
             raise DataError(
                 f"{bare.place}: '{columns[part]}' is missing, other rows of the {name} set have it; fill "
-                f"it in, or name a column that no row has: dataset.{part}=none"
+                f"it in, or leave the column out: dataset.{part}=none"
             )
     found = [
         QA(

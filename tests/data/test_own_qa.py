@@ -110,6 +110,14 @@ def test_a_column_that_is_not_there(load):
         load(question="prompt")
 
 
+def test_an_optional_column_that_no_row_has_is_named(load):
+    rows = [row | {"person": "Ann"} for row in FORGET]
+    with pytest.raises(DataError, match=r"dataset\.group=persn: no row .* 'person'.*group=none"):
+        load(rows, group="persn")
+    assert load(rows, group="person").forget[0].group == "Ann"  # the retain set has none
+    assert load(rows, group="none").forget[0].group == "row 0"
+
+
 def test_what_is_not_given_is_asked_for():
     assert len(problems()) == 2
     with pytest.raises(DataError, match=r"dataset\.forget is not set"):
