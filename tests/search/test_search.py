@@ -261,6 +261,12 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
         (["lora.rank=range(9,4)"], r"lora.rank=range\(9,4\): no value lies in it"),
         (["training.learning_rate=interval(1e-2,1e-4)"], "the first end must be the lower one"),
         (["training.learning_rate=tag(log,interval(0,1e-2))"], "lower end must be above 0"),
+        (
+            ["lora.rank=tag(log,choice(4,8))"],
+            r"a logarithmic scale has lora.rank=tag\(log,interval",
+        ),
+        (["lora.rank=tag(log,range(4,33,4))"], "in steps of 1"),
+        (["training.learning_rate=tag(lag,interval(1e-4,1e-2))"], "a search knows no tag 'lag'"),
         (["loss=glob(i*)"], r"loss=glob\(i\*\): name the values instead"),
         (["loss=gd,ihl", "pairs=[{lora.rank: 4}]"], "pairs=...: a search has none"),
         (["loss=gd,ihl", "--at-most", "nan"], "--at-most, --margin: should be numbers"),
@@ -278,6 +284,8 @@ def test_values_become_distributions():
     from loku_exp.config import grid
     from loku_exp.search import space as search_space
 
+    (tagged,) = map(search_space.distribution, grid.parse_overrides(["a=tag(log,range(1,33))"]))
+    assert tagged == optuna.distributions.IntDistribution(1, 32, log=True)
     texts = ["a=interval(0.1,1)", "a=tag(log,interval(1e-3,1))", "a=range(4,33,4)", "a=x,'y z'"]
     floats, log, ranged, chosen = map(search_space.distribution, grid.parse_overrides(texts))
     uneven = ["a=range(0.5,3,1)", "a=range(8,2,-2)", "a=range(0,2.5,1)", "a=range(1,8,3)"]
