@@ -237,6 +237,31 @@ def test_what_a_killed_search_leaves_holds_up_no_other(tmp_path, monkeypatch):
     assert [trial.value for trial in study_of(place, "j").trials] == [0.5]
 
 
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_a_trial_whose_drawing_was_killed_gets_the_settings_it_lacks(tmp_path, monkeypatch, drawn):
+    from loku_exp.search.kept import study_of
+
+    choices = [optuna.distributions.FloatDistribution(0, 1) for _ in range(2)]
+    asked = SimpleNamespace(space=dict(zip("ab", choices, strict=True)), seed=0, trials=2)
+    whole = search._batch(study_of(tmp_path, "whole"), asked, 1)
+    suggest, seen = optuna.trial.Trial._suggest, []
+
+    def killed(trial, *arguments):
+        seen.append(arguments)
+        if len(seen) > drawn:
+            raise KeyboardInterrupt
+        return suggest(trial, *arguments)
+
+    monkeypatch.setattr(optuna.trial.Trial, "_suggest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search._batch(study_of(tmp_path, "killed"), asked, 1)
+    monkeypatch.undo()
+    ((number, settings),) = search._batch(study_of(tmp_path, "killed"), asked, 1)
+    assert (number, settings.keys()) == (0, {"a", "b"})
+    assert settings["a"] == whole[0][1]["a"]
+    assert study_of(tmp_path, "killed").trials[0].params == settings
+
+
 def test_under_torchrun_it_is_refused(start, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="a search under torchrun"):
