@@ -16,7 +16,9 @@ from loku_exp.runtime.cache import is_whole
 
 State = Literal["whole", "damaged", "unfinished"]
 ANSWERS = "answers"  # kind of entries that grow, and so have no manifest
-OURS = re.compile(r"(damaged-)?\.?[0-9a-f]{16}([-.]|$)")  # an entry, begun, set aside
+OURS = re.compile(
+    r"\.?(damaged-)?\.?([0-9a-f]{16})([-.]|$)"
+)  # an entry, begun, set aside, half gone
 DAY = 86400  # seconds
 
 
@@ -94,8 +96,8 @@ def _lock_of(entry: Entry) -> Path:
     path = entry.path
     if entry.kind == ANSWERS and entry.state == "whole":
         return path / f"{ANSWERS}.lock"
-    name = path.name.removeprefix("damaged-").lstrip(".").partition("-")[0].partition(".")[0]
-    return path.with_name(f"{name}.lock")
+    ours = OURS.match(path.name)
+    return path.with_name(f"{ours[2] if ours else path.name}.lock")
 
 
 def _entry(path: Path, kind: str) -> Entry | None:

@@ -1,7 +1,7 @@
 """Whether texts share a passage: what is trained on must not be what is evaluated."""
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from loku_exp.data.text import Text
 
@@ -31,7 +31,7 @@ def overlaps(ours: list[Text], theirs: list[Text]) -> dict[int, int]:
         for row, units in others:
             for passage in _passages(units, WINDOW):
                 owner.setdefault(passage, row)
-        of_short = _short(others)
+        of_short = {passage: rows[-1] for passage, rows in _short(others).items()}
         for row, units in mine:
             for known, size in [(owner, WINDOW), *((of_short, size) for size in _sizes(of_short))]:
                 shared = next((p for p in _passages(units, size) if p in known), None)
@@ -41,8 +41,8 @@ def overlaps(ours: list[Text], theirs: list[Text]) -> dict[int, int]:
         for row, units in others:
             for size in _sizes(of_mine):
                 for passage in _passages(units, size):
-                    if passage in of_mine:
-                        found.setdefault(of_mine[passage], row)
+                    for each in of_mine.get(passage, ()):
+                        found.setdefault(each, row)
     return found
 
 
@@ -54,12 +54,16 @@ def _ids(text: Text) -> Units:
     return text.ids or ()
 
 
-def _short(texts: list[tuple[int, Units]]) -> dict[Passage, int]:
-    """Return the texts that are shorter than a passage and long enough to be looked for, with rows."""
-    return {tuple(units): row for row, units in texts if SHORT <= len(units) < WINDOW}
+def _short(texts: list[tuple[int, Units]]) -> dict[Passage, list[int]]:
+    """Return texts shorter than a passage and long enough to be looked for, with all rows that are so."""
+    found: dict[Passage, list[int]] = {}
+    for row, units in texts:
+        if SHORT <= len(units) < WINDOW:
+            found.setdefault(tuple(units), []).append(row)
+    return found
 
 
-def _sizes(short: dict[Passage, int]) -> list[int]:
+def _sizes(short: Iterable[Passage]) -> list[int]:
     return sorted({len(passage) for passage in short})
 
 

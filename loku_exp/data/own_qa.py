@@ -10,11 +10,12 @@ from typing import Literal
 
 from loku_exp.data.own_texts import absent
 from loku_exp.data.qa import QA, QACorpus, wrong_answers
-from loku_exp.data.text_files import Row, read_source
-from loku_exp.errors import DataError
+from loku_exp.data.text_files import Row, is_blank, read_source
+from loku_exp.errors import DataError, nearest
 from loku_exp.runtime.knobs import Count
 
 log = logging.getLogger(__name__)
+OPTIONAL = ("paraphrase", "wrong", "group")  # columns that a file may lack
 SHOWN = 5  # places in a message
 
 
@@ -51,10 +52,10 @@ def load_qa(
         raise DataError("\n".join(wrong_knobs))
     columns = {"question": question, "answer": answer, "paraphrase": paraphrase}
     columns |= {"wrong": wrong, "group": group}
-    sets = {
-        name: _rows(name, read_source(str(source), question), columns)
-        for name, source in (("forget", forget), ("retain", retain))
-    }
+    given = {"forget": str(forget), "retain": str(retain)}
+    read = {name: read_source(source, question) for name, source in given.items()}
+    _check_named(columns, [row for rows in read.values() for row in rows])
+    sets = {name: _rows(name, rows, columns) for name, rows in read.items()}
     retained = _apart(sets["retain"], sets["forget"], overlap)
     return QACorpus(
         target_training=[*sets["forget"], *retained],
@@ -69,15 +70,30 @@ def load_qa(
     )
 
 
+def _check_named(columns: dict[str, str], rows: list[Row]) -> None:
+    """Check that an optional column that a user names is in one of the files.
+
+    Raises:
+        DataError: it is in none.
+    """
+    there = {column for row in rows for column in row.values}
+    for part in OPTIONAL:
+        usual = ((load_qa.__kwdefaults__ or {})[part], "none")
+        if columns[part] not in (*usual, *there):
+            raise DataError(
+                f"dataset.{part}={columns[part]}: no row has this column{nearest(columns[part], there)} "
+                f"(there are {', '.join(sorted(there))}); without any: dataset.{part}=none"
+            )
+
+
 def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
-    has = {part: all(row.values.get(columns[part]) is not None for row in rows) for part in columns}
-    for part in ("paraphrase", "wrong", "group"):
-        some = [row for row in rows if row.values.get(columns[part]) is not None]
-        if some and not has[part]:
-            bare = next(row for row in rows if row.values.get(columns[part]) is None)
+    has = {part: all(_has(row, columns[part]) for row in rows) for part in OPTIONAL}
+    for part in OPTIONAL:
+        bare = next((row for row in rows if not _has(row, columns[part])), None)
+        if bare is not None and any(_has(row, columns[part]) for row in rows):
             raise DataError(
                 f"{bare.place}: '{columns[part]}' is missing, other rows of the {name} set have it; fill "
-                f"it in, or name a column that no row has: dataset.{part}=none"
+                f"it in, or leave the column out: dataset.{part}=none"
             )
     found = [
         QA(
@@ -97,6 +113,12 @@ def _rows(name: str, rows: list[Row], columns: dict[str, str]) -> list[QA]:
     if twice:
         log.warning("dataset.%s: the same question and answer again: %s", name, _places(twice))
     return found
+
+
+def _has(row: Row, column: str) -> bool:
+    """Return whether a row has something in a column; in a csv a cell that was left out is empty text."""
+    value = row.values.get(column)
+    return value is not None and not (isinstance(value, str) and is_blank(value))
 
 
 def _apart(retain: list[QA], forget: list[QA], overlap: str) -> list[QA]:

@@ -1,10 +1,12 @@
 """Question-answer corpora (TOFU and its kin): texts, and their encoding with the official labels."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from loku_exp.data.corpus import Role, digest_of_rows
+from loku_exp.data.json_values import shortened
 from loku_exp.data.records import IGNORED, Example, Records, Sequence, Tokenize
 from loku_exp.data.refusals import refusal_to
 from loku_exp.data.text_files import Row
@@ -14,6 +16,8 @@ from loku_exp.runtime.settings import Template
 
 if TYPE_CHECKING:  # the configuration is checked before anything heavy is imported
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class QACorpus:
         The forget rows have an alternative ``idk``, a refusal as the answer to the same question.
 
         Raises:
-            DataError: a text does not fit the context; nothing is cut.
+            DataError: a text does not fit the context (nothing is cut), or no token of an answer counts.
         """
         eos = int(tokenizer.eos_token_id)
         tokenize = partial(plain_ids, tokenizer)
@@ -90,6 +94,7 @@ class QACorpus:
             )
         ]
         target_training = encode_all(self.target_training, "target_training")
+        _say_joined(template, target_training)
         encoded = dict(zip(self.target_training, target_training, strict=True))
         others = [row for row in self.reference_training if row not in encoded]
         encoded |= zip(others, encode_all(others, "reference_training"), strict=True)
@@ -100,6 +105,18 @@ class QACorpus:
             retain=encode_all(self.retain, "retain"),
             evaluation={name: encode_all(rows, name) for name, rows in self.evaluation.items()},
         )
+
+
+def _say_joined(template: Template, rows: list[Example]) -> None:
+    """Say that answers lose their first word to a prompt that ends in a blank: it is joined, and masked."""
+    joined = sum(row.answer.ids[: len(row.prompt)] != row.prompt for row in rows)
+    if joined and template.question_end.endswith(" "):
+        log.warning(
+            "model.template.question_end ends in a blank, which this tokenizer joins with the first word "
+            "of an answer: that word is neither trained nor scored in %d of %d rows; put the blank into "
+            "model.template.answer_tag",
+            joined, len(rows),
+        )  # fmt: skip
 
 
 def wrong_answers(row: Row, column: str, right: str) -> tuple[str, ...]:
@@ -141,6 +158,12 @@ def encode(
             raise DataError(
                 f"row {row.row} of '{role}' has {len(ids)} tokens with its answer, the model's "
                 f"context has {max_length}; shorten the answer or use a model with a longer context"
+            )
+        if len(ids) <= len(prompt_ids) + 1:  # nothing is left but the end of text
+            raise DataError(
+                f"row {row.row} of '{role}': no token of its answer {shortened(answer)} is labelled, for "
+                "this tokenizer joins it with the end of the prompt; a blank there belongs into "
+                "model.template.answer_tag"
             )
         masked = (IGNORED,) * len(prompt_ids)
         return Sequence(ids, masked + ids[len(masked) :])

@@ -18,7 +18,7 @@ from loku_exp.cache.entries import entries_in
 from loku_exp.config.compose import composed_from
 from loku_exp.config.groups import options_of
 from loku_exp.models.memory import USABLE, free_memory
-from loku_exp.runtime.hub import use_cached_files_if_unreachable
+from loku_exp.runtime.hub import is_offline, use_cached_files_if_unreachable
 from loku_exp.runtime.machine import resolve_autocast, resolve_device, resolve_dtype
 from loku_exp.runtime.sizes import size_in_words
 
@@ -125,9 +125,11 @@ def _places(cache_dir: Path, output_dir: Path) -> list[Finding]:
 def _services() -> list[Finding]:
     before = os.environ.get("HF_HUB_OFFLINE")
     use_cached_files_if_unreachable(["owner/name"])
-    offline = os.environ.get("HF_HUB_OFFLINE")
-    if before is None and offline is not None:
-        del os.environ["HF_HUB_OFFLINE"]
+    offline = is_offline()
+    if before is None:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+    else:
+        os.environ["HF_HUB_OFFLINE"] = before
     hub = (
         "out of reach: give folders (model.path=DIR, dataset.path=DIR)"
         if offline

@@ -155,8 +155,10 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         return {}
     flat = _dotted(content)
-    later = LATER_KNOBS.get(flat.get("loss._target_", ""), {})
-    return {f"loss.{knob}": value for knob, value in later.items()} | flat
+    for part in ("loss", "dataset"):
+        later = LATER_KNOBS.get(flat.get(f"{part}._target_", ""), {})
+        flat = {f"{part}.{knob}": value for knob, value in later.items()} | flat
+    return flat
 
 
 def _dotted(content: Any, prefix: str = "") -> dict[str, Any]:

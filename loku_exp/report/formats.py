@@ -119,7 +119,8 @@ def escape_latex(text: str) -> str:
 def _ascii(letter: str) -> str:
     if letter.isascii():
         return letter
-    return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"
+    plain = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    return "".join(LATEX.get(one, one) for one in plain) or "?"  # a wide % is a % in ASCII
 
 
 def _fitting(cells: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,11 @@ def looks_like_a_path(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1
 
 
+def is_offline() -> bool:
+    """Return whether hub libraries are told to use the files of this machine alone; by 0 they are not."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
     """Switch the hub libraries to their local cache where the hub cannot be reached.
 
@@ -33,7 +38,7 @@ def use_cached_files_if_unreachable(paths: list[str | None]) -> None:
     endpoint = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     proxied = getproxies().keys() & {endpoint.scheme, "all"}
     wanted = [path for path in paths if path and not is_local(path) and not looks_like_a_path(path)]
-    if not wanted or proxied or os.environ.get("HF_HUB_OFFLINE"):
+    if not wanted or proxied or is_offline():
         return
     address = (endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443))
     try:

@@ -20,7 +20,6 @@ from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.programs import ending, parser_of
-from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.whole_files import writing
 from loku_exp.search.asked import MARGIN, Asked, asked_of, criterion_of, suite_of
 from loku_exp.startup import begin_program, prepare_environment, run_tracked
@@ -87,10 +86,16 @@ def _go_on(
         UserError: a run ended for what is not its setting's fault; its trial is the next call's first.
     """
     prepare_environment(config)
+    from loku_exp.search.kept import drawing
     from loku_exp.sweeps.launchers import launcher_of
 
     launcher = launcher_of(config, run_tracked)
-    while batch := _batch(study, asked, len(launcher.slots)):
+
+    def next_batch() -> list[tuple[int, dict[str, Any]]]:
+        with drawing(Path(config.output_dir).expanduser(), study.study_name):
+            return _batch(study, asked, len(launcher.slots))
+
+    while batch := next_batch():
         log.info("trials %s of %d", ", ".join(str(n + 1) for n, _ in batch), asked.trials)
         jobs = _work(study, batch, asked, launcher)
         for number, job in jobs.items():
@@ -102,18 +107,21 @@ def _go_on(
 
 
 def _batch(study: "optuna.Study", asked: Asked, size: int) -> list[tuple[int, dict[str, Any]]]:
-    """Return numbers and settings of the next trials, at most so many; none when all have ended."""
+    """Return numbers and settings of the next trials, at most so many; none when all have ended.
+
+    Callers hold `drawing`, so a trial that lacks settings was left by a search that was killed.
+    """
     import optuna
+
+    from loku_exp.search.kept import settings_of
 
     begun = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
     ended = len(study.trials) - len(begun)
-    batch = [(trial.number, trial.params) for trial in begun[:size]]
+    numbers = [trial.number for trial in begun[:size]]
+    batch = [(number, settings_of(study, number, asked.space, asked.seed)) for number in numbers]
     while len(batch) < min(size, asked.trials - ended):
-        # A sampler a trial, so that a search that was interrupted asks for the same trials.
-        seed = derive(asked.seed, "search", str(len(study.trials)))
-        study.sampler = optuna.samplers.TPESampler(seed=seed)
-        trial = study.ask(asked.space)
-        batch.append((trial.number, trial.params))
+        number = study.ask().number
+        batch.append((number, settings_of(study, number, asked.space, asked.seed)))
     return batch
 
 

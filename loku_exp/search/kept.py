@@ -11,6 +11,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
+from loku_exp.runtime.seeds import derive
+
 log = logging.getLogger(__name__)
 BOUND = "distance above the limit"  # of a trial; at most 0 where its run forgets enough
 
@@ -33,6 +35,35 @@ def study_of(place: Path, name: str) -> optuna.Study:
         direction="maximize",
         load_if_exists=True,
     )
+
+
+def drawing(place: Path, name: str) -> FileLock:
+    """Return the lock under which trials are drawn: nobody else sees one that has half of its settings.
+
+    Args:
+        place: folder of the study's journal.
+        name: of the study.
+    """
+    return FileLock(place / f".{name}.drawing.lock")
+
+
+def settings_of(
+    study: optuna.Study, number: int, space: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """Return the settings of a trial that has begun; those it has not yet are drawn.
+
+    Args:
+        study: of the trial.
+        number: of the trial.
+        space: what each key is drawn from.
+        seed: of the search.
+    """
+    # A sampler a trial, so that a search that was interrupted asks for the same trials.
+    study.sampler = optuna.samplers.TPESampler(seed=derive(seed, "search", str(number)))
+    trial = Trial(study, study.trials[number]._trial_id)
+    for key, distribution in space.items():
+        trial._suggest(key, distribution)
+    return trial.params
 
 
 def _drop_half_written(journal: Path) -> None:

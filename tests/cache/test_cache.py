@@ -89,6 +89,26 @@ def test_a_removal_that_is_killed_leaves_nothing_that_looks_whole(cache, monkeyp
     assert of(cache, "unfinished") == []
 
 
+def test_what_is_left_of_something_damaged_is_found_too(cache, monkeypatch):
+    path = cache.path("models", {"name": "new"})
+    damaged = path.rename(path.with_name(f"damaged-{path.name}-1234"))
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    for state in ("damaged", "unfinished"):  # killed twice
+        monkeypatch.setattr("loku_exp.cache.entries.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(e for e in of(cache, state) if path.name in str(e.path))
+        monkeypatch.undo()
+        assert not damaged.exists()
+    (left,) = [entry for entry in of(cache, "unfinished") if path.name in str(entry.path)]
+    with FileLock(path.with_suffix(".lock")):
+        assert remove([left]) == ([], [left])
+    assert remove([left]) == ([left], [])
+    assert not [file for file in path.parent.glob(f"*{path.name}*") if file.suffix != ".lock"]
+
+
 def test_what_a_killed_removal_left_does_not_hold_up_the_next(cache, monkeypatch):
     path = cache.path("models", {"name": "new"})
     chosen = [entry for entry in entries_in(cache.root) if entry.path == path]

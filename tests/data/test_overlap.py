@@ -107,6 +107,12 @@ def test_a_short_text_is_found_inside_a_longer_one_and_the_other_way_round(lengt
     assert overlaps([text(3, long)], [text(8, short)]) == {3: 8}
 
 
+def test_each_of_several_short_texts_that_are_alike_is_found():
+    short, longer = words(12, 1), f"{words(40, 2)} {words(12, 1)} {words(40, 3)}"
+    ours = [text(0, short), text(1, words(12, 4)), text(2, short), text(3, words(50, 5))]
+    assert overlaps(ours, [text(9, longer)]) == {0: 9, 2: 9}
+
+
 def test_a_text_of_a_few_words_is_no_passage_of_others():
     short = words(9, 1)
     assert overlaps([text(3, short)], [text(8, f"{words(40, 2)} {short}")]) == {}

@@ -67,6 +67,17 @@ def test_a_part_that_only_some_rows_have_is_named(load):
     assert load(rows, group="none").forget[0].group == "row 0"
 
 
+def test_a_cell_that_was_left_empty_is_missing(tmp_path):
+    def load(*rows):
+        (tmp_path / "forget.csv").write_text("\n".join(["question,answer,group", *rows]))
+        (tmp_path / "retain.csv").write_text("question,answer\nWho is it?,Nobody.")
+        return load_qa(forget=str(tmp_path / "forget.csv"), retain=str(tmp_path / "retain.csv"))
+
+    with pytest.raises(DataError, match=r"forget\.csv, row 2: 'group' is missing.*group=none"):
+        load("What?,It.,Ann", "Where?,There.,", "When?,Then., ")
+    assert [row.group for row in load("What?,It.,", "Where?,There., ").forget] == ["row 0", "row 1"]
+
+
 def test_a_wrong_answer_that_is_the_right_one_is_refused(load):
     rows = [FORGET[0] | {"perturbed_answer": ["It is 7.", "It is 0. "]}]
     with pytest.raises(
@@ -97,6 +108,14 @@ def test_a_column_that_is_not_there(load):
         match=r"line 1: lacks prompt; it has question, answer; name the column: dataset.question=\.\.\.",
     ):
         load(question="prompt")
+
+
+def test_an_optional_column_that_no_row_has_is_named(load):
+    rows = [row | {"person": "Ann"} for row in FORGET]
+    with pytest.raises(DataError, match=r"dataset\.group=persn: no row .* 'person'.*group=none"):
+        load(rows, group="persn")
+    assert load(rows, group="person").forget[0].group == "Ann"  # the retain set has none
+    assert load(rows, group="none").forget[0].group == "row 0"
 
 
 def test_what_is_not_given_is_asked_for():

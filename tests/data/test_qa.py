@@ -73,6 +73,33 @@ def test_encode_answer_longer_than_the_context_raises():
         encode(row(), "forget", words, 99, TEMPLATE, 6)
 
 
+class Joining(Words):
+    """A tokenizer whose blank at the end of a text is a token, and before a word is one with it."""
+
+    def __call__(self, text, **_):
+        ids = words(text) + [1] * text.endswith(" ")
+        return {"input_ids": ids, "special_tokens_mask": [0] * len(ids)}
+
+
+def test_an_answer_that_a_prompt_swallows_is_refused_and_a_swallowed_word_said(caplog):
+    blank = Template(question_start="Question: ", question_end="\nAnswer: ", answer_tag="")
+    sound = Template(question_start="Question: ", question_end="\nAnswer:", answer_tag=" ")
+
+    def encoded(answer, template):
+        rows = [QA(0, "a", "Red?", answer), QA(1, "a", "Blue?", "It is blue")]
+        corpus = QACorpus(rows, [], rows, [], {}, {})
+        return corpus.records(Joining(), template, 50).target_training
+
+    with pytest.raises(
+        DataError, match=r"row 0 of 'forget': no token of its answer 'Yes' .*answer_tag"
+    ):
+        encoded("Yes", blank)
+    assert [row.answer.num_labels for row in encoded("Yes", sound)] == [2, 4]
+    assert caplog.text == ""
+    assert [row.answer.num_labels for row in encoded("It is", blank)] == [2, 3]
+    assert "neither trained nor scored in 2 of 2 rows" in caplog.text
+
+
 def test_forget_rows_have_a_refusal_as_a_paired_batch():
     """Each row the same one every time, as the answer to its own question, rows not all the same."""
     rows = [replace(row(), row=i) for i in range(30)]

@@ -1,6 +1,7 @@
 """What the doctor says of a machine."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,6 +43,23 @@ def test_programs_read_the_same(said):
     assert findings["torch"] == {
         "part": "versions", "name": "torch", "value": torch.__version__, "wrong": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers", "hub"),
+    [("0", True, "can be reached"), ("0", False, "out of reach"), ("1", True, "out of reach")],
+)
+def test_a_hub_that_is_not_to_be_left_alone_is_asked(monkeypatch, asked, answers, hub):
+    def connect(*_, **__):
+        if not answers:
+            raise OSError("no route")
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr("loku_exp.runtime.hub.socket.create_connection", connect)
+    monkeypatch.setattr("loku_exp.runtime.hub.getproxies", dict)
+    monkeypatch.setenv("HF_HUB_OFFLINE", asked)
+    assert checks._services()[0].value.startswith(hub)
+    assert checks.os.environ["HF_HUB_OFFLINE"] == asked
 
 
 def test_sizes_are_those_of_the_models(said, monkeypatch):

@@ -135,6 +135,29 @@ def test_a_knob_that_came_later_sets_no_runs_apart(tmp_path):
     assert sizes == {"IHL + FILA, retain_term ce": 2, "IHL + FILA, retain_term kl": 1}
 
 
+@pytest.mark.parametrize(
+    ("function", "later"),
+    [("tofu.load_tofu", "holdout: false"), ("toy_tofu.load_toy_tofu", "num_holdout: 0")],
+)
+def test_nor_does_one_of_a_dataset(tmp_path, function, later):
+    for seed, knob in enumerate(["", f", {later}"]):
+        with (tofu(tmp_path, seed=seed) / "config.yaml").open("a") as file:
+            file.write(f"dataset: {{_target_: loku_exp.data.{function}{knob}}}\n")
+    (group,) = groups_of(tmp_path)
+    assert [group.label(arm) for arm in group.by_arm()] == ["IHL + FILA"]
+
+
+def test_where_files_of_own_data_lie_sets_no_runs_apart(tmp_path):
+    for base, place in enumerate(["/home/me", "/scratch/me"]):
+        with (tofu(tmp_path, base=base) / "config.yaml").open("a") as file:
+            files = ", ".join(
+                f"{key}: {place}/{key}.jsonl" for key in ("forget", "retain", "holdout")
+            )
+            file.write(f"dataset: {{_target_: loku_exp.data.own_qa.load_qa, {files}}}\n")
+    (group,) = groups_of(tmp_path)
+    assert [group.label(arm) for arm in group.by_arm()] == ["IHL + FILA"]
+
+
 def test_labels_name_only_what_differs(tmp_path):
     tofu(tmp_path, rank=4)
     tofu(tmp_path, rank=8)

@@ -52,7 +52,9 @@ def collapsed(record):
 def test_the_page_fits_a_phone_and_a_desktop(tmp_path):
     for base in (0, 1):
         for loss in ("gd", "ihl"):
-            edit(tofu(tmp_path / "runs/tofu", loss=loss, base=base), collapsed)
+            run = edit(tofu(tmp_path / "runs/tofu", loss=loss, base=base), collapsed)
+            text = (run / "examples.jsonl").read_text()
+            (run / "examples.jsonl").write_text(text.replace("unlearned says", "m" * 300))
             tdec(tmp_path / "runs/tdec", loss=loss, forget_set=base)
     found = collect(tmp_path / "runs")
     page = write_report(found, found.runs, tmp_path / "runs", tmp_path / "page")[0]

@@ -503,6 +503,7 @@ def test_formats_escape_what_they_must():
         ),
         ("• ≈ ●", r"$\bullet$ $\approx$ ?"),
         ("é 日本", "e ??"),
+        ("率５０％ Ａ＆Ｂ ＿x", r"?50\% A\&B \_x"),
         ("0.5 ± 0.1", r"0.5 $\pm$ 0.1"),
     ],
 )

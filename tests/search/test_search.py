@@ -237,6 +237,31 @@ def test_what_a_killed_search_leaves_holds_up_no_other(tmp_path, monkeypatch):
     assert [trial.value for trial in study_of(place, "j").trials] == [0.5]
 
 
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_a_trial_whose_drawing_was_killed_gets_the_settings_it_lacks(tmp_path, monkeypatch, drawn):
+    from loku_exp.search.kept import study_of
+
+    choices = [optuna.distributions.FloatDistribution(0, 1) for _ in range(2)]
+    asked = SimpleNamespace(space=dict(zip("ab", choices, strict=True)), seed=0, trials=2)
+    whole = search._batch(study_of(tmp_path, "whole"), asked, 1)
+    suggest, seen = optuna.trial.Trial._suggest, []
+
+    def killed(trial, *arguments):
+        seen.append(arguments)
+        if len(seen) > drawn:
+            raise KeyboardInterrupt
+        return suggest(trial, *arguments)
+
+    monkeypatch.setattr(optuna.trial.Trial, "_suggest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search._batch(study_of(tmp_path, "killed"), asked, 1)
+    monkeypatch.undo()
+    ((number, settings),) = search._batch(study_of(tmp_path, "killed"), asked, 1)
+    assert (number, settings.keys()) == (0, {"a", "b"})
+    assert settings["a"] == whole[0][1]["a"]
+    assert study_of(tmp_path, "killed").trials[0].params == settings
+
+
 def test_under_torchrun_it_is_refused(start, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="a search under torchrun"):
@@ -261,6 +286,12 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
         (["lora.rank=range(9,4)"], r"lora.rank=range\(9,4\): no value lies in it"),
         (["training.learning_rate=interval(1e-2,1e-4)"], "the first end must be the lower one"),
         (["training.learning_rate=tag(log,interval(0,1e-2))"], "lower end must be above 0"),
+        (
+            ["lora.rank=tag(log,choice(4,8))"],
+            r"a logarithmic scale has lora.rank=tag\(log,interval",
+        ),
+        (["lora.rank=tag(log,range(4,33,4))"], "in steps of 1"),
+        (["training.learning_rate=tag(lag,interval(1e-4,1e-2))"], "a search knows no tag 'lag'"),
         (["loss=glob(i*)"], r"loss=glob\(i\*\): name the values instead"),
         (["loss=gd,ihl", "pairs=[{lora.rank: 4}]"], "pairs=...: a search has none"),
         (["loss=gd,ihl", "--at-most", "nan"], "--at-most, --margin: should be numbers"),
@@ -278,6 +309,8 @@ def test_values_become_distributions():
     from loku_exp.config import grid
     from loku_exp.search import space as search_space
 
+    (tagged,) = map(search_space.distribution, grid.parse_overrides(["a=tag(log,range(1,33))"]))
+    assert tagged == optuna.distributions.IntDistribution(1, 32, log=True)
     texts = ["a=interval(0.1,1)", "a=tag(log,interval(1e-3,1))", "a=range(4,33,4)", "a=x,'y z'"]
     floats, log, ranged, chosen = map(search_space.distribution, grid.parse_overrides(texts))
     uneven = ["a=range(0.5,3,1)", "a=range(8,2,-2)", "a=range(0,2.5,1)", "a=range(1,8,3)"]
