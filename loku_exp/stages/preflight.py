@@ -136,7 +136,8 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
     if not config.unlearn:
         return []
-    text = architecture(config.model, inputs.tokenizer).get_text_config()
+    whole = architecture(config.model, inputs.tokenizer)
+    text = whole.get_text_config()
     return _own_problems(
         config.method,
         records=inputs.records,
@@ -144,6 +145,7 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         init=config.init.chosen() if config.init else None,
         adapter=adapter,
         recipe=config.training,
+        architecture=whole,
         vocabulary=len(inputs.tokenizer),
         layers=getattr(text, "num_hidden_layers", 2),
     )
