@@ -69,6 +69,12 @@ def test_weights_that_a_control_takes_are_looked_at_as_all_others(place, tmp_pat
     refused(tmp_path, *own(place, *control), match=said)
 
 
+def test_an_attack_that_cannot_be_made_of_this_model_is_refused_before_the_unlearning(tmp_path):
+    """It ended after the unlearning, with lora.rank in its message, which was not to blame."""
+    attack = ["attacks=[relearn]", "attacks.relearn.rank=1000"]
+    refused(tmp_path, *SMALL, *attack, match=r"^attacks\.relearn\.rank=1000: the smallest layer")
+
+
 def test_trainings_of_no_update_are_refused(tmp_path):
     short = ["training.epochs=0.01", "model.finetuning.epochs=0.01"]
     refused(tmp_path, *SMALL, *short, match=r"model\.finetuning\.epochs=0\.01 over .*less than one")
