@@ -85,6 +85,13 @@ def test_stock_requests_and_chat_templates(folder):
     assert "/" not in lm.tokenizer_name
 
 
+@pytest.mark.parametrize("name", ["Müller", "模型", "a b", "a\\b", "it's"])
+def test_a_folder_of_any_name_is_found(folder, tmp_path, name):
+    """An umlaut was refused, with advice for another command line; a backslash became two."""
+    (tmp_path / name).symlink_to(folder)
+    LokuLM.create_from_arg_obj({"pretrained": str(tmp_path / name)}, {"device": "cuda:0"})
+
+
 def test_batch_size_counts_texts_of_full_length(folder):
     sizes = [LokuLM(str(folder), batch_size=size)._load().batch_tokens for size in (1, "auto", 3)]
     assert sizes == [16384, 16384, 3 * 1024]
