@@ -100,7 +100,8 @@ def _reshape(folder: Path, shape: Shape, recipe: dict[str, Any], run: Path) -> s
         model = config.model
         revision = model.revision if base == model.path else None  # a hub id's, else of no folder
         trusted = bool(model.trust_remote_code)
-        given = {"revision": revision, "tokenizer_revision": model.revision}
+        own = model.path in (model.tokenizer, None)  # a revision is of its own path, no other's
+        given = {"revision": revision, "tokenizer_revision": model.revision if own else None}
         tokenizer = _tokenizer_of(config, base)
         dtype = merge(folder, base, tokenizer, trust_remote_code=trusted, **given)
         hand_on_origin(base, folder)
