@@ -24,7 +24,7 @@ from loku_exp.attacks.prompts import (
 )
 from loku_exp.data.records import Example, Records
 from loku_exp.methods.wrapper import Wrapper
-from loku_exp.models.configuration import context_length
+from loku_exp.models.configuration import named_length
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.knobs import Count
 from loku_exp.subject import Subject
@@ -152,14 +152,15 @@ class PrefixedPrompts(Wrapper):
         self, input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **given: Any
     ) -> Tensor:
         """Continue prompts, at most to the end of the model's context."""
-        most = context_length(self.wrapped.config)
+        most = named_length(self.wrapped.config)  # none: nothing in the model ends there
 
         def continued(prompt: Ids) -> Tensor:
             """Continue a prompt after its context."""
             before = self._before(prompt, input_ids)
             ids = torch.cat([before, torch.tensor(prompt).to(before)])[None]
             settings = type(generation_config)(**generation_config.to_dict())
-            settings.max_new_tokens = min(settings.max_new_tokens, most - ids.shape[1])
+            if most is not None:
+                settings.max_new_tokens = min(settings.max_new_tokens, most - ids.shape[1])
             mask = torch.ones_like(ids)
             found: Tensor = self.wrapped.generate(
                 input_ids=ids, attention_mask=mask, generation_config=settings, **given

@@ -17,9 +17,12 @@ from torch import nn
 from loku_exp.attacks.weights import attackable, put_back
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Example, Records
+from loku_exp.errors import ModelError
 from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.builtin import language_modelling
 from loku_exp.methods.adapter import Adapter, adapted_layers, attach, merged
+from loku_exp.methods.targets import target_layers
+from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.models.trained import load_trained
 from loku_exp.runtime.cache import digest
 from loku_exp.runtime.knobs import Count, Positive
@@ -80,9 +83,29 @@ def relearn(
     return replace(subject, identity=digest(recipe), load=partial(_load, subject, rank, folder))
 
 
-def problems(records: Records, rows: int, batch_size: int) -> list[str]:
-    """Return what does not fit: there must be so many forget rows, and a batch of them."""
+def problems(records: Records, skeleton: Any, rows: int, batch_size: int, rank: int) -> list[str]:
+    """Return what does not fit: so many forget rows, a batch of them, and layers of such a rank.
+
+    Args:
+        records: of the run.
+        skeleton: the model without memory.
+        rows: see `relearn`.
+        batch_size: likewise.
+        rank: likewise.
+    """
     found = []
+    linear = linear_layers(skeleton)
+    try:
+        names = target_layers(skeleton, adapted_layers(skeleton))
+    except ModelError:  # it speaks of lora=none, which is no way out here
+        kind = type(skeleton).__name__
+        return [f"attacks=[relearn]: no adapter can go on this {kind}; leave it out"]
+    least = min(min(weight_matrix(linear[name]).shape) for name in names)
+    if rank > least:
+        found.append(
+            f"attacks.relearn.rank={rank}: the smallest layer that it adapts has {least} rows "
+            "or columns; set it to at most that"
+        )
     if rows > len(records.forget):
         found.append(
             f"attacks.relearn.rows={rows}: the forget set has {len(records.forget)} rows; set it to at "

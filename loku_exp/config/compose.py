@@ -169,7 +169,7 @@ def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) 
     GlobalHydra.instance().clear()
     Plugins.instance()
     search = (
-        [f"hydra.searchpath=[{_quoted(f'file://{Path(config_dir).expanduser().resolve()}')}]"]
+        [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).expanduser().resolve()}')}]"]
         if config_dir
         else []
     )
@@ -177,7 +177,7 @@ def composed_from(overrides: Overrides, config_dir: str | None, **options: Any) 
         return compose("config", overrides=[*search, *overrides], **options)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text as Hydra reads it, whatever its characters.
 
     Of backslashes it takes only those before a quote in pairs.
@@ -203,7 +203,7 @@ def _explain(override: str, error: Exception, good: Overrides, config_dir: str |
     if "ambiguous" in str(error).lower():
         return f"{override}: several values make a sweep; add -m (--multirun)"
     if SPECIAL.search(str(error)):
-        typed = shlex.quote(f"{key}={_quoted(value)}")
+        typed = shlex.quote(f"{key}={quoted(value)}")
         return f"{override}: its value has special characters; write it quoted: {typed}"
     if "HydraConfig was not set" in str(error):
         return (

@@ -1,9 +1,12 @@
 """The model card of what is exported: how to load it, what it is, its numbers for people and hub."""
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from loku_exp.results import files as results
 from loku_exp.results.schema import Record
+from loku_exp.runtime.hub import is_local
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOAD_ADAPTER = """```python
@@ -74,13 +77,22 @@ def _metadata(record: Record, kind: str, base: str) -> str:
         if metric.name in unlearned
     ]
     data = ModelCardData(
-        base_model=base,
+        base_model=base if _may_be_on_hub(base) else None,
         library_name="peft" if kind == "adapter" else "transformers",
         tags=["unlearning", "loku_exp"],
         model_name=f"{record.run.id}",
         eval_results=found,
     )
     return data.to_yaml()
+
+
+def _may_be_on_hub(base: str) -> bool:
+    """Return whether a base can be named in a card's metadata: the hub refuses one with a folder there."""
+    try:
+        validate_repo_id(base)
+    except HFValidationError:
+        return False
+    return not is_local(base)
 
 
 def _checked(record: Record, kind: str, rank: int | None) -> str:

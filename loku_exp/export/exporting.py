@@ -15,6 +15,7 @@ from loku_exp.results import files as results
 from loku_exp.results.shipped import base_damage, hand_on_origin, shipped_of
 from loku_exp.runtime.cache import MANIFEST, write_folder
 from loku_exp.runtime.finished import DONE, is_done
+from loku_exp.runtime.hub import expanded
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,26 @@ def _reshape(folder: Path, shape: Shape, recipe: dict[str, Any], run: Path) -> s
         broken = base_damage(recipe)
         if broken is not None:
             raise UserError(f"--merged needs the run's target, {base}, as it was ({broken})")
-        model = OmegaConf.load(run / "config.yaml").model
+        config = OmegaConf.load(run / "config.yaml")
+        model = config.model
         revision = model.revision if base == model.path else None  # a hub id's, else of no folder
         trusted = bool(model.trust_remote_code)
-        given = {"revision": revision, "tokenizer_revision": model.revision}
-        beside = base if (Path(base) / "tokenizer.json").is_file() else None  # one trained here
-        tokenizer = model.tokenizer or beside
+        own = model.path in (model.tokenizer, None)  # a revision is of its own path, no other's
+        given = {"revision": revision, "tokenizer_revision": model.revision if own else None}
+        tokenizer = _tokenizer_of(config, base)
         dtype = merge(folder, base, tokenizer, trust_remote_code=trusted, **given)
         hand_on_origin(base, folder)
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
     return ""
+
+
+def _tokenizer_of(config: Any, base: str) -> str | None:
+    """Return where a run's tokenizer lies: beside its target where that is its own, or was made here."""
+    named, place = config.model.tokenizer, Path(base)
+    beside = named in (None, config.target.path) or (place / MANIFEST).is_file()
+    if beside and (place / "tokenizer.json").is_file():
+        return base  # in full, where the run's own words may be of another working directory
+    return expanded(named) if named else None
 
 
 def _name_base(folder: Path, base: str) -> int:

@@ -1,6 +1,8 @@
 """Putting an exported folder on the model hub; without a login, what would be put there."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from loku_exp.errors import UserError
@@ -13,10 +15,17 @@ def check_name(name: str) -> None:
     """Check that a name can be one of a repository.
 
     Raises:
-        UserError: it is not OWNER/NAME.
+        UserError: it is not OWNER/NAME, or not as the hub wants it.
     """
-    if not NAME.fullmatch(name) or ".." in name:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if not NAME.fullmatch(name):
         raise UserError(f"--push {name}: must be OWNER/NAME, of letters, digits, '-', '_' and '.'")
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"--push {name}: {' '.join(str(error).split())}") from error
 
 
 def push(folder: Path, name: str, *, private: bool) -> list[str]:
@@ -33,7 +42,6 @@ def push(folder: Path, name: str, *, private: bool) -> list[str]:
         UserError: the name is taken, the owner is another one, or the hub cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = [f"  {size_in_words(f.stat().st_size):>10}  {f.relative_to(folder)}" for f in files]
@@ -43,22 +51,31 @@ def push(folder: Path, name: str, *, private: bool) -> list[str]:
             *listed,
         ]
     api = HfApi()
-    try:
+    with _told(name, f"the export itself is whole: {folder}"):
         url = api.create_repo(name, private=private, exist_ok=False)
+    again = f"the repository is there, without the files; send them: hf upload {name} {folder}"
+    with _told(name, again):
         api.upload_folder(
             repo_id=name, folder_path=str(folder), commit_message="Unlearned by loku_exp"
         )
-    except HfHubHTTPError as error:
-        status = int(getattr(error.response, "status_code", 0))
+    return [f"on the hub, {'private' if private else 'public'}: {url}", *listed]
+
+
+@contextmanager
+def _told(name: str, left: str) -> Iterator[None]:
+    """Say what the hub refuses, or that it cannot be reached, in a line, with what there is now."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except Exception as error:  # of the hub, of the card, of whatever network library it has
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        status = getattr(getattr(error, "response", None), "status_code", 0)
         reason = {
             401: "the login is not accepted (hf auth login)",
             403: "this login may not write there; take an owner that is yours",
             409: "there is such a repository already; take another name, nothing of it was changed",
-        }.get(status, " ".join(str(error).split())[:200])
-        raise UserError(f"--push {name}: {reason}. The export itself is whole: {folder}") from error
-    except OSError as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--push {name}: the hub cannot be reached ({said}); the export is whole: {folder}"
-        ) from error
-    return [f"on the hub, {'private' if private else 'public'}: {url}", *listed]
+        }.get(status, said)
+        if not isinstance(error, HfHubHTTPError | ValueError):
+            reason = f"the hub cannot be reached ({said})"
+        raise UserError(f"--push {name}: {reason}. {left[0].upper()}{left[1:]}") from error

@@ -104,14 +104,20 @@ def merge(
         )
         dtype = model.dtype
         merged = PeftModel.from_pretrained(model.float(), str(folder)).merge_and_unload()
+    except (OSError, ValueError) as error:
+        raise UserError(_needed(f"target, {base}, as", error)) from error
+    try:
         options = {"revision": tokenizer_revision, "trust_remote_code": trust_remote_code}
         named = AutoTokenizer.from_pretrained(tokenizer, **options) if tokenizer else None
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:160]
-        raise UserError(f"--merged needs the run's target, {base}, as it was ({said})") from error
+        raise UserError(_needed(f"tokenizer, {tokenizer}, where", error)) from error
     for name in (WEIGHTS, CONFIG):
         (folder / name).unlink()
     merged.to(dtype).save_pretrained(folder)
     if named is not None:
         named.save_pretrained(folder)
     return str(dtype).removeprefix("torch.")
+
+
+def _needed(what: str, error: Exception) -> str:
+    return f"--merged needs the run's {what} it was ({' '.join(str(error).split())[:160]})"

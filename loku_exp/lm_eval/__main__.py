@@ -4,9 +4,12 @@ Usage:
     python -m loku_exp.lm_eval --model loku --model_args pretrained=DIR,peft=ADAPTER --tasks tofu_forget10
 """
 
+import fnmatch
+import glob
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ MODEL = "loku"
 ANY_HUB_ID = "locuslab/TOFU"
 FOR_STOCK_TASKS = ("num_fewshot", "apply_chat_template", "system_instruction", "gen_kwargs")
 OF_OURS = "loku_exp.lm_eval.sets.EvaluationSet"  # the class that a task yaml names
-NAME = re.compile(r"^task:\s*([\w.-]+)", re.MULTILINE)
+NAME = re.compile(r"""^task:\s*["']?([\w.-]+)""", re.MULTILINE)
 LONGEST = 300  # characters of a message that is not ours
 MISSING = "Tasks not found: "  # how lm-eval begins to say so
 
@@ -66,26 +69,40 @@ def _our_tasks() -> list[str]:
     return sorted(Path(file).stem for file in TASKS.glob("*.yaml"))
 
 
-def _tasks_of(folder: str | None) -> list[str]:
-    """Return the tasks in a user's folder that are sets of ours."""
-    files = sorted(Path(folder).expanduser().rglob("*.yaml")) if folder else []
-    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+def _tasks_of(files: Iterable[Path]) -> list[str]:
+    """Return the tasks in a user's files that are sets of ours."""
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()]
     return [name for text in texts if OF_OURS in text for name in NAME.findall(text)]
+
+
+def _meant(name: str, known: list[str]) -> list[str]:
+    """Return which tasks of ours one name stands for: a pattern, a file or a folder may be many."""
+    if name.endswith(".yaml"):
+        return _tasks_of(map(Path, glob.glob(name)))
+    return fnmatch.filter(known, name) or _tasks_of(sorted(Path(name).glob("*.yaml")))
 
 
 def _not_followed(arguments: dict[str, Any], own: str | None) -> list[str]:
     """Return which options of lm-eval would go unheard by tasks of ours, and a user's made of them."""
-    tasks, known = arguments.get("tasks") or [], [*_our_tasks(), *_tasks_of(own)]
+    beside = sorted(Path(own).expanduser().rglob("*.yaml")) if own else []
+    tasks, known = arguments.get("tasks") or [], [*_our_tasks(), *_tasks_of(beside)]
     # a file of settings may have them as one text
-    named = tasks.split(",") if isinstance(tasks, str) else tasks
-    ours = [name for name in map(str.strip, named) if name in known]
-    return [
-        f"--{option}={value}: {', '.join(ours)} do not follow it, their prompts and generation are the "
+    named = (tasks if isinstance(tasks, str) else ",".join(tasks)).split(",")
+    meant = [task for name in named if name.strip() for task in _meant(name.strip(), known)]
+    ours = ", ".join(dict.fromkeys(meant))
+    found = [
+        f"--{option}={value}: {ours} do not follow it, their prompts and generation are the "
         "protocol's (--model_args model.template=chat takes the chat template); give lm-eval's own tasks a "
         "command of their own"
         for option in FOR_STOCK_TASKS
         if ours and (value := arguments.get(option))
     ]
+    if ours and arguments.get("predict_only"):
+        found.append(
+            f"--predict_only: {ours} are measured in any case; leave it out (--log_samples writes what a "
+            "model answered)"
+        )
+    return found
 
 
 def _no_such_task(names: str) -> list[str]:

@@ -10,6 +10,8 @@ import torch
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.save_and_load import load_peft_weights
 
 from loku_exp.config.compose import compose_config
@@ -118,7 +120,8 @@ def check_adapter(path: str, config: Config) -> None:
         config: of the model.
 
     Raises:
-        ModelError: it cannot be read, or is of a model of another shape.
+        ModelError: it cannot be read, is of a model of another shape, or reaches what scores are computed
+            from.
     """
     model = config.model
     named = f"peft={path}"
@@ -130,6 +133,7 @@ def check_adapter(path: str, config: Config) -> None:
             f"{named}: no adapter that can be read ({' '.join(str(error).split())[:200]}); give a folder "
             "with adapter_config.json and adapter_model.safetensors"
         ) from error
+    _check_no_prompt(adapter, named)
     own, adapter.base_model_name_or_path = adapter.base_model_name_or_path, None
     if own and Path(own).name != Path(str(model.path)).name:
         log.warning("%s was made for %s, and is put on %s", named, own, model.path)
@@ -138,7 +142,8 @@ def check_adapter(path: str, config: Config) -> None:
         empty: Any = empty_model(model, base, None, f"pretrained={model.path}")
         adapter.init_lora_weights = False
         try:
-            wanted = get_peft_model_state_dict(get_peft_model(empty, adapter))
+            adapted: Any = get_peft_model(empty, adapter)
+            wanted = get_peft_model_state_dict(adapted)
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(
@@ -152,6 +157,33 @@ def check_adapter(path: str, config: Config) -> None:
                 f"{named} is not an adapter of pretrained={model.path}: {name} is {theirs} in it, and "
                 f"would be {ours}; its own base is {own}"
             )
+    _check_own_head(adapted, named)
+
+
+def _check_no_prompt(adapter: Any, named: str) -> None:
+    """Check that an adapter puts nothing before a text, which would move what is read off by place."""
+    if adapter.is_prompt_learning:
+        raise ModelError(
+            f"{named}: a {adapter.peft_type.value} adapter puts tokens of its own before every text, and "
+            "such a model is not scored here; give one that changes layers (LoRA, ...)"
+        )
+
+
+def _check_own_head(adapted: Any, named: str) -> None:
+    """Check that the output head is a plain matrix: scores are computed from it, apart from the model."""
+    head = adapted.get_output_embeddings()
+    shared = getattr(adapted.config, "tie_word_embeddings", False)
+    layer = isinstance(head, BaseTunerLayer)
+    if not layer and not (shared and isinstance(head, AuxiliaryTrainingWrapper)):
+        return
+    instead = (
+        "the base shares it with its embedding, so a merged model is another one; train one without it"
+        if layer and shared
+        else "merge it into its base (peft: merge_and_unload, save_pretrained), and give that as pretrained"
+    )
+    raise ModelError(
+        f"{named}: it adapts the output head, which scores are computed from; {instead}"
+    )
 
 
 def teach(kinds: tuple[str, ...] = OWN_REQUESTS) -> None:
@@ -179,6 +211,9 @@ def _asking(kind: str) -> Any:
 
 
 def _around(lm: Any) -> Inference:
+    if isinstance(lm.model, PeftModel):
+        _check_no_prompt(lm.model.active_peft_config, "peft")
+        _check_own_head(lm.model, "peft")
     check_head(lm.model)
     size = lm.batch_size if isinstance(lm.batch_size, int) else 1
     return Inference(

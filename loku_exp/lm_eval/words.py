@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loku_exp.config.compose import quoted
 from loku_exp.config.groups import options_of
 from loku_exp.errors import ConfigError, UserError, nearest
 
@@ -117,10 +118,7 @@ def _folder(dataset: str) -> Path:
 
 
 def _written(value: Any) -> str:
-    """Return a value as an override has it; a text with special characters is quoted."""
+    """Return a value as an override has it; a text with special characters, or an umlaut, is quoted."""
     if not isinstance(value, str):
         return json.dumps(value)
-    if re.fullmatch(r"[\w./-]+", value):
-        return value
-    text = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    return value if re.fullmatch(r"[\w./-]+", value, re.ASCII) else quoted(value)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from loku_exp.data.batches import Stream
 from loku_exp.data.records import Example, Records
@@ -20,6 +21,7 @@ from loku_exp.losses.scores import LossTerms
 from loku_exp.methods.wrapper import Hooked, Wrapper
 from loku_exp.models.identity import NOT_READ
 from loku_exp.runtime.cache import digest, folder_digest
+from loku_exp.runtime.hub import expanded, is_local
 from loku_exp.runtime.seeds import derive
 from loku_exp.runtime.settings import Optimization
 from loku_exp.subject import Outcome, Report, Subject
@@ -77,13 +79,28 @@ def control(
     return Outcome(subject, Report(protocol={"control": kind}))
 
 
-def problems(*, kind: Kind, path: str | None) -> list[str]:
-    """Return whether `path` is missing, or there and not read."""
-    if kind == "weights" and not path:
-        return ["method.kind=weights needs the folder of a model: method.path=DIR"]
-    if kind != "weights" and path:
-        return [
+def problems(*, kind: Kind, path: str | None, architecture: Any) -> list[str]:
+    """Return whether `path` is missing, there and not read, or of another kind of model than the run's.
+
+    What is wrong with the weights themselves is found where those of all models are looked at.
+    """
+    if kind != "weights":
+        unread = (
             f"method.path={path} is read by method.kind=weights alone; leave one of the two out"
+        )
+        return [unread] if path else []
+    if not path:
+        return ["method.kind=weights needs the folder of a model: method.path=DIR"]
+    if not is_local(path):
+        return [f"method.path={path}: no such folder"]
+    try:
+        there = PretrainedConfig.get_config_dict(expanded(path))[0].get("model_type")
+    except OSError:
+        return []
+    if there != architecture.model_type:
+        return [
+            f"method.path={path}: a {there} model, and the run's is a {architecture.model_type}; give one "
+            "of the same architecture"
         ]
     return []
 
@@ -150,7 +167,11 @@ def _untouched(model: Any, **_: Any) -> Any:
 
 
 def _weights(model: Any, folder: str, **_: Any) -> Any:
-    return type(model).from_pretrained(str(folder), dtype=model.dtype).to(model.device)
+    attention = model.config._attn_implementation  # what the run's record says of all its models
+    made = type(model).from_pretrained(
+        expanded(str(folder)), dtype=model.dtype, attn_implementation=attention
+    )
+    return made.to(model.device)
 
 
 def _random(model: Any, generator: torch.Generator, **_: Any) -> Any:

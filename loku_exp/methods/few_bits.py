@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from loku_exp.errors import ModelError
-from loku_exp.models.load import linear_layers
+from loku_exp.models.load import gives_a_product, linear_layers
 from loku_exp.runtime.rounding import from_nf4_codes, nf4_codes
 
 GROUP = 64  # weights that share a scale
@@ -34,7 +34,7 @@ def check_holdable(model: nn.Module) -> None:
 
 
 def hold_in_nf4(model: PeftModel) -> None:
-    """Hold every frozen linear layer but the head in NF4, in place.
+    """Hold every frozen linear layer but the head in NF4, in place; routers that give more stay whole.
 
     Args:
         model: an adapted model, its base as it trains.
@@ -43,7 +43,10 @@ def hold_in_nf4(model: PeftModel) -> None:
     frozen = [
         (name, layer)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and layer is not head and not layer.weight.requires_grad
+        if isinstance(layer, nn.Linear)
+        and layer is not head
+        and not layer.weight.requires_grad
+        and gives_a_product(layer)
     ]
     for name, layer in frozen:
         model.set_submodule(name, HeldInNf4(layer))

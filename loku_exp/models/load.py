@@ -206,7 +206,7 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
         if isinstance(module, LinearLayer)
         and module is not head
         and module in reading
-        and _gives_a_product(module)
+        and gives_a_product(module)
     }
 
 
@@ -218,7 +218,7 @@ def _text_part(model: Any) -> Any:
 
 
 @torch.no_grad()
-def _gives_a_product(layer: LinearLayer) -> bool:
+def gives_a_product(layer: LinearLayer) -> bool:
     """Return whether a layer gives its product and no more: Llama 4's router gives scores beside it."""
     if type(layer).forward in (nn.Linear.forward, Conv1D.forward):
         return True

@@ -41,9 +41,10 @@ def load_tokenizer(
     path = model.tokenizer or _trained(model, cast(Corpus, corpus), cache)
     if path == model.path:
         read_config(model, path, key)  # transformers reads it too, and speaks of the tokenizer
+    revision = model.revision if model.path in (path, None) else None  # of its own path, no other's
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            expanded(path), revision=model.revision, trust_remote_code=model.trust_remote_code
+            expanded(path), revision=revision, trust_remote_code=model.trust_remote_code
         )
         read = tokenizer(PROBE, add_special_tokens=False).input_ids
     except Exception as error:  # as many kinds as there are formats; each says what is wrong

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from loku_exp.config.rules import TARGET_IS_BASE
 from loku_exp.config.schema import Component, Config
@@ -59,9 +60,7 @@ def check(config: Config, inputs: Inputs) -> Adapter | None:
     problems += _said(lambda: _loss_problems(config, inputs))
     problems += _said(lambda: _init_problems(config, inputs, adapter))
     problems += _said(lambda: _regulariser_problems(config, inputs, adapter))
-    for name, component in config.attacks.items():
-        given = {"records": inputs.records, "max_length": inputs.max_length, "name": name}
-        problems += _said(partial(_own_problems, component, **given))
+    problems += _said(lambda: _attack_problems(config, inputs))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return adapter
@@ -136,7 +135,8 @@ def _own_problems(component: Component, **available: Any) -> list[str]:
 def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
     if not config.unlearn:
         return []
-    text = architecture(config.model, inputs.tokenizer).get_text_config()
+    whole = architecture(config.model, inputs.tokenizer)
+    text = whole.get_text_config()
     return _own_problems(
         config.method,
         records=inputs.records,
@@ -144,6 +144,7 @@ def _method_problems(config: Config, inputs: Inputs, adapter: Adapter | None) ->
         init=config.init.chosen() if config.init else None,
         adapter=adapter,
         recipe=config.training,
+        architecture=whole,
         vocabulary=len(inputs.tokenizer),
         layers=getattr(text, "num_hidden_layers", 2),
     )
@@ -166,10 +167,26 @@ def _init_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> l
 def _regulariser_problems(config: Config, inputs: Inputs, adapter: Adapter | None) -> list[str]:
     if config.regulariser is None or adapter is None:
         return []
-    with torch.device("meta"):
-        skeleton = from_architecture(config.model, inputs.tokenizer)
-    widths = {layer.name: len(layer.weight) for layer in adapter.layers(skeleton, seed=0)}
+    layers = adapter.layers(_skeleton(config, inputs), seed=0)
+    widths = {layer.name: len(layer.weight) for layer in layers}
     return _own_problems(config.regulariser, records=inputs.records, widths=widths)
+
+
+def _attack_problems(config: Config, inputs: Inputs) -> list[str]:
+    if not config.attacks:
+        return []
+    given = {"records": inputs.records, "max_length": inputs.max_length}
+    given["skeleton"] = _skeleton(config, inputs)
+    found = []
+    for name, component in config.attacks.items():
+        found += _said(partial(_own_problems, component, name=name, **given))
+    return found
+
+
+def _skeleton(config: Config, inputs: Inputs) -> nn.Module:
+    """Return the model without memory."""
+    with torch.device("meta"):
+        return from_architecture(config.model, inputs.tokenizer)
 
 
 def _finetuning_problems(config: Config, inputs: Inputs) -> list[str]:

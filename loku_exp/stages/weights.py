@@ -27,6 +27,7 @@ def places(config: Config) -> dict[str, str]:
         "model.path": base if trained_here(config) or base == config.target.path else None,
         "target.path": config.target.path,
         "reference.path": config.reference.path if config.reference.source == "path" else None,
+        "method.path": config.method.knobs.get("path") if config.unlearn else None,
     }
     keys: dict[str, str] = {}
     for key, path in named.items():

@@ -18,6 +18,7 @@ from tests.helpers import (
     tiny_records,
 )
 from tests.methods import tiny
+from tests.models.architectures import build
 
 RECORDS = tiny_records()
 FORGET = RECORDS.evaluation["forget"]  # two rows of each of three authors
@@ -65,6 +66,14 @@ def test_generations_go_on_behind_the_facts_and_end_with_the_context():
         assert new == plain_greedy(tiny_model(), contexts[prompt] + prompt, 5)
     (long,) = continued(model, prompts[:1], [61], end_of_text=None, padding=0)
     assert len(long) == 64 - len(contexts[prompts[0]]) - 3
+
+
+def test_a_model_that_names_no_context_length_goes_on_behind_the_facts_too():
+    """It ended after the unlearning, and asked for model.context_length, which was set."""
+    bloom = replace(tiny.target(), load=lambda dtype=None: build("bloom"))
+    contexts, prompt = contexts_of(RECORDS, "same_author", 1), FORGET[0].prompt
+    (found,) = continued(attacked(subject=bloom).load(), [prompt], [5], end_of_text=None, padding=0)
+    assert found == plain_greedy(build("bloom"), contexts[prompt] + prompt, 5)
 
 
 def test_other_prompts_are_asked_as_before():

@@ -94,11 +94,24 @@ def test_a_wrapper_is_kept_and_what_it_wraps_is_trained(tmp_path):
 
 
 def test_what_does_not_fit_is_said():
-    assert problems(tiny.records(), rows=4, batch_size=4) == []
-    (said,) = problems(tiny.records(), rows=5, batch_size=4)
+    whole = {"records": tiny.records(), "skeleton": tiny.target().load()}
+    assert problems(**whole, rows=4, batch_size=4, rank=16) == []
+    (said,) = problems(**whole, rows=5, batch_size=4, rank=2)
     assert "attacks.relearn.rows=5: the forget set has 4 rows" in said
-    (said,) = problems(tiny.records(), rows=2, batch_size=3)
+    (said,) = problems(**whole, rows=2, batch_size=3, rank=2)
     assert "attacks.relearn.batch_size=3 is more than attacks.relearn.rows=2" in said
+    (said,) = problems(**whole, rows=4, batch_size=4, rank=17)
+    assert said.startswith("attacks.relearn.rank=17: the smallest layer")
+    assert "has 16 rows or columns; set it to at most that" in said
+
+
+def test_a_model_that_no_adapter_can_go_on_is_said():
+    """The message of the run's own adapter speaks of lora=none, which would change nothing here."""
+    bare = tiny.target().load()
+    for block in bare.transformer.h:
+        block.attn, block.mlp = torch.nn.Identity(), torch.nn.Identity()
+    (said,) = problems(tiny.records(), bare, rows=4, batch_size=4, rank=2)
+    assert said == ("attacks=[relearn]: no adapter can go on this GPTNeoForCausalLM; leave it out")
 
 
 def test_what_was_trained_in_another_precision_is_not_taken(tmp_path):

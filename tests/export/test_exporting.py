@@ -106,7 +106,11 @@ def test_record_and_card_name_the_folder_of_a_target_that_was_made_here(start, t
     target = results.read(folder).models["target"].path
     assert (Path(target) / "model.safetensors").is_file()
     export(folder, tmp_path / "plain")
-    assert target in (tmp_path / "plain/README.md").read_text()
+    card = (tmp_path / "plain/README.md").read_text()
+    assert target in card
+    assert (
+        ModelCard(card).data.to_dict().get("base_model") is None
+    )  # the hub refuses a folder there
     config = json.loads((tmp_path / "plain/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == target
 
@@ -256,14 +260,15 @@ def test_a_base_on_the_hub_is_taken_at_the_runs_revision(start, tmp_path, monkey
     shutil.copytree(start(), folder)
     config = OmegaConf.load(folder / "config.yaml")
     config.model.path, config.model.revision = "me/m", "old"
-    OmegaConf.save(config, folder / "config.yaml")
     monkeypatch.setattr(
         exporting, "merge", lambda *a, **options: asked.append(options) or "float32"
     )
-    for base in ("me/m", "other"):
+    for base, tokenizer in (("me/m", "me/m"), ("other", "me/m"), ("me/m", "me/words")):
+        config.model.tokenizer = tokenizer
+        OmegaConf.save(config, folder / "config.yaml")
         exporting._reshape(tmp_path, Shape(merged=True), {"base": base}, folder)
-    assert [options["revision"] for options in asked] == ["old", None]
-    assert [options["tokenizer_revision"] for options in asked] == ["old", "old"]
+    assert [options["revision"] for options in asked] == ["old", None, "old"]
+    assert [options["tokenizer_revision"] for options in asked] == ["old", "old", None]
 
 
 def test_a_link_and_a_place_within_the_run_are_refused(start, tmp_path):

@@ -10,6 +10,10 @@ from loku_exp.errors import UserError
 from loku_exp.export.hub import check_name, push
 
 
+class NoConnectionError(Exception):
+    """As that of the client's network library, which is no OSError."""
+
+
 class Response:
     request = None
 
@@ -22,7 +26,7 @@ class Api:
     """Stands for the hub: remembers what it was sent, or answers with an error."""
 
     sent: ClassVar[list] = []
-    error = None
+    error = upload_error = None
 
     def create_repo(self, name, **options):
         if self.error:
@@ -31,6 +35,8 @@ class Api:
         return f"https://hub/{name}"
 
     def upload_folder(self, **options):
+        if self.upload_error:
+            raise self.upload_error
         self.sent.append(options)
 
 
@@ -79,13 +85,31 @@ def test_what_the_hub_refuses_is_one_line(exported, monkeypatch, status, says):
     assert Api.sent == []
 
 
-def test_a_hub_out_of_reach_is_one_line(exported, monkeypatch):
-    monkeypatch.setattr(Api, "error", OSError("Name or service not known"))
-    with pytest.raises(UserError, match=r"the hub cannot be reached .*; the export is whole"):
+@pytest.mark.parametrize(
+    "error", [OSError("no such service"), NoConnectionError("no such service")]
+)
+def test_a_hub_out_of_reach_is_one_line(exported, monkeypatch, error):
+    monkeypatch.setattr(Api, "error", error)
+    said = r"the hub cannot be reached \(no such service\)\. The export itself is whole"
+    with pytest.raises(UserError, match=said):
         push(exported, "me/adapter", private=True)
 
 
-@pytest.mark.parametrize("name", ["adapter", "me/a/b", "me/", "me/..", "../x", "me/a b"])
+def test_files_that_did_not_arrive_are_told_with_how_to_send_them(exported, monkeypatch):
+    """The repository is made by then, so the same command would be refused."""
+    monkeypatch.setattr(Api, "upload_error", ValueError("Invalid metadata in README.md. - 'x'"))
+    with pytest.raises(UserError, match=r"Invalid metadata .* hf upload me/adapter ") as refused:
+        push(exported, "me/adapter", private=True)
+    assert str(refused.value).endswith(str(exported))
+
+
+@pytest.mark.parametrize("name", ["adapter", "me/a/b", "me/", "me/a b"])
 def test_a_name_that_cannot_be_is_refused_before_anything_is_written(name):
     with pytest.raises(UserError, match="must be OWNER/NAME"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["me/..", "../x", "me/a--b", "me/-a", "me/a.", "me/a.git", "mü/a"])
+def test_a_name_that_the_hub_does_not_take_likewise(name):
+    with pytest.raises(UserError, match=f"^--push {name}: .*(epo|OWNER)"):
         check_name(name)

@@ -5,10 +5,13 @@ import math
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from loku_exp.errors import UserError
+from loku_exp.export import exporting
 from loku_exp.export.reshaped import compress
+from loku_exp.runtime.cache import seal
 
 LAYERS = {"base_model.model.x": (5, 7), "base_model.model.y": (9, 4)}
 RANK, ALPHA = 4, 6.0
@@ -101,3 +104,24 @@ def test_what_is_no_pair_of_matrices_is_refused(adapter):
     save_file(state, adapter / "adapter_model.safetensors")
     with pytest.raises(UserError, match="more than linear layers"):
         compress(adapter, 2)
+
+
+def test_the_tokenizer_of_a_merged_model_is_found_from_anywhere(tmp_path, monkeypatch):
+    """A relative folder was taken for a hub id elsewhere, and ~ for a folder of that name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "tokenizer.json").write_text("{}")
+
+    def found(tokenizer, target):
+        config = OmegaConf.create({"model": {"tokenizer": tokenizer}, "target": {"path": target}})
+        return exporting._tokenizer_of(config, str(base))
+
+    assert found("base", "base") == found(None, "base") == str(base)
+    assert found("~/own", "base") == str(tmp_path / "own")
+    assert found("me/own", "base") == "me/own"
+    seal(base, {})  # it was made here, with the run's tokenizer beside it
+    assert found("gone", None) == str(base)
+    (base / "tokenizer.json").unlink()
+    assert found("me/own", None) == "me/own"

@@ -73,6 +73,7 @@ def test_data_by_the_environment(command, folder, tofu, tmp_path, monkeypatch, c
         ("tofu_facts", ["--model_args", "dtyp=float32"], "dtyp=float32: --model loku has no such word"),
         ("tofu_facts", ["--num_fewshot", 2], "--num_fewshot=2: tofu_facts do not follow it"),
         ("tofu_facts", ["--apply_chat_template"], "--apply_chat_template=True: tofu_facts do not"),
+        ("tofu_facts", ["--predict_only", "--output_path", "."], "--predict_only: tofu_facts are measured"),
         ("tofu_facts", ["--log_samples"], "Specify --output_path if providing --log_samples"),
         ("tofu_facts", ["--model", "hf", "--model_args", "pretrained=./no"], "./no"),
         ("tofu_facts", ["--model", "dummy"], "DummyLM cannot be asked for tokens by their ids"),
@@ -122,14 +123,18 @@ def test_a_later_lm_eval_finds_the_model_by_its_entry_point():
 def test_options_that_tasks_do_not_follow_are_refused_wherever_they_stand(
     command, folder, tmp_path, capsys
 ):
-    """In a file of settings they went unheard, and so they did by a task of one's own."""
+    """In a file of settings they went unheard, and so they did by a pattern and a task of one's own."""
     settings = tmp_path / "settings.yaml"
     settings.write_text("tasks: tofu_facts\nnum_fewshot: 3\n")
     model = ["--model", "loku", "--model_args", f"pretrained={folder}"]
-    own = ["--include_path", EXAMPLE, "--tasks", "my_forget_set", "--num_fewshot", 2]
+    fewshot, file = ["--num_fewshot", 2], EXAMPLE / "my_forget_set.yaml"
+    own = ["--include_path", EXAMPLE, "--tasks", "my_forget_set", *fewshot]
     for given, said in (
         (["--config", settings], "--num_fewshot=3: tofu_facts do not follow it"),
         (own, "--num_fewshot=2: my_forget_set do not follow it"),
+        (["--tasks", "tofu_fa*", *fewshot], "--num_fewshot=2: tofu_facts do not follow it"),
+        (["--tasks", EXAMPLE, *fewshot], "--num_fewshot=2: my_forget_set do not follow it"),
+        (["--tasks", file, *fewshot], "--num_fewshot=2: my_forget_set do not follow it"),
         (["--config", tmp_path / "none.yaml"], "Config file not found"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -1,21 +1,26 @@
 """What ``--model loku`` takes: adapters of this bench, other people's words, and what is refused."""
 
 import json
+from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.config.compose import compose_config
-from loku_exp.errors import ConfigError
+from loku_exp.data.records import Sequence
+from loku_exp.errors import ConfigError, ModelError
 from loku_exp.export.exporting import export
-from loku_exp.lm_eval.model import LokuLM
+from loku_exp.lm_eval.model import LokuLM, _around
 from loku_exp.results import files as results
 from loku_exp.run import run
 from loku_exp.runtime.cache import Cache
 from loku_exp.stages.inputs import load_inputs
 from tests.helpers import instances, plain_scores
+from tests.models import architectures
 
 QUICK = ["experiment=quick", "evaluation.curve=none", "init=fila"]
 
@@ -80,6 +85,13 @@ def test_stock_requests_and_chat_templates(folder):
     assert "/" not in lm.tokenizer_name
 
 
+@pytest.mark.parametrize("name", ["Müller", "模型", "a b", "a\\b", "it's"])
+def test_a_folder_of_any_name_is_found(folder, tmp_path, name):
+    """An umlaut was refused, with advice for another command line; a backslash became two."""
+    (tmp_path / name).symlink_to(folder)
+    LokuLM.create_from_arg_obj({"pretrained": str(tmp_path / name)}, {"device": "cuda:0"})
+
+
 def test_batch_size_counts_texts_of_full_length(folder):
     sizes = [LokuLM(str(folder), batch_size=size)._load().batch_tokens for size in (1, "auto", 3)]
     assert sizes == [16384, 16384, 3 * 1024]
@@ -120,6 +132,51 @@ def test_an_adapter_of_another_model_is_refused_before_weights_are_read(
     write_config(tmp_path / "same", target_modules=["query_key_value"])
     with pytest.raises(ConfigError, match=r"does not go on pretrained=.*query_key_value"):
         LokuLM(str(folder), peft=str(tmp_path / "same"))
+
+
+CAUSAL = {"task_type": "CAUSAL_LM"}
+HEAD = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], **CAUSAL)
+SAVED_HEAD = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], **CAUSAL)
+
+
+def adapted(base, config, place):
+    """Write an adapter that does something; return the model with it."""
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), deepcopy(config))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    model.eval().save_pretrained(place)
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), place).eval()
+
+
+@pytest.mark.parametrize(
+    ("config", "tied", "said"),
+    [
+        (HEAD, False, r"adapts the output head, .* merge it into its base"),
+        (HEAD, True, r"adapts the output head, .* train one without it"),
+        (SAVED_HEAD, True, r"adapts the output head, .* merge it into its base"),
+        (PromptTuningConfig(num_virtual_tokens=3, **CAUSAL), False, "a PROMPT_TUNING adapter puts"),
+        (PrefixTuningConfig(num_virtual_tokens=3, **CAUSAL), False, "a PREFIX_TUNING adapter puts"),
+    ],
+)
+def test_an_adapter_that_scores_would_be_wrong_with_is_refused(tmp_path, config, tied, said):
+    """Scores come from the head's own matrix, and by the place of a token: both were silently others."""
+    base = architectures.folder("llama", tmp_path / "base", tie_word_embeddings=tied)
+    model = adapted(base, config, tmp_path / "adapter")
+    with pytest.raises(ConfigError, match=said):
+        LokuLM(str(base), peft=str(tmp_path / "adapter"), dtype="float32")
+    with pytest.raises(ModelError, match=said):
+        _around(SimpleNamespace(model=model))
+
+
+def test_a_head_that_an_adapter_brings_whole_is_scored(tmp_path):
+    base = architectures.folder("llama", tmp_path / "base", tie_word_embeddings=False)
+    model = adapted(base, SAVED_HEAD, tmp_path / "adapter")
+    lm = LokuLM(str(base), peft=str(tmp_path / "adapter"), dtype="float32")
+    text = Sequence(tuple(range(5, 25)), tuple(range(5, 25)))
+    (found,) = lm.token_scores(instances("token_scores", [("", text)]))
+    assert found.logprobs == pytest.approx(plain_scores(model, text)[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(

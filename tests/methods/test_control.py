@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import GPT2Config
 
 from loku_exp.methods.control import _MAKERS, Refusing, control, problems
 from loku_exp.models.head import check_head
@@ -46,12 +47,28 @@ def test_untouched_is_the_target_and_weights_are_those_of_the_folder(tmp_path):
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
 
 
-def test_a_path_belongs_to_weights_alone():
-    assert problems(kind="weights", path="DIR") == problems(kind="noise", path=None) == []
-    assert problems(kind="weights", path=None) == [
+def test_weights_of_a_folder_in_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny.target().load().save_pretrained(tmp_path / "model")
+    model = made(tmp_path, "weights", "~/model").load()
+    assert model.config._attn_implementation == tiny.target().load().config._attn_implementation
+
+
+def test_a_path_belongs_to_weights_alone_and_holds_such_a_model(tmp_path):
+    model = tiny.target().load()
+    model.save_pretrained(tmp_path / "model")
+    run = {"architecture": model.config}
+    assert problems(kind="weights", path=str(tmp_path / "model"), **run) == []
+    assert problems(kind="noise", path=None, **run) == []
+    assert problems(kind="weights", path=None, **run) == [
         "method.kind=weights needs the folder of a model: method.path=DIR"
     ]
-    assert "method.path=DIR is read by" in problems(kind="noise", path="DIR")[0]
+    assert "method.path=DIR is read by" in problems(kind="noise", path="DIR", **run)[0]
+    for nowhere in ("owner/name", "/nowhere"):
+        (said,) = problems(kind="weights", path=nowhere, **run)
+        assert said == f"method.path={nowhere}: no such folder"
+    (said,) = problems(kind="weights", path=str(tmp_path / "model"), architecture=GPT2Config())
+    assert "a gpt_neo model, and the run's is a gpt2" in said
 
 
 def test_random_weights_keep_the_spread_and_nothing_else(tmp_path):

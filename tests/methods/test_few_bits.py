@@ -1,5 +1,6 @@
 """A base in four bits: what it computes and trains, against plain layers with rounded weights."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from loku_exp.config import rules
 from loku_exp.config.compose import compose_config
@@ -20,7 +22,7 @@ from loku_exp.models.load import linear_layers
 from loku_exp.runtime.rounding import rounded
 from tests.helpers import random_sequence
 from tests.methods import tiny
-from tests.models.architectures import ARCHITECTURES, build
+from tests.models.architectures import ARCHITECTURES, GROUPED, build
 
 BATCH = pad([random_sequence(9, 0, 61, 0)])
 QLORA = replace(tiny.ADAPTER, base="nf4")
@@ -83,6 +85,28 @@ def test_every_architecture_computes_with_the_rounded_weights(kind):
     for name, value in gradients[0].items():
         torch.testing.assert_close(value, gradients[1][name], rtol=1e-3, atol=1e-4, msg=name)
     assert StepFlops.of(models[0]).flops(BATCH) == StepFlops.of(models[1]).flops(BATCH)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("llama4_text", {"moe_layers": [1], "intermediate_size_mlp": 24, "head_dim": 8}),
+        ("phimoe", {}),
+    ],
+)
+def test_a_router_that_gives_more_than_a_product_stays_as_it_is(kind, fields):
+    """It is an `nn.Linear` by its class, and a plain layer in its place ended in a traceback."""
+    sizes = GROUPED | {"vocab_size": 61, "num_local_experts": 4, "pad_token_id": 0} | fields
+    torch.manual_seed(0)
+    whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).eval()
+    held = copy.deepcopy(whole)
+    hold_in_nf4(held.requires_grad_(False))
+    (router,) = {type(m) for m in held.modules() if isinstance(m, nn.Linear)} - {nn.Linear}
+    assert "Router" in router.__name__
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        ours, theirs = (m(input_ids=ids).logits for m in (held, with_rounded_weights(whole)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_what_cannot_be_held_is_refused():

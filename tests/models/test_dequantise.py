@@ -214,3 +214,14 @@ def test_an_origin_is_handed_on_and_a_damaged_one_is_said(tmp_path):
     (tmp_path / ORIGIN_FILE).write_text("[]")
     with pytest.raises(ModelError, match="does not say where the weights come from"):
         origin_of(str(tmp_path))
+
+
+def test_a_folder_in_the_users_home_and_a_model_that_names_no_context(tmp_path, monkeypatch):
+    """A folder named ~ was made; and BLOOM's was refused, with a key that this command has not."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dequantising, "named_length", lambda config: None)
+    write_gguf(tmp_path / "tiny.gguf")
+    dequantise(Path("~/tiny.gguf"), Path("~/model"))
+    assert not (tmp_path / "~").exists()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "model")

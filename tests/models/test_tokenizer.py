@@ -57,6 +57,24 @@ def test_a_chat_models_own_words_stand_around_a_question():
     assert own.decode(labelled) == "me" + own.eos_token
 
 
+@pytest.mark.parametrize(
+    ("path", "words", "revision"),
+    [("me/m", "me/m", "old"), ("me/m", "me/words", None), (None, "me/words", "old")],
+)
+def test_a_revision_is_of_the_models_own_path(tmp_path, monkeypatch, path, words, revision):
+    """Another repository was asked for it too, and has none of that name."""
+    asked = []
+
+    def from_pretrained(name, **options):
+        asked.append((name, options["revision"]))
+        return tokenizer()
+
+    monkeypatch.setattr("loku_exp.models.tokenizer.AutoTokenizer.from_pretrained", from_pretrained)
+    monkeypatch.setattr("loku_exp.models.tokenizer.read_config", lambda *_: None)
+    loaded("me/m", tmp_path, path=path, tokenizer=words, revision="old")
+    assert asked == [(words, revision)]
+
+
 def test_what_the_tokenizer_puts_first_itself_is_not_there_twice():
     own = train_tokenizer(["what is it"], 300)
     own.bos_token = own.eos_token

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import Gemma3Config, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.config.compose import compose_config
@@ -55,6 +56,23 @@ def test_reference_is_not_trained_from_a_copy_of_the_target(place, tmp_path):
     (tmp_path / "copy/README.md").write_text("a copy")
     again = own(place, f"target.path={tmp_path}/copy", "reference.source=train")
     refused(tmp_path, *again, match="also the base in model.path")
+
+
+def test_weights_that_a_control_takes_are_looked_at_as_all_others(place, tmp_path):
+    """A tensor that was not there was random, and the control was judged with it."""
+    shutil.copytree(place, tmp_path / "cut")
+    tensors = load_file(tmp_path / "cut/model.safetensors")
+    tensors.pop("transformer.h.0.mlp.c_fc.weight")
+    save_file(tensors, tmp_path / "cut/model.safetensors", {"format": "pt"})
+    control = ["method=control", "method.kind=weights", f"method.path={tmp_path}/cut"]
+    said = r"method\.path=.*cut: 1 tensor of the architecture in config.json missing: .*c_fc"
+    refused(tmp_path, *own(place, *control), match=said)
+
+
+def test_an_attack_that_cannot_be_made_of_this_model_is_refused_before_the_unlearning(tmp_path):
+    """It ended after the unlearning, with lora.rank in its message, which was not to blame."""
+    attack = ["attacks=[relearn]", "attacks.relearn.rank=1000"]
+    refused(tmp_path, *SMALL, *attack, match=r"^attacks\.relearn\.rank=1000: the smallest layer")
 
 
 def test_trainings_of_no_update_are_refused(tmp_path):
