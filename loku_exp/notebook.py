@@ -142,7 +142,7 @@ def unlearn_in_memory(
     kind = "qa" if isinstance(texts["forget"][0], dict) else "texts"
     place = Path(output_dir).expanduser()
     given = [f"dataset={kind}", f"loss={loss}", f"init={init}"]
-    given += [f"dataset.{name}={_quoted(write_rows(rows, place))}" for name, rows in texts.items()]
+    given += [_given(f"dataset.{name}", write_rows(rows, place)) for name, rows in texts.items()]
     results = _run(model, tokenizer, place, [*given, *overrides])
     again = type(model).from_pretrained(
         str(saved_model(model, tokenizer, place)),
@@ -183,7 +183,7 @@ def evaluate_in_memory(
         check_saveable(reference, tokenizer, "reference")
         _rehearse(model, tokenizer, place, [*given, "reference.path=a/rehearsal", *overrides])
         path = saved_model(reference, tokenizer, place)
-    return _run(model, tokenizer, place, [*given, f"reference.path={_quoted(path)}", *overrides])
+    return _run(model, tokenizer, place, [*given, _given("reference.path", path), *overrides])
 
 
 def _rehearse(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> list[str]:
@@ -192,7 +192,7 @@ def _rehearse(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> 
 
     check_saveable(model, tokenizer)
     given = [
-        "model=hf", f"model.attention={_attention(model)}", f"output_dir={_quoted(place)}",
+        "model=hf", f"model.attention={_attention(model)}", _given("output_dir", place),
         f"model.dtype={str(model.dtype).removeprefix('torch.')}", f"device={model.device}",
     ]  # fmt: skip
     compose_config([*given, "model.path=a/rehearsal", *overrides])
@@ -206,7 +206,7 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
     from loku_exp.startup import prepare_environment, run_tracked
 
     given = _rehearse(model, tokenizer, place, overrides)
-    given.append(f"model.path={_quoted(saved_model(model, tokenizer, place))}")
+    given.append(_given("model.path", saved_model(model, tokenizer, place)))
     config: Config = compose_config([*given, *overrides])
     prepare_environment(config)
     threads = torch.get_num_threads()  # of the session; a run has its own
@@ -216,9 +216,11 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
         torch.set_num_threads(threads)
 
 
-def _quoted(path: str | Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+def _given(key: str, place: str | Path) -> str:
+    """Return the override that names a place, whatever its characters."""
+    from loku_exp.config.compose import quoted
+
+    return f"{key}={quoted(str(place))}"
 
 
 def _attention(model: Any) -> str:

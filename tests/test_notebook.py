@@ -177,6 +177,17 @@ def test_a_mistake_is_said_before_a_reference_is_written(model, tokenizer, place
     assert not (tmp_path / "out/models").exists()
 
 
+def test_results_lie_in_a_folder_of_whatever_name(model, tokenizer, place, tmp_path):
+    """A backslash became two."""
+    _, words = place
+    where = tmp_path / 'a\\b "c"'
+    loku_exp.evaluate(
+        model, tokenizer, words[-1], "dataset.num_authors=8", "dataset.num_forget=2",
+        "evaluation.rows=2", dataset="toy_tofu", output_dir=where,
+    )  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {where.name}
+
+
 def test_threads_of_the_session_are_kept(model, tokenizer, place):
     where, words = place
     torch.set_num_threads(2)
