@@ -52,7 +52,9 @@ def test_a_mutant_differs_in_one_place(mutants):
     [
         ("ANSWER = 41", 1),
         ("ANSWER = 42", 0),
-        ("import time\ntime.sleep(60)\nANSWER = 42", -signal.SIGALRM),
+        pytest.param(
+            "import time\ntime.sleep(60)\nANSWER = 42", -signal.SIGALRM, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_it_is_killed_where_a_test_fails_or_does_not_end(tmp_path, monkeypatch, code, end):

@@ -48,6 +48,7 @@ def collapsed(record):
     record["models"]["unlearned"]["judgement"]["collapsed"] = True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_the_page_fits_a_phone_and_a_desktop(tmp_path):
     for base in (0, 1):

@@ -188,6 +188,7 @@ def test_unfinished_and_damaged_are_named(many, capsys):
     assert "skipped: " in said.err
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_files(many, tmp_path):
     for name in ("a", "b"):
         main([str(many[0]), "lora.targets=qv", "--to", str(tmp_path / name)])

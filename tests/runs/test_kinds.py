@@ -28,13 +28,14 @@ def test_full_fine_tuning_trains_all_weights_at_its_own_rate(begin):
     assert record.cost["trainable_parameters"] > 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", ["lora", "none"])
 def test_training_under_autocast_ships_what_was_evaluated(begin, lora):
     record = results.read(begin("training.autocast=bfloat16", f"lora={lora}"))
     assert record.training["reload_difference"] < 1e-3
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_an_adapter_that_is_not_folded_is_not_shipped(begin, monkeypatch, dtype):
     def unfolded(model, factors, adapter, folder):
         model.save_pretrained(str(folder))
@@ -65,6 +66,7 @@ def test_a_loss_that_compares_begins_at_the_target_and_leaves_it(begin, autocast
     assert training["retain_loss"][-1] > 0.01
 
 
+@pytest.mark.slow
 def test_released_fila_runs_at_the_micro_batch_of_its_readme(begin):
     record = results.read(
         begin("init=fila_official", "init.fisher_micro_batch=2", "evaluation.curve=none")

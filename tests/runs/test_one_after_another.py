@@ -194,6 +194,7 @@ def refused(again, tmp_path, *overrides, **options):
     return str(error.value).splitlines()
 
 
+@pytest.mark.slow
 def test_what_is_no_run_to_start_from_is_said_in_a_line(again, begin, copied, tmp_path):
     (line,) = refused(again, tmp_path, of=tmp_path / "gone")
     assert line == f"target.run={tmp_path / 'gone'}: no such folder"

@@ -155,6 +155,7 @@ def test_the_best_that_forgets_enough_is_found_and_reported(start, capsys):
     assert len(start("one", RATE, trials=5)[1]) == 1
 
 
+@pytest.mark.slow
 def test_the_table_has_the_suites_words_and_both_halves(start, capsys):
     content, _ = start("words", RATE)
     shown = capsys.readouterr().out
@@ -205,6 +206,7 @@ def test_a_run_that_found_no_room_is_no_failed_trial(start):
     assert content["trials"] == {"all": 4, "failed": 0, "feasible": 2}
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_go_together_are_failed_trials(start, caplog):
     sizes = ["training.batch_size=2,4", "training.micro_batch_size=2,4"]
     content, _ = start("together", *sizes, "--at-most", "1", trials=2)

@@ -84,6 +84,7 @@ def opened(folder: Path, *overrides: str):
         tell(Updated(1, {"forget_loss": 0.5}))
 
 
+@pytest.mark.slow
 def test_an_offline_run_has_everything(start, no_account, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(SWEEP, "loss=ihl,gd")
@@ -204,6 +205,7 @@ def test_a_tracker_that_breaks_is_named_once_and_the_run_goes_on(tmp_path, caplo
     assert read(folder)["exit"] == 0
 
 
+@pytest.mark.slow
 def test_tensorboard_by_one_word(start):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"

@@ -174,7 +174,7 @@ def test_without_a_limit_no_gradient_is_scaled_and_its_norm_is_logged(tmp_path):
     assert not torch.equal(weights(model), weights(clipped))
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_adapter_leaves_casting_to_autocast_and_trains_bitwise_the_same(
     tmp_path, monkeypatch, checkpointing, dropout
