@@ -47,6 +47,16 @@ def test_a_mutant_differs_in_one_place(mutants):
         assert sum(one != two for one, two in zip(whole, lines, strict=True)) == 1
 
 
+def test_so_many_are_drawn_or_all():
+    every = list(mutation.mutants_of("judge", mutation.ROOMS["judge"][0][0]))
+    few = mutation.drawn(every, "5", 0)
+    assert len(few) == len({id(mutant) for mutant in few}) == 5
+    assert few == mutation.drawn(every, "5", 0) != mutation.drawn(every, "5", 1)
+    assert (
+        len(mutation.drawn(every, "all", 0)) == len(every) == len(mutation.drawn(every, "9999", 0))
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "end"),
     [
