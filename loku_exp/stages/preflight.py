@@ -173,14 +173,11 @@ def _regulariser_problems(config: Config, inputs: Inputs, adapter: Adapter | Non
 
 
 def _attack_problems(config: Config, inputs: Inputs) -> list[str]:
-    if not config.attacks:
-        return []
-    given = {"records": inputs.records, "max_length": inputs.max_length}
-    given["skeleton"] = _skeleton(config, inputs)
-    found = []
-    for name, component in config.attacks.items():
-        found += _said(partial(_own_problems, component, name=name, **given))
-    return found
+    given: dict[str, Any] = {"records": inputs.records, "max_length": inputs.max_length}
+    given |= {"skeleton": _skeleton(config, inputs)} if config.attacks else {}
+    ask = partial(_own_problems, **given)
+    each = config.attacks.items()
+    return [line for name, one in each for line in _said(partial(ask, one, name=name))]
 
 
 def _skeleton(config: Config, inputs: Inputs) -> nn.Module:

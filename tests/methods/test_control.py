@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from loku_exp.methods.control import _MAKERS, Refusing, control, problems
+from loku_exp.methods.control import _MAKERS, control, problems
+from loku_exp.methods.refusing import Refusing
 from loku_exp.models.head import check_head
 from tests.methods import tiny
 

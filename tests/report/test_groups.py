@@ -148,7 +148,7 @@ def test_nor_does_one_of_a_dataset(tmp_path, function, later):
 
 
 def test_where_files_of_own_data_lie_sets_no_runs_apart(tmp_path):
-    for base, place in enumerate(["/home/me", "/scratch/me"]):
+    for base, place in enumerate(["/one", "/other"]):
         with (tofu(tmp_path, base=base) / "config.yaml").open("a") as file:
             files = ", ".join(
                 f"{key}: {place}/{key}.jsonl" for key in ("forget", "retain", "holdout")
