@@ -199,7 +199,7 @@ def _own_config(model: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> Any
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     """Return the linear layers that read text, by name; not the output head."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-    reading = set(_text_part(model).modules())
+    reading = set(text_part(model).modules())
     return {
         name: module
         for name, module in model.named_modules()
@@ -210,7 +210,7 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     }
 
 
-def _text_part(model: Any) -> Any:
+def text_part(model: Any) -> Any:
     """Return the part of a model that reads text: less than all where it sees pictures too."""
     config = getattr(model, "config", None)
     whole = config is None or config.get_text_config() is config

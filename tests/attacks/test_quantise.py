@@ -1,16 +1,21 @@
 """What of a model an attack by rounding touches."""
 
+import copy
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from loku_exp.attacks.quantise import problems, quantise
+from loku_exp.errors import ModelError
 from loku_exp.methods.wrapper import Wrapper
 from loku_exp.models.load import linear_layers, weight_matrix
 from loku_exp.runtime.rounding import rounded
 from tests.methods import tiny
+from tests.models.architectures import GROUPED
 
 
 def test_linear_layers_are_rounded_and_nothing_else():
@@ -69,3 +74,45 @@ def test_eight_bits_of_nf4_are_refused():
     assert fine == [[], []]
     (said,) = problems("mine", bits=8, levels="nf4")
     assert said.startswith("attacks.mine.bits=8: nf4 has 4; set it to that, or attacks.mine.levels")
+
+
+@pytest.mark.parametrize("kind", ["olmoe", "gpt_oss", "llama4_text", "mixtral"])
+def test_stacked_experts_are_rounded_too_each_by_its_output_channels(kind):
+    """Against a weight taken expert by expert out of the layer's own product."""
+    model = experts(kind)
+    before = copy.deepcopy(model)
+    changed = quantised(model)
+    found = {
+        name: p for name, p in before.named_parameters() if p.ndim == 3 and ".experts." in name
+    }
+    assert len(found) == 4
+    other_way_round = kind in ("gpt_oss", "llama4_text")
+    for name, stacked in found.items():
+        for one, expert in enumerate(stacked):
+            plain = expert.T if other_way_round else expert
+            got = changed.get_parameter(name)[one]
+            expected = rounded(plain, 4, "uniform", None)
+            torch.testing.assert_close(got.T if other_way_round else got, expected)
+            assert not torch.equal(got, expert)
+
+
+def test_experts_stored_in_a_way_of_their_own_are_refused():
+    with pytest.raises(ModelError, match=r"the experts of a \w+ \(\w+\) cannot be taken apart"):
+        quantised(experts("jetmoe"))
+
+
+def experts(kind):
+    own = {
+        "llama4_text": {"head_dim": 8, "intermediate_size_mlp": 24},
+        "gpt_oss": {"head_dim": 8},
+        "jetmoe": {"kv_channels": 8},
+    }
+    sizes = {"num_local_experts": 2, "num_experts": 2, "num_experts_per_tok": 1}
+    sizes |= {"vocab_size": 64, "pad_token_id": 0, "intermediate_size": 16}
+    config = AutoConfig.for_model(kind, **GROUPED | sizes | own.get(kind, {}))
+    return AutoModelForCausalLM.from_config(config)
+
+
+def quantised(model):
+    subject = replace(tiny.target(), load=lambda dtype=None: copy.deepcopy(model))
+    return quantise(subject, bits=4, levels="uniform", group=None).load()
