@@ -33,7 +33,7 @@ def launcher_of(config: Config, run: Callable[[Config], Path]) -> Launcher:
         run: runs a configuration in this process.
 
     Raises:
-        ConfigError: there is no GPU.
+        ConfigError: there is no GPU, or one that is named is not left to this process.
     """
     chosen = config.launcher
     if chosen.kind == "in_process":
@@ -48,6 +48,12 @@ def launcher_of(config: Config, run: Callable[[Config], Path]) -> Launcher:
             "launcher=gpus: no GPU is visible here; use launcher=processes launcher.jobs=2, or name "
             "them: launcher.devices=[0,1]"
         )
+    left = _left_by_environment()
+    if left is not None and not {str(device) for device in devices} <= set(left):
+        raise ConfigError(
+            f"launcher.devices=[{','.join(map(str, devices))}]: CUDA_VISIBLE_DEVICES leaves this process "
+            f"{', '.join(left) or 'none'}; name some of these, or leave launcher.devices out"
+        )
     return Processes([{"CUDA_VISIBLE_DEVICES": str(device)} for device in devices])
 
 
@@ -55,10 +61,15 @@ def visible_devices() -> list[str]:
     """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
+    left = _left_by_environment()
+    return [str(index) for index in range(torch.cuda.device_count())] if left is None else left
+
+
+def _left_by_environment() -> list[str] | None:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [device.strip() for device in named.split(",") if device.strip()]
-    return [str(index) for index in range(torch.cuda.device_count())]
+    if named is None:
+        return None
+    return [device.strip() for device in named.split(",") if device.strip()]
 
 
 class InProcess:

@@ -135,6 +135,16 @@ def test_visible_gpus_are_those_of_the_environment(monkeypatch):
         launcher_of(compose_config(["launcher=gpus"]), None)
 
 
+def test_a_gpu_that_the_environment_does_not_leave_is_refused(monkeypatch):
+    """A cluster that gave GPUs 2 and 5 has given 0 to somebody else."""
+    config = compose_config(["launcher=gpus", "launcher.devices=[0,5]"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    with pytest.raises(ConfigError, match=r"devices=\[0,5\]: CUDA_VISIBLE_DEVICES leaves .* 2, 5;"):
+        launcher_of(config, None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,0")
+    assert len(launcher_of(config, None).slots) == 2
+
+
 def test_runs_that_share_a_base_wait_for_the_one_that_makes_it(job, tmp_path):
     base, other = tmp_path / "base", tmp_path / "other base"
     make = (
