@@ -111,7 +111,9 @@ def _levels(runs: list[Run], name: str) -> dict[str, dict[str, float]]:
         half = {run: fmean((starts[run], value)) for run, value in known.items()}
         levels = {"half way to the goal": half, "the goal": known}
     lowest = max(min(values[name] for _, values in curve_of(run.record, name)) for run in runs)
-    return levels | {f"{lowest:.3f}, which all runs reach": dict.fromkeys(goals, lowest)}
+    below = min(starts.values()) < lowest
+    title = f"{lowest:.3f}, {'below which some begin' if below else 'which all runs reach'}"
+    return levels | {title: dict.fromkeys(goals, lowest)}
 
 
 def _read(run: Run, known: str, kept: str, levels: dict[str, float]) -> float | None:

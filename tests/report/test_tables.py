@@ -221,6 +221,14 @@ def test_matched_forgetting_by_hand(tmp_path):
     ]
 
 
+def test_a_level_below_which_a_run_begins_is_not_called_reached_by_all(tmp_path):
+    """The second begins at .2 and goes up; the first comes down to .25 alone."""
+    edit(tofu(tmp_path, loss="gd"), curve([(0.95, 1.0), (0.55, 0.9), (0.25, 0.5)]))
+    edit(tofu(tmp_path, loss="ihl"), curve([(0.2, 1.0), (0.15, 0.6), (0.3, 0.2)]))
+    table = matched(only(tmp_path))
+    assert set(table.cells.level[-2:]) == {"0.250, below which some begin"}
+
+
 def test_no_curve_no_matched_forgetting(tmp_path):
     tofu(tmp_path, points=1)
     assert "evaluation.curve=reduced" in matched(only(tmp_path))
