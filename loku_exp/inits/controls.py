@@ -87,7 +87,7 @@ def fila_shuffled(
         found = fisher(**knobs)
         weights = {}
         for name, of_rows in found.row_weights.items():
-            generator = torch.Generator().manual_seed(seeds.get(name, 0))
+            generator = torch.Generator().manual_seed(seeds[name])
             weights[name] = of_rows[torch.randperm(len(of_rows), generator=generator)]
         return replace(found, row_weights=weights)
 

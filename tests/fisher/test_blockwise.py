@@ -9,6 +9,7 @@ from loku_exp.fisher.hooks import reduce_fisher, told_apart
 from loku_exp.models.flops import fisher_flops
 from loku_exp.models.load import linear_layers
 from tests.helpers import random_sequence, tiny_model
+from tests.models import architectures
 from tests.models.test_flops import build, counted
 
 SHAPES = [(9, 3), (5, 0), (7, 5), (12, 4), (6, 1), (8, 2), (4, 2)]  # length, masked tokens
@@ -39,6 +40,17 @@ def test_sweep_equals_the_hooks_bitwise(shape, group_size, micro_batch_size):
         assert retain.any()
         assert torch.equal(sweep[name][0], forget), name
         assert torch.equal(sweep[name][1], retain), name
+
+
+def test_blocks_that_are_called_with_more_than_hidden_states_by_position():
+    """GPT-2 gives its cache, its mask and two more so."""
+    hooked, swept = (
+        measured(way, architectures.build("gpt2"), group_size=1, micro_batch_size=1)
+        for way in (reduce_fisher, sweep_fisher)
+    )
+    assert swept.keys() == hooked.keys()
+    for name, pair in hooked.items():
+        assert all(map(torch.equal, swept[name], pair)), name
 
 
 def test_sweep_of_a_bf16_model_has_fp32_sums_and_equals_the_hooks():

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from loku_exp.errors import UserError
-from loku_exp.inits.activations import corda, eva, rila
+from loku_exp.inits.activations import corda, eva, problems, rila
 from loku_exp.inits.interface import Layer
+from tests.helpers import tiny_records
 from tests.inits.test_fila import SCALING, layer
 
 
@@ -52,6 +53,17 @@ def test_corda_of_full_rank_is_the_whole_weight():
     matrix = layer(rank=24)
     (factors,) = corda([matrix], moments_of(forget=positive(40)))
     torch.testing.assert_close(SCALING * factors.b @ factors.a, matrix.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_rank_of_more_directions_than_forget_examples_is_refused_for_rila_alone():
+    records = tiny_records()
+    most = len(records.forget)
+    fine = [("rila", most, None), ("eva", most + 1, None), ("corda", 9, 1), ("rila", 1, 1)]
+    for name, rank, number in fine:
+        assert problems(name=name, records=records, rank=rank, number=number) == []
+    for rank, number, drawn in ((most + 1, None, most), (2, 1, 1)):
+        (said,) = problems(name="rila", records=records, rank=rank, number=number)
+        assert said.startswith(f"lora.rank={rank}: {drawn} forget examples span no more")
 
 
 def test_rila_by_hand():

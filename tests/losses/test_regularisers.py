@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from loku_exp.config.groups import conf_dir
 from loku_exp.inits.interface import Factors
 from loku_exp.losses.regularisers import problems, rol
+from tests.helpers import assert_defaults_are_the_yamls
 
 
 def started(**by_layer):
@@ -34,6 +36,10 @@ def test_by_hand():
     assert asked == [{"of": "retain", "side": "outputs", "by": "text", "number": 7, "seed": 3}]
     assert float(penalty(started(layer=torch.tensor([[2.0], [0.0]])))) == 0  # orthogonal to Q
     assert float(penalty(started(layer=torch.tensor([[0.0], [3.0]])))) == pytest.approx(4.5)
+
+
+def test_called_without_knobs_it_is_the_yamls():
+    assert_defaults_are_the_yamls(conf_dir() / "regulariser" / "rol.yaml")
 
 
 def test_layers_add_up():

@@ -172,6 +172,12 @@ def test_aggregates_of_rows_are_those_of_the_evaluation_whatever_a_set_is_called
     assert suite.aggregate(found.examples, None) == pytest.approx(found.metrics)
 
 
+def test_utility_of_rows_needs_the_three_sets_and_no_other(evaluated):
+    rows = [row for row in evaluated[0].examples if row["set"] in ("retain", "authors", "facts")]
+    assert aggregate(rows)["model_utility"] == evaluated[0].metrics["model_utility"]
+    assert "model_utility" not in aggregate([row for row in rows if row["set"] != "facts"])
+
+
 def test_what_is_learned_of_it_is_in_the_catalogue(evaluated):
     known = by_name(CATALOGUE)
     assert known["forget_prob"].part == "knowledge"
