@@ -3,13 +3,12 @@
 Usage:
     python -m benchmarks.mutation [ROOM ...]     rooms: losses fisher inits metrics judge; all of them
 
-So many are drawn: MUTANTS=200 (half an hour; MUTANTS=all: each, hours), with SEED=0. A mutant is killed
-where a test of its room fails, those that name the changed file first, or where they take over three times
-as long as on the plain code, which must pass. Exit code 1 where fewer than 80 % are killed (KILLED=.8).
+Each is tried, one a core at a time, or so many as are drawn: MUTANTS=200 SEED=0. A mutant is killed where a
+test of its room fails, those that name the changed file first, or where they take over three times as
+long as on the plain code, which must pass. Exit code 1 where fewer than 80 % are killed (KILLED=.8).
 """
 
 import ast
-import copy
 import gc
 import importlib
 import importlib.machinery
@@ -19,9 +18,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from benchmarks.mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, TESTS = ROOT / "loku_exp", ROOT / "tests"
@@ -39,74 +41,6 @@ ROOMS: dict[str, tuple[list[Path], list[str]]] = {
 }  # fmt: skip
 TIMES, SPARE = 3, 30  # what the plain code takes, and seconds more
 DEMANDED = 0.8
-DRAWN = "200"  # about half an hour
-SWAPS: dict[type, type] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.Pow: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
-}  # fmt: skip
-
-
-class Mutant(NamedTuple):
-    """A changed file.
-
-    Attributes:
-        room: whose tests are to notice.
-        file: which file.
-        line: where.
-        change: what it was and what it is.
-        tree: the changed code.
-    """
-
-    room: str
-    file: Path
-    line: int
-    change: str
-    tree: ast.Module
-
-
-def mutants_of(room: str, file: Path) -> Iterator[Mutant]:
-    """Yield every mutant of a file; messages, annotations and strings stay."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for index, node in enumerate(_formulas(tree)):
-        changed = copy.deepcopy(tree)
-        target: Any = list(_formulas(changed))[index]
-        before = ast.unparse(node)
-        if isinstance(target, ast.Compare):
-            target.ops[0] = SWAPS[type(target.ops[0])]()
-        elif isinstance(target, ast.BinOp | ast.BoolOp | ast.AugAssign):
-            target.op = SWAPS[type(target.op)]()
-        elif isinstance(target, ast.UnaryOp):
-            target.op = ast.UAdd() if isinstance(target.op, ast.USub) else ast.Not()
-            if isinstance(target.op, ast.Not):
-                target.operand = ast.UnaryOp(ast.Not(), target.operand)
-        else:
-            target.value = not target.value if isinstance(target.value, bool) else target.value + 1
-        yield Mutant(room, file, node.lineno, f"{before}  ->  {ast.unparse(target)}", changed)
-
-
-def _formulas(node: ast.AST) -> Iterator[Any]:
-    """Yield the nodes that a mutant changes, in order."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.JoinedStr | ast.Raise | ast.Assert):
-            continue
-        if (
-            (isinstance(child, ast.Compare) and type(child.ops[0]) in SWAPS)
-            or (
-                isinstance(child, ast.BinOp | ast.BoolOp | ast.AugAssign)
-                and type(child.op) in SWAPS
-            )
-            or (isinstance(child, ast.UnaryOp) and isinstance(child.op, ast.Not | ast.USub))
-            or (isinstance(child, ast.Constant) and isinstance(child.value, bool | int | float))
-        ):
-            yield child
-        if isinstance(child, ast.arg):
-            continue
-        if isinstance(child, ast.AnnAssign):
-            yield from _formulas(ast.Expr(child.value)) if child.value else ()
-            continue
-        yield from _formulas(child)
 
 
 def in_order(room: str, file: Path) -> list[Path]:
@@ -122,22 +56,48 @@ def in_order(room: str, file: Path) -> list[Path]:
     return sorted(found, key=distance)
 
 
-def ending(mutant: Mutant, limit: int, libraries: Path | None = None) -> int:
-    """Return how a room's tests end, in a fork that imports the changed code: 0 where they pass.
+class Trial(NamedTuple):
+    """How a room's tests ended: 0 where they passed, ``-signal.SIGALRM`` where they took too long."""
+
+    mutant: Mutant
+    code: int
+    seconds: float
+
+
+def trials(
+    mutants: Iterable[Mutant],
+    limits: dict[str, int],
+    libraries: Path | None = None,
+    *,
+    jobs: int = 1,
+) -> Iterator[Trial]:
+    """Yield how the tests of each mutant's room end, in a fork that imports the changed code.
 
     Args:
-        mutant: the changed code.
-        limit: seconds after which they are stopped, which gives ``-signal.SIGALRM``.
+        mutants: the changed code.
+        limits: seconds after which a room's tests are stopped; 0: never.
         libraries: where to write which libraries they imported.
+        jobs: forks at a time.
     """
+    waiting, running = iter(mutants), dict[int, tuple[Mutant, float]]()
+    while True:
+        for mutant in islice(waiting, jobs - len(running)):
+            running[_forked(mutant, limits[mutant.room], libraries)] = mutant, time.monotonic()
+        if not running:
+            return
+        child, status = os.wait()
+        mutant, start = running.pop(child)
+        yield Trial(mutant, os.waitstatus_to_exitcode(status), time.monotonic() - start)
+
+
+def _forked(mutant: Mutant, limit: int, libraries: Path | None) -> int:
     child = os.fork()
     if child == 0:
         code = _tested(mutant, limit)
         if libraries:
             libraries.write_text("\n".join(_imported()), encoding="utf-8")
         os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    return child
 
 
 def _imported() -> list[str]:
@@ -158,18 +118,16 @@ def _plain_seconds(rooms: list[str]) -> dict[str, float]:
     plain = [
         Mutant(r, f, 0, "", ast.parse(f.read_bytes())) for r, f in zip(rooms, files, strict=True)
     ]
+    unlimited = dict.fromkeys(rooms, 0)
     with tempfile.TemporaryDirectory() as folder:
         libraries = Path(folder) / "libraries"
-        for mutant in plain:
-            ending(mutant, 0, libraries)
+        for _ in trials(plain, unlimited, libraries):
             for name in libraries.read_text(encoding="utf-8").split():
                 importlib.import_module(name)
     gc.freeze()
     seconds = {}
-    for mutant in plain:
-        start = time.monotonic()
-        code = ending(mutant, 0)
-        seconds[mutant.room] = time.monotonic() - start
+    for mutant, code, took in trials(plain, unlimited):
+        seconds[mutant.room] = took
         if code:
             raise SystemExit(
                 f"the tests of {mutant.room} do not pass on the plain code: exit code {code}"
@@ -213,20 +171,21 @@ def main(rooms: list[str]) -> int:
         m for room in rooms or ROOMS for file in ROOMS[room][0] for m in mutants_of(room, file)
     ]
     seed = os.environ.get("SEED", "0")
-    chosen = drawn(every, os.environ.get("MUTANTS", DRAWN), int(seed))
+    chosen = drawn(every, os.environ.get("MUTANTS", "all"), int(seed))
     demanded = float(os.environ.get("KILLED", DEMANDED))
     seconds = _plain_seconds(sorted({mutant.room for mutant in chosen}))
     print("seconds on the plain code:", {k: round(v) for k, v in seconds.items()}, flush=True)
+    limits = {room: round(TIMES * took) + SPARE for room, took in seconds.items()}
     survivors = late = 0
-    for count, mutant in enumerate(chosen, 1):
-        start = time.monotonic()
-        code = ending(mutant, round(TIMES * seconds[mutant.room]) + SPARE)
+    jobs = len(os.sched_getaffinity(0))
+    for count, (mutant, code, took) in enumerate(trials(chosen, limits, jobs=jobs), 1):
         survivors += code == 0
         late += code == -signal.SIGALRM
         said = {0: "SURVIVES", -signal.SIGALRM: "too slow"}.get(code, "killed")
         place = f"{mutant.file.relative_to(ROOT)}:{mutant.line}"
-        took = f"{count} of {len(chosen)}, {time.monotonic() - start:.0f} s"
-        print(f"{said} ({took}): {place}: {mutant.change}", flush=True)
+        print(
+            f"{said} ({count} of {len(chosen)}, {took:.0f} s): {place}: {mutant.change}", flush=True
+        )
     rate = 1 - survivors / len(chosen)
     print(
         f"{len(chosen)} of {len(every)} mutants, seed {seed}: {rate:.0%} killed ({late} by the limit of "

@@ -7,7 +7,8 @@ from contextlib import nullcontext
 import pytest
 
 from benchmarks import mutation
-from benchmarks.mutation import Mutant, ending, in_order, mutants_of
+from benchmarks.mutants import Mutant, mutants_of
+from benchmarks.mutation import in_order, trials
 
 CODE = '''
 def mean(values: list[int], limit: int = 3) -> float:
@@ -48,7 +49,7 @@ def test_a_mutant_differs_in_one_place(mutants):
 
 
 def test_so_many_are_drawn_or_all():
-    every = list(mutation.mutants_of("judge", mutation.ROOMS["judge"][0][0]))
+    every = list(mutants_of("judge", mutation.ROOMS["judge"][0][0]))
     few = mutation.drawn(every, "5", 0)
     assert len(few) == len({id(mutant) for mutant in few}) == 5
     assert few == mutation.drawn(every, "5", 0) != mutation.drawn(every, "5", 1)
@@ -73,11 +74,21 @@ def test_it_is_killed_where_a_test_fails_or_does_not_end(tmp_path, monkeypatch, 
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     try:
         limit = 5 if end < 0 else 120
-        assert (
-            ending(Mutant("own", tmp_path / "answering.py", 1, "", ast.parse(code)), limit) == end
-        )
+        mutant = Mutant("own", tmp_path / "answering.py", 1, "", ast.parse(code))
+        ((tried, found, seconds),) = trials([mutant], {"own": limit})
+        assert (tried, found) == (mutant, end)
+        assert seconds > 0
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_several_at_a_time_each_have_their_own_end(tmp_path, monkeypatch):
+    own_room(tmp_path, monkeypatch)
+    codes = ("ANSWER = 41", "ANSWER = 42", "ANSWER = 43", "ANSWER = 42")
+    file = tmp_path / "answering.py"
+    mutants = [Mutant("own", file, line, "", ast.parse(code)) for line, code in enumerate(codes)]
+    found = {trial.mutant.line: trial.code for trial in trials(mutants, {"own": 120}, jobs=3)}
+    assert found == {0: 1, 1: 0, 2: 1, 3: 0}
 
 
 @pytest.mark.parametrize("answer", [41, 42])
