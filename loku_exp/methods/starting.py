@@ -71,7 +71,8 @@ def ready_to_train(
     with distributed.first_alone() as first:
         if first and not _is_whole(file):
             layers = adapter.layers(model, derive(workspace.seed, "init"))
-            identity = digest([target.identity, workspace.machine.precision["model"]])
+            machine = workspace.machine
+            identity = digest([target.identity, machine.precision["model"], machine.attention])
             sets = (records.forget, records.retain)
             report: dict[str, Any] = {}
             measures = _measures(model, identity, *sets, workspace.cache, report)

@@ -103,7 +103,9 @@ def training_recipe(role: Role, config: Config, inputs: Inputs) -> dict[str, Any
     """Return everything the weights of a base fine-tuned here depend on."""
     model, corpus = config.model, inputs.corpus
     scratch = model.weights == "scratch"
-    return {
+    usual = models.attention_of(model.model_copy(update={"attention": "auto"}), inputs.tokenizer)
+    other = {} if model.attention in ("auto", usual) else {"attention": model.attention}
+    return other | {
         "format": BASE_FORMAT,
         "start": model.architecture if scratch else _start_digest(model),
         "tokenizer": inputs.tokenizer_digest,

@@ -33,6 +33,7 @@ from tests.methods.tiny import (
     target,
     unlearned,
     weights,
+    workspace,
 )
 
 WAYS = {
@@ -338,3 +339,19 @@ def test_what_would_end_it_is_found_before_it_begins():
     assert said.startswith("training.epochs=0.1 over 4 examples is less than one update")
     (said,) = found(retain_batch_size=1, micro_batch_size=1)
     assert said.startswith("training.retain_batch_size=1 leaves some of the 4")
+
+
+def test_importances_of_another_precision_or_attention_are_measured_anew(tmp_path):
+    """They differ in their last bits, so what a run gets must not hang on which was first."""
+    plain = workspace(tmp_path / "plain")
+    machines = [
+        plain.machine,
+        dataclasses.replace(plain.machine, attention="sdpa"),
+        dataclasses.replace(
+            plain.machine, precision=plain.machine.precision | {"model": "bfloat16"}
+        ),
+    ]
+    for number, machine in enumerate([*machines, *machines]):
+        place = dataclasses.replace(workspace(tmp_path / f"run{number}"), machine=machine)
+        unlearned(place.folder, init=FILA, workspace=place)
+    assert len([path for path in (tmp_path / "cache/fisher").iterdir() if path.is_dir()]) == 3

@@ -15,6 +15,7 @@ from loku_exp.models.tokenizer import train_tokenizer
 from loku_exp.runtime import cache
 from loku_exp.runtime.cache import Cache
 from loku_exp.stages import inputs
+from loku_exp.stages.finetuning import training_recipe
 from loku_exp.stages.identity import made_by, run_id
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.subject import Subject
@@ -88,6 +89,18 @@ def test_later_knobs_of_data_and_suite_do_the_same(tmp_path):
     assert named() == named("~dataset.num_holdout") == named("~evaluation.membership")
     ids = {named(), named("dataset.num_holdout=2"), named("evaluation.membership=[loss]")}
     assert len(ids) == 3
+
+
+def test_a_base_that_is_trained_with_another_attention_is_another_base(tmp_path):
+    """Its weights differ in their last bits; what the architecture has anyhow is not in its name."""
+
+    def named(*words):
+        config = compose_config([*SMALL, *words])
+        return training_recipe("target", config, load_inputs(config, Cache(tmp_path / "cache")))
+
+    assert named() == named("model.attention=auto") == named("model.attention=eager")
+    assert "attention" not in named()
+    assert named("model.attention=flash_attention_2") != named()
 
 
 @pytest.mark.parametrize("loss", ["gd", "ihl"])
