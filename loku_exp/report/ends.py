@@ -197,8 +197,8 @@ def _lines(
     legend(figure, [*used, *_fills(arms.values())])
     labels = ", ".join(metric.label for metric in metrics)
     return figure, (
-        f"{labels} against {across}: mean over all runs, bars: 95 % interval over units where there are "
-        f"several.{where} The table of means holds the numbers."
+        f"{labels} against {across}: means, bars: 95 % interval over units where there are several."
+        + (where or " Over all runs: the table of means holds the numbers.")
     )
 
 

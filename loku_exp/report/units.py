@@ -99,7 +99,7 @@ def _units_note(runs: list[Run]) -> list[str]:
             parts.append(f"{len(known)} {name}s ({', '.join(known)})")
             most = max(most, len(known)) if most else len(known)
     if parts:
-        said = f"Intervals (95 %) are over {len(units)} units: {' and '.join(parts)}."
+        said = f"Intervals (95 %) are over {len(units)} units (n): {' and '.join(parts)}."
         crossed = (
             " Units that share one of these are not independent: such intervals are too narrow."
         )

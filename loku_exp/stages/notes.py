@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loku_exp.evaluation.catalogue import Judgement
+from loku_exp.evaluation.catalogue import SAME, Judgement
 from loku_exp.stages.forgotten import said_of
 from loku_exp.stages.found import Found
 from loku_exp.stages.inputs import Inputs
@@ -45,8 +45,9 @@ def notes_under_table(
         )
     if protocol["reference"] != "none":
         notes.append(
-            "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
-            "another training would change: target and reference differ by as much"
+            f"arrows: where the reference is, and how far; =: nearer than {SAME}; ≈: within what other "
+            "rows (99 %) or, in all but the forget set, another training would change (target and "
+            "reference differ by as much)"
         )
     if any("+" in name for name in found.subjects) and "reference" not in found.evaluations:
         notes.append(NO_CONTROL)
