@@ -44,8 +44,9 @@ def answer(found: Findings) -> str:
             f"{_strong(core, keeper)} keeps the most, {_kept(core, keeper)}, and {_how(core, keeper)}."
         )
     others = len(group.by_arm()) - len(arms)
-    if len(order) < 2 and others and len(arms) < 2:
-        parts.append("No other method ran on its units: nothing is compared.")
+    if len(arms) < 2:
+        where = "ran on its units" if others else "is here"
+        parts.append(f"No other method {where}: nothing is compared.")
     elif len(order) < 2:
         parts.append("No other method here is sound: nothing is compared.")
     else:

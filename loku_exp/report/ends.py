@@ -59,12 +59,15 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         named = group.place(arm if arm.targets != usual else arm._replace(targets=None))
         texts[arm] = " ".join(named).removeprefix("rank ")
     _target_line(axis)
-    again = _kept_by_reference(found)
+    again = _kept_by_reference(found) if gap.part == "gap" else None
     if again is not None:
         axis.plot([0], [again], "k*", markersize=9, clip_on=False)  # its gap to itself is none
         used.append(handle("reference", color="black", marker="*", linestyle=""))
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
-    axis.set(xlabel=f"{gap.label} (0: forgotten)", ylabel=kept.label)
+    goal = (
+        " (0: forgotten)" if gap.part == "gap" else ""
+    )  # what is known of a text never seen is not 0
+    axis.set(xlabel=gap.label + goal, ylabel=kept.label)
     drawn = [group.by_arm()[arm] for arm in places]
     used += [handle("on the front", color="0.7", marker="o", linestyle="", **RING)] if best else []
     if any(run.collapsed for runs in drawn for run in runs):

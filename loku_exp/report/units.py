@@ -105,7 +105,9 @@ def _units_note(runs: list[Run]) -> list[str]:
         )
         return [said + (crossed if len(parts) > 1 and len(units) > most else "")]
     seeds = sorted({run.record.run.seed for run in runs})
-    same = "one base model, one forget set and one reference"
+    parts = ["one base model", "one forget set"]
+    parts += ["one reference"] if any("reference" in run.record.models for run in runs) else []
+    same = f"{', '.join(parts[:-1])} and {parts[-1]}"
     if len(seeds) > 1:
         listed = ", ".join(map(str, seeds))
         return [

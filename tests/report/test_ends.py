@@ -148,3 +148,15 @@ def test_the_table_is_named_only_where_it_holds_what_is_drawn(tmp_path, drawn):
     caption = drawn(ends.over_ranks)[1]
     assert "Over the units that all of these ran on (base seed 0" in caption
     assert "table" not in caption
+
+
+def test_what_is_known_of_a_text_is_not_called_forgotten_at_0(tmp_path, drawn):
+    def alone(record):
+        del record["models"]["reference"]
+        for model in record["models"].values():
+            model["reference"] = None
+        del record["models"]["unlearned"]["metrics"]["forget_ks"]
+
+    edit(tofu(tmp_path), alone)
+    figure, _ = drawn(ends.front)
+    assert figure.axes[0].get_xlabel() == "forget set, probability"

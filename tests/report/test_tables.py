@@ -599,3 +599,15 @@ def test_tables_for_papers_compile_and_fit(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+def test_a_method_alone_is_compared_with_none_and_no_reference_is_claimed(tmp_path):
+    def alone(record):
+        del record["models"]["reference"]
+        for model in record["models"].values():
+            model["reference"] = None
+
+    edit(tofu(tmp_path), alone)
+    found = only(tmp_path)
+    assert "No other method is here: nothing is compared." in answer(found)
+    assert "All runs are of one base model and one forget set: n is 1" in found.group.notes[0]
