@@ -64,9 +64,7 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         axis.plot([0], [again], "k*", markersize=9, clip_on=False)  # its gap to itself is none
         used.append(handle("reference", color="black", marker="*", linestyle=""))
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
-    goal = (
-        " (0: forgotten)" if gap.part == "gap" else ""
-    )  # what is known of a text never seen is not 0
+    goal = " (0: forgotten)" * (gap.part == "gap")  # what is known of unseen text is not 0
     axis.set(xlabel=gap.label + goal, ylabel=kept.label)
     drawn = [group.by_arm()[arm] for arm in places]
     used += [handle("on the front", color="0.7", marker="o", linestyle="", **RING)] if best else []

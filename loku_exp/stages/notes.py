@@ -11,6 +11,11 @@ NO_CONTROL = (
     "note: without a reference the attacks have no control: a model that never knew the forget set might "
     "gain as much by them"
 )
+GAINS = (
+    "excess over the reference: 0, it knows no more than a model that never saw the forget set, attacked "
+    "alike; 1, all that the target knew; gain beside the reference's: 1, as teachable as that model; "
+    "more, reminded"
+)
 EPSILON = (
     "note: epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the forget "
     "set alone; see init.epsilon_mode=relative"
@@ -49,8 +54,8 @@ def notes_under_table(
             "rows (99 %) or, in all but the forget set, another training would change (target and "
             "reference differ by as much)"
         )
-    if any("+" in name for name in found.subjects) and "reference" not in found.evaluations:
-        notes.append(NO_CONTROL)
+    if any("+" in name for name in found.subjects):
+        notes.append(GAINS if "reference" in found.evaluations else NO_CONTROL)
     init = found.outcome.report.init if found.outcome else None
     if init:
         share = f"{init['share_of_weight_norm']:.1%} of the adapted weights' norm"
