@@ -260,7 +260,8 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
 
 
 def _paragraphs(file: Path) -> Iterator[Row]:
-    text, line = read_text(file).replace("\r\n", "\n").replace("\r", "\n"), 1
+    text = read_text(file).replace("\r\n", "\n").replace("\r", "\n")
+    text, line = regex.sub(r"(?m)^[ \t]+$", "", text), 1  # a line of blanks looks empty, and is
     for part in text.split("\n\n"):
         begin = line + len(part) - len(part.lstrip("\n"))
         if not is_blank(part):

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = parser_of("loku_exp.export", __doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--to", type=Path, required=True, help="a new folder")
-    parser.add_argument("--base", help="what to call the target in the card, e.g. its hub id")
+    parser.add_argument("--base", help="name of the target in card and adapter, e.g. its hub id")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--rank", type=int, help="compress the adapter to this rank")
     shape.add_argument("--merged", action="store_true", help="fold the adapter into the weights")

@@ -8,6 +8,7 @@ from loku_exp.evaluation.catalogue import Metric
 from loku_exp.report.collect import Run
 from loku_exp.report.estimates import Estimate, mean_over_units, pareto_front, success_rate
 from loku_exp.report.findings import Findings, original
+from loku_exp.report.frame import ABOVE
 from loku_exp.report.groups import Arm
 from loku_exp.report.tables import Table
 from loku_exp.report.units import Unit, shared_units, unit_of, unit_text
@@ -17,6 +18,7 @@ ORDER = (
     "Order: by success, then nearness to the goal of forgetting, then what is kept; collapsed ones last. "
     "Interval of the rate: 95 %, Wilson, over units; a unit counts where all its unlearning seeds succeed."
 )
+EXCESS = "The {gap}: of the metrics that have a threshold, how far the farthest is above its own."
 COMPARED = (
     "Compared over the {units} that all of the first {arms} methods ran on{where}. Those behind them ran "
     "on others: their numbers are over these, and no order holds between them and the first."
@@ -42,8 +44,9 @@ def answer(found: Findings) -> str:
             f"{_strong(core, keeper)} keeps the most, {_kept(core, keeper)}, and {_how(core, keeper)}."
         )
     others = len(group.by_arm()) - len(arms)
-    if len(order) < 2 and others and len(arms) < 2:
-        parts.append("No other method ran on its units: nothing is compared.")
+    if len(arms) < 2:
+        where = "ran on its units" if others else "is here"
+        parts.append(f"No other method {where}: nothing is compared.")
     elif len(order) < 2:
         parts.append("No other method here is sound: nothing is compared.")
     else:
@@ -102,6 +105,7 @@ def ordered(found: Findings) -> Table:
         plain |= {"success_high": rate.high if rate else None, "on_front": arm in front}
         data.append(plain | {"n": n, "runs": len(runs), "collapsed": collapsed})
     notes = [ORDER, "On the front: no other method is better in forgetting and in what is kept."]
+    notes += [EXCESS.format(gap=ABOVE.label)] if found.gap and found.gap.name == ABOVE.name else []
     if rest.group.runs:
         notes.append(_compared(found, core))
     if len(rows) > MOST_ROWS:
@@ -165,6 +169,8 @@ def _how(found: Findings, arm: Arm) -> str:
         beside = [f"{m.label} {_text(m, mean)}" for m, mean in means.items() if mean]
         rows = found.group.runs[0].record.protocol.get("rows", {}).get("forget")
         beside += [f"{rows} rows"] if rows else []
+        before = found.mean(gap, None, "target")
+        beside = [f"target {gap.written(before.value)}", *beside] if before else beside
         more = f" ({', '.join(beside)})" if beside else ""
         parts.append(f"ends with {gap.label} {gap.written(near.value)}{more}")
     return " and ".join(parts)

@@ -59,12 +59,13 @@ def front(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
         named = group.place(arm if arm.targets != usual else arm._replace(targets=None))
         texts[arm] = " ".join(named).removeprefix("rank ")
     _target_line(axis)
-    again = _kept_by_reference(found)
+    again = _kept_by_reference(found) if gap.part == "gap" else None
     if again is not None:
         axis.plot([0], [again], "k*", markersize=9, clip_on=False)  # its gap to itself is none
         used.append(handle("reference", color="black", marker="*", linestyle=""))
     axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
-    axis.set(xlabel=f"{gap.label} (0: forgotten)", ylabel=kept.label)
+    goal = " (0: forgotten)" * (gap.part == "gap")  # what is known of unseen text is not 0
+    axis.set(xlabel=gap.label + goal, ylabel=kept.label)
     drawn = [group.by_arm()[arm] for arm in places]
     used += [handle("on the front", color="0.7", marker="o", linestyle="", **RING)] if best else []
     if any(run.collapsed for runs in drawn for run in runs):
@@ -197,8 +198,8 @@ def _lines(
     legend(figure, [*used, *_fills(arms.values())])
     labels = ", ".join(metric.label for metric in metrics)
     return figure, (
-        f"{labels} against {across}: mean over all runs, bars: 95 % interval over units where there are "
-        f"several.{where} The table of means holds the numbers."
+        f"{labels} against {across}: means, bars: 95 % interval over units where there are several."
+        + (where or " Over all runs: the table of means holds the numbers.")
     )
 
 

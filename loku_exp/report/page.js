@@ -1,6 +1,10 @@
 "use strict";
 const value = (row, n) => row.cells[n] ? row.cells[n].dataset.v || row.cells[n].textContent.trim() : "";
-const number = (text) => { const found = text.match(/^[-+]?[0-9.]+(e[-+]?[0-9]+)?/i); return found ? parseFloat(found[0]) : NaN; };
+const number = (text) => {
+  const rate = text.match(/^([0-9]+) of ([0-9]+)/);
+  const found = text.match(/^(?:[<>] )?([-+]?[0-9.]+(e[-+]?[0-9]+)?)/i);
+  return rate ? rate[1] / rate[2] : found ? parseFloat(found[1]) : NaN;
+};
 const compare = (a, b) => Number.isNaN(number(a)) || Number.isNaN(number(b)) ? a.localeCompare(b, "en", { numeric: true }) : number(a) - number(b);
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];

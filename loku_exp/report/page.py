@@ -19,6 +19,7 @@ from loku_exp.report.collect import Collection, Run
 from loku_exp.report.drawing import FORMS, STYLE, Looks, Plot, mpl
 from loku_exp.report.findings import Findings, findings
 from loku_exp.report.formats import INTERVAL, write_tables
+from loku_exp.report.frame import words_of
 from loku_exp.report.groups import Group, group_runs
 from loku_exp.report.matched import matched
 from loku_exp.report.tables import Table
@@ -79,9 +80,10 @@ def write_report(found: Collection, runs: list[Run], root: Path, folder: Path) -
     files = write_tables(
         folder, [(s.group.headline, table) for s in sections for table in s.tables]
     )
+    only = [run for run in runs if not run.record.unlearned]
     text = _environment(folder).get_template("page.html.j2").render(
         sections=sections, found=found, runs=runs, root=root, version=__version__,
-        only=[run for run in runs if not run.record.unlearned],
+        only=only, measured=[metric for metric in words_of(only).values() if metric.summary],
         toys=sum(run.record.run.toy for run in runs),
         script=Markup(SCRIPT), script_hash=_hash(SCRIPT),
     )  # fmt: skip

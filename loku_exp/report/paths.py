@@ -38,7 +38,7 @@ def curves(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str
 
     what = (
         "over epochs of unlearning; thick: mean over runs, to the last epoch that all of them have; thin: "
-        "each run; grey: what is to be met."
+        "each run."
     )
     figure, caption = _two_rows(found, looks, pair, draw, "epoch", what)
     return _plot(found, figure, folder, name, "Unlearning curves", caption)
@@ -56,6 +56,7 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
     columns, said = _ranks(found)
     figure, axes = panels(1, len(columns), 3.2, sharex=True, sharey=True)
     used = []
+    limit = math.log10(SIGNIFICANT) if across.form == "p" else _goal(found, across)
     for axis, (rank, arms) in zip(axes[0], columns.items(), strict=True):
         for arm, runs in arms.items():
             look = looks.of(arm.method) | variant(found.group.by_arm(), arm)
@@ -65,16 +66,16 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
             sizes = [12 + 60 * i / max(1, len(points) - 1) for i in range(len(points))]
             axis.scatter(*_xy(points), s=sizes, color=look["color"], marker=look["marker"])
             used.append(handle(found.group.label(arm, place=False), **look))
-        limit = math.log10(SIGNIFICANT) if across.form == "p" else _goal(found, across)
         if limit is not None:
             axis.axvline(limit, **GREY)
         axis.set(title=rank, xlabel=_axis(across))
     axes[0, 0].set_ylabel(_axis(kept))
     line = "p = .05" if across.form == "p" else goal_name(found, across.name)
-    legend(figure, [*used, handle(line, **GREY)])
+    legend(figure, used if limit is None else [*used, handle(line, **GREY)])
     caption = (
-        f"{kept.label} against {_axis(across)}, markers growing with the epochs, starting at the target; "
-        f"grey: {line}. Mean over runs."
+        f"{kept.label} against {_axis(across)}, markers growing with the epochs, starting at the target"
+        + (f"; grey: {line}" if limit is not None else "")
+        + ". Mean over runs."
         + (" A p-value is high for a collapsed model too." if across.form == "p" else "")
         + said
     )
@@ -97,8 +98,8 @@ def compute(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | st
 
     what = (
         "against training FLOPs, spread evenly over the updates of a run; each run a line, a marker at its "
-        "end; grey: what is to be met. A curve begins after Fisher pass and low-rank step of its init, "
-        "counted in full, though runs on one model and forget set share the Fisher pass."
+        "end. A curve begins after Fisher pass and low-rank step of its init, counted in full, though runs "
+        "on one model and forget set share the Fisher pass."
     )
     figure, caption = _two_rows(found, looks, pair, draw, "FLOPs", what)
     return _plot(found, figure, folder, name, "Quality against training compute", caption)
@@ -124,20 +125,23 @@ def _two_rows(
     """Draw knowledge of the forget set (upper row) and what is kept (lower), a column per rank."""
     columns, said = _ranks(found)
     figure, axes = panels(2, len(columns), 1.9, sharex=True, sharey="row")
-    used = [handle("to be met", **GREY)]
+    used = []
+    goals = [_goal(found, metric) for metric in pair]
     for column, (rank, arms) in enumerate(columns.items()):
-        for axis, metric in zip(axes[:, column], pair, strict=True):
+        for axis, metric, met in zip(axes[:, column], pair, goals, strict=True):
             for arm, runs in arms.items():
                 look = looks.of(arm.method) | variant(found.group.by_arm(), arm)
                 draw(axis, runs, metric, look)
-                used.insert(-1, handle(found.group.label(arm, place=False), **look))
-            met = _goal(found, metric)
+                used.append(handle(found.group.label(arm, place=False), **look))
             if met is not None:
                 axis.axhline(met, **GREY)
         axes[0, column].set_title(rank)
         axes[1, column].set_xlabel(across)
     for axis, metric in zip(axes[:, 0], pair, strict=True):
         axis.set_ylabel(_axis(metric))
+    if goals != [None, None]:
+        used.append(handle("to be met", **GREY))
+        what += " Grey: what is to be met."
     legend(figure, used)
     rows = f"{pair[0].label} (upper row) and {pair[1].label} (lower row)"
     return figure, f"{rows} {what}{said}"

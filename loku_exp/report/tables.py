@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from loku_exp.evaluation.catalogue import Metric
+from loku_exp.evaluation.catalogue import SAME, Metric
 from loku_exp.report.cells import columns_of, filled, texts_of
 from loku_exp.report.findings import Findings, means_of
 from loku_exp.report.frame import BASES
@@ -84,9 +84,7 @@ def all_runs(found: Findings) -> Table:
         data.append(of_run | values | tail)
     cells = filled(pd.DataFrame(rows))
     paper = ["method", "outcome", "seed", *_few(found, cells.columns)]
-    notes = [
-        "Order: by method. Outcome: as the suite of these data judges; open it for the whole verdict."
-    ]
+    notes = ["Order: by method. Outcome: as the suite of these data judges."]
     links = [str(run.folder) for run in runs]
     return Table("runs", "All runs", cells, pd.DataFrame(data), paper, notes, details, links)
 
@@ -154,7 +152,7 @@ def _means(
             of_arm = {"group": group.headline, "arm": label or subject}
             of_arm |= arm._asdict() if arm else {}
             data += [
-                of_arm | columns_of(e, found.words[m]) | {"runs": len(runs)}
+                of_arm | columns_of(e, found.words[m]) | {"runs": len(runs) or len(folders)}
                 for m, e in known.items()
                 if e
             ]
@@ -163,7 +161,9 @@ def _means(
         said.append(f"Without a run to average: {', '.join(without)}.")
     said += _not_in_all(frame[frame.subject == "unlearned"], shown)
     if any(references.values()):
-        said.append("Arrows point from a method's value to the reference's.")
+        said.append(
+            f"Arrows point from a method's value to the reference's; =: nearer than {SAME}."
+        )
     if any(metric.form == "p" for metric in shown):
         said.append("Means of p-values are geometric.")
     said.append("Order: by rank, layers, method.")
@@ -194,10 +194,12 @@ def _common(arms: dict[Arm, list[Any]]) -> tuple[dict[Arm, list[Any]], list[str]
     for (rank, targets), members in blocks.items():
         if len(members) < 2:  # nothing to compare with
             continue
-        where = f"rank {rank}, {targets}" if rank else "without an adapter"
+        where = f"rank {rank}, layers {targets}" if rank else "without an adapter"
         units = common_units([arms[arm] for arm in members], lambda run: bool(run.success))
         ran = {unit_of(run) for arm in members for run in arms[arm]}
-        notes.append(f"{where}: {len(units)} of {len(ran)} units, {len(members)} methods.")
+        notes.append(
+            f"{len(members)} methods at {where}: all succeed on {len(units)} of {len(ran)} units."
+        )
         if units:
             for arm in members:
                 kept[arm] = [run for run in arms[arm] if unit_of(run) in units]

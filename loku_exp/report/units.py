@@ -99,13 +99,15 @@ def _units_note(runs: list[Run]) -> list[str]:
             parts.append(f"{len(known)} {name}s ({', '.join(known)})")
             most = max(most, len(known)) if most else len(known)
     if parts:
-        said = f"Intervals (95 %) are over {len(units)} units: {' and '.join(parts)}."
+        said = f"Intervals (95 %) are over {len(units)} units (n): {' and '.join(parts)}."
         crossed = (
             " Units that share one of these are not independent: such intervals are too narrow."
         )
         return [said + (crossed if len(parts) > 1 and len(units) > most else "")]
     seeds = sorted({run.record.run.seed for run in runs})
-    same = "one base model, one forget set and one reference"
+    parts = ["one base model", "one forget set"]
+    parts += ["one reference"] if any("reference" in run.record.models for run in runs) else []
+    same = f"{', '.join(parts[:-1])} and {parts[-1]}"
     if len(seeds) > 1:
         listed = ", ".join(map(str, seeds))
         return [

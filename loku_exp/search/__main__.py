@@ -177,7 +177,15 @@ def _judge(
         note_failure(study, number, str(problem))
         return
     note_value(study, number, job.folder, value, above)
-    log.info("trial %d: %s %.4f, limit %+.4f", number + 1, criterion.maximise, value, above)
+    where = f"{abs(above):.4f} {'above' if above > 0 else 'within'} its limit"
+    log.info(
+        "trial %d: %s %.4f, %s %s",
+        number + 1,
+        criterion.maximise,
+        value,
+        criterion.constrain,
+        where,
+    )
 
 
 def _arguments() -> argparse.ArgumentParser:

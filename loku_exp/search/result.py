@@ -26,12 +26,15 @@ def report(study: optuna.Study, criterion: Criterion, suite: Suite, file: Path) 
     """Print the trials, and the best one's metrics on both halves; write them to a file.
 
     Raises:
-        UserError: no trial forgets enough.
+        UserError: no trial forgets enough, or none ended well.
     """
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     feasible = [trial for trial in done if trial.user_attrs[BOUND] <= 0]
     counts = f"{len(study.trials)} trials, {len(failed)} failed, {len(feasible)} forget enough"
+    if not done:
+        why = failed[0].user_attrs.get("failure", "see above")
+        raise UserError(f"{counts}: none has a value; trial {failed[0].number + 1}: {why}")
     if not feasible:
         raise UserError(
             f"{counts}: no {criterion.constrain} is within its limit; widen the search, or raise "

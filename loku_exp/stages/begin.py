@@ -54,9 +54,10 @@ def _place(key: str, value: Any) -> Any:
 
 
 def method_name(config: Config) -> str:
-    """Return the method, or loss and init of a gradient method, which plots over runs are coloured by."""
+    """Return the method, or of a gradient method loss, regulariser and init: what plots are grouped by."""
     if not config.unlearn:
         return "none"
     if not config.uses("loss"):
         return config.method.name
-    return f"{config.loss.name} {config.init.name if config.init else 'all weights'}"
+    beside = f" + {config.regulariser.name}" if config.regulariser else ""
+    return f"{config.loss.name}{beside} {config.init.name if config.init else 'all weights'}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loku_exp.evaluation.catalogue import Judgement
+from loku_exp.evaluation.catalogue import SAME, Judgement
 from loku_exp.stages.forgotten import said_of
 from loku_exp.stages.found import Found
 from loku_exp.stages.inputs import Inputs
@@ -10,6 +10,11 @@ from loku_exp.stages.inputs import Inputs
 NO_CONTROL = (
     "note: without a reference the attacks have no control: a model that never knew the forget set might "
     "gain as much by them"
+)
+GAINS = (
+    "excess over the reference: 0, it knows no more than a model that never saw the forget set, attacked "
+    "alike; 1, all that the target knew; gain beside the reference's: 1, as teachable as that model; "
+    "more, reminded"
 )
 EPSILON = (
     "note: epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the forget "
@@ -45,11 +50,12 @@ def notes_under_table(
         )
     if protocol["reference"] != "none":
         notes.append(
-            "arrows: where the reference is; ≈ within what other rows (99 %) or, beside the forget set, "
-            "another training would change: target and reference differ by as much"
+            f"arrows: where the reference is, and how far; =: nearer than {SAME}; ≈: within what other "
+            "rows (99 %) or, in all but the forget set, another training would change (target and "
+            "reference differ by as much)"
         )
-    if any("+" in name for name in found.subjects) and "reference" not in found.evaluations:
-        notes.append(NO_CONTROL)
+    if any("+" in name for name in found.subjects):
+        notes.append(GAINS if "reference" in found.evaluations else NO_CONTROL)
     init = found.outcome.report.init if found.outcome else None
     if init:
         share = f"{init['share_of_weight_norm']:.1%} of the adapted weights' norm"

@@ -27,7 +27,7 @@ def show_sweep(jobs: list[Job]) -> None:
             values = [
                 f"{name} {cell}" for name, cell in zip(header[2:], row[2:], strict=True) if cell
             ]
-            place.print("  " + " · ".join(values))
+            place.print("\n".join(in_lines(values, place.width)), soft_wrap=True)
     for job, record in zip(jobs, records, strict=True):
         if record is not None:
             place.print(f"{job.label or 'run'}: {job.folder.name}", soft_wrap=True)
@@ -36,6 +36,17 @@ def show_sweep(jobs: list[Job]) -> None:
             run_log = job.folder / "run.log"
             see = f" (see {run_log})" if run_log.is_file() else ""
             place.print(f"failed: {job.label}: {job.error}{see}", soft_wrap=True)
+
+
+def in_lines(values: list[str], width: int) -> list[str]:
+    """Return values side by side in lines, none of them broken in two."""
+    lines: list[str] = []
+    for value in values:
+        if lines and len(lines[-1]) + len(" · ") + len(value) <= width:
+            lines[-1] += f" · {value}"
+        else:
+            lines.append(f"  {value}")
+    return lines
 
 
 def header_and_cells(

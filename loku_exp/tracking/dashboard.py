@@ -214,7 +214,8 @@ def _method(record: Record) -> str:
     choices = record.run.choices
     if "loss" not in choices:
         return str(choices.get("method"))
-    return f"{choices['loss']} {choices.get('init') or 'all weights'}"
+    beside = f" + {choices['regulariser']}" if choices.get("regulariser") else ""
+    return f"{choices['loss']}{beside} {choices.get('init') or 'all weights'}"
 
 
 if __name__ == "__main__":

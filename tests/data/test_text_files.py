@@ -145,6 +145,15 @@ def test_a_plain_file_holds_a_text_a_paragraph(tmp_path):
         assert lines[line - 1] == row.text("text").split("\n")[0]
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", " \t ", "\r"])
+def test_a_line_of_blanks_ends_a_paragraph(tmp_path, blank):
+    file = tmp_path / "a.txt"
+    file.write_bytes(f"one \n  two\n{blank}\n{blank}\nthree\n{blank}".encode())
+    rows = read_rows(file)
+    assert [row.text("text") for row in rows] == ["one \n  two", "three"]
+    assert rows[1].place.endswith(", line 5")
+
+
 def test_blank_lines_are_no_rows_and_count_as_lines(tmp_path):
     (tmp_path / "a.jsonl").write_text('\n{"text": "a"}\n \n\u200b\n{"text": "b"}\n\n')
     rows = read_rows(tmp_path / "a.jsonl")

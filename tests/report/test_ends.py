@@ -136,3 +136,27 @@ def test_over_ranks_filling_means_the_same(tmp_path, drawn):
     assert {words: shown[words].get_fillstyle() for words in FILLS.values()} == {
         words: fill for fill, words in FILLS.items()
     }
+
+
+def test_the_table_is_named_only_where_it_holds_what_is_drawn(tmp_path, drawn):
+    for rank in (4, 8):
+        tofu(tmp_path, rank=rank, base=0)
+    assert drawn(ends.over_ranks)[1].endswith(
+        "Over all runs: the table of means holds the numbers."
+    )
+    tofu(tmp_path, rank=8, base=1)  # the table has this run, the drawing only what all ran on
+    caption = drawn(ends.over_ranks)[1]
+    assert "Over the units that all of these ran on (base seed 0" in caption
+    assert "table" not in caption
+
+
+def test_what_is_known_of_a_text_is_not_called_forgotten_at_0(tmp_path, drawn):
+    def alone(record):
+        del record["models"]["reference"]
+        for model in record["models"].values():
+            model["reference"] = None
+        del record["models"]["unlearned"]["metrics"]["forget_ks"]
+
+    edit(tofu(tmp_path), alone)
+    figure, _ = drawn(ends.front)
+    assert figure.axes[0].get_xlabel() == "forget set, probability"

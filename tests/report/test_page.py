@@ -4,11 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape, unescape
 
 import pytest
 
 from loku_exp.report.collect import collect
-from loku_exp.report.page import write_report
+from loku_exp.report.page import SCRIPT, write_report
 from tests.report.factory import edit, tdec, tofu
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -73,3 +74,24 @@ def test_the_page_fits_a_phone_and_a_desktop(tmp_path):
         assert laid_out["inner"] == int(width)
         assert laid_out["scrolled"] <= int(width), laid_out
         assert laid_out["wide"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_rates_are_sorted_as_rates_and_an_underflowed_p_first(tmp_path):
+    columns = {
+        "success": (["1 of 1", "2 of 3 [0.2, 0.9]", "0 of 3"], ["0 of 3", "2 of 3 [0.2, 0.9]", "1 of 1"]),
+        "p": (["0.02", "< 1e-300", "3e-05"], ["< 1e-300", "3e-05", "0.02"]),
+    }  # fmt: skip
+    for name, (cells, ordered) in columns.items():
+        rows = "".join(f"<tr><td>{escape(cell)}</td></tr>" for cell in cells)
+        (tmp_path / "sorted.html").write_text(
+            f"<table class=sortable><thead><tr><th>{name}</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<script>{SCRIPT}</script><script>document.querySelector('thead button').click()</script>"
+        )
+        command = [
+            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+            f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "sorted.html").as_uri(),
+        ]  # fmt: skip
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert [unescape(cell) for cell in re.findall("<td>(.*?)</td>", shown.stdout)] == ordered

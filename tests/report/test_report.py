@@ -312,3 +312,17 @@ def test_labels_are_no_formulas(tmp_path):
         edit(tofu(tmp_path, base=base), priced)
     main([str(tmp_path)])
     assert "forget set, probability, $x_{ and $" in next(tmp_path.rglob("*.html")).read_text()
+
+
+def test_runs_that_only_evaluate_show_what_their_target_has(tmp_path):
+    def evaluated(record):
+        del record["models"]["unlearned"]
+        record.update(curve=[], judgement=None)
+        record["run"]["choices"] = {"model": "phi", "dataset": "tofu"}
+
+    edit(tofu(tmp_path / "runs"), evaluated)
+    main([str(tmp_path / "runs"), "--to", str(tmp_path / "to")])
+    page = (tmp_path / "to/report.html").read_text()
+    table = page[page.index("<h2>Only evaluated") :]
+    assert '<th scope="col">forget set, probability</th>' in table
+    assert "<td>0.930</td>" in table

@@ -96,7 +96,7 @@ def test_three_ways_to_average(tmp_path):
     assert plain(common, B, "reasoning")["n"] == 1
     assert plain(own, A, "reasoning")["mean"] == pytest.approx(fmean(both))
     assert plain(own, B, "reasoning")["mean"] == pytest.approx(reasoning["gd", "32_1"])
-    assert any("1 of 2 units, 2 methods" in note for note in common.notes)
+    assert any(note.endswith(": all succeed on 1 of 2 units.") for note in common.notes)
     assert any("other runs" in note for note in own.notes)
     assert cell(ordered(found), B, "success") == "1 of 2 [0.09, 0.91]"
 
@@ -108,7 +108,10 @@ def test_common_successes_are_sought_at_equal_rank(tmp_path):
     common = tables.means(only(tmp_path))[1]
     rows = [name for name in common.cells.method if not name.startswith("(")]
     assert rows == ["GD + FILA, rank 32", "IHL + FILA, rank 32"]
-    assert any(note.startswith("rank 4, all: 0 of 1") for note in common.notes)
+    assert any(
+        note.endswith("at rank 4, layers all: all succeed on 0 of 1 units.")
+        for note in common.notes
+    )
 
 
 def no_stop_rule(record):
@@ -323,6 +326,28 @@ def test_an_interval_ends_where_the_metric_does(tmp_path):
     assert (row["mean"], row["low"], row["high"]) == (pytest.approx(0.5), 0, 1)
 
 
+def test_target_and_reference_are_means_over_runs_too(tmp_path):
+    for base in (0, 1):
+        tofu(tmp_path, base=base)
+    table = tables.means(only(tmp_path))[0]
+    assert [plain(table, name, "forget_prob")["runs"] for name in ("target", A)] == [2, 2]
+
+
+def test_what_an_excess_over_goals_is_stands_under_it(tmp_path):
+    tdec(tmp_path / "tdec")
+    tofu(tmp_path / "tofu")
+    said = [
+        "excess over the goals" in " ".join(ordered(only(tmp_path / k)).notes)
+        for k in ("tdec", "tofu")
+    ]
+    assert said == [True, False]
+
+
+def test_beside_where_a_method_ends_stands_where_it_began(tmp_path):
+    tofu(tmp_path)
+    assert "(target 0.350, forget quality p " in answer(only(tmp_path))
+
+
 def test_what_the_suite_says_of_its_numbers_stands_under_them(tmp_path):
     def cautioned(record):
         record["judgement"]["notes"] = ["few rows"]
@@ -349,7 +374,7 @@ def test_a_method_that_is_alone_at_its_rank_has_no_common_successes(tmp_path):
             tofu(tmp_path, loss=loss, rank=rank, metrics={"forget_quality": 0.5})
     table = tables.means(only(tmp_path))[1]
     assert not any("rank 4" in method for method in table.cells.method)
-    assert any(note.startswith("rank 8, all: 1 of 1 units, 2 methods") for note in table.notes)
+    assert "2 methods at rank 8, layers all: all succeed on 1 of 1 units." in table.notes
 
 
 def test_an_answer_of_one_unit_claims_nothing(tmp_path):
@@ -446,7 +471,8 @@ def test_a_users_own_suite_is_ordered_by_what_it_knows(tmp_path):
     own_suite(tmp_path, hush=1.0, silence=5.0)
     found = only(tmp_path)
     assert found.gap.label == "spells known"
-    said = "**hush** succeeds on 1 of 1 unit and ends with spells known 1. hush and silence share"
+    said = "**hush** succeeds on 1 of 1 unit and ends with spells known 1 (target 9). hush and "
+    said += "silence share"
     assert answer(found).startswith(said)
     table = ordered(found)
     assert list(table.cells.method) == ["hush", "silence"]
@@ -581,3 +607,15 @@ def test_tables_for_papers_compile_and_fit(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+def test_a_method_alone_is_compared_with_none_and_no_reference_is_claimed(tmp_path):
+    def alone(record):
+        del record["models"]["reference"]
+        for model in record["models"].values():
+            model["reference"] = None
+
+    edit(tofu(tmp_path), alone)
+    found = only(tmp_path)
+    assert "No other method is here: nothing is compared." in answer(found)
+    assert "All runs are of one base model and one forget set: n is 1" in found.group.notes[0]

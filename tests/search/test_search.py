@@ -275,6 +275,19 @@ def test_without_a_trial_that_forgets_enough_nothing_is_recommended(start):
         start("never", RATE, "--at-most", "-1", trials=1)
 
 
+def test_where_all_trials_failed_the_limit_is_not_blamed(tmp_path):
+    from loku_exp.search.kept import note_failure, study_of
+    from loku_exp.search.result import report
+
+    study = study_of(tmp_path, "broken")
+    study.ask()
+    note_failure(study, 0, "COLLAPSED (retain probability 0.01)")
+    with pytest.raises(
+        UserError, match=r"1 trials, 1 failed, .* none has a value; trial 1: COLLAPSED"
+    ):
+        report(study, CRITERION, SUITE, tmp_path / "broken.json")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

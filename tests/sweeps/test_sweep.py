@@ -413,6 +413,13 @@ def test_at_any_width_the_table_keeps_every_value_and_few_lines(
     assert lines[-1] == "failed: loss=gd: the loss is nan"
 
 
+def test_in_a_narrow_place_no_value_is_broken_in_two():
+    values = ["forget set, probability 0.209", "model utility, its retain third 0.387", "time 34 s"]
+    assert tables.in_lines(values, 60) == [f"  {values[0]}", f"  {values[1]} · {values[2]}"]
+    assert tables.in_lines(values, 10) == [f"  {value}" for value in values]
+    assert tables.in_lines([], 60) == []
+
+
 def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
     folder = tmp_path / "run"
     with runs.claimed(folder):

@@ -2,10 +2,14 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from loku_exp.config.compose import compose_config
 from loku_exp.errors import UserError
+from loku_exp.stages import record
+from loku_exp.stages.begin import method_name
 from loku_exp.tracking import dashboard
 from tests.report.factory import edit, own_suite, tdec, tofu
 
@@ -123,3 +127,19 @@ def test_without_the_package_it_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(UserError, match=r"pip install 'loku_exp\[dashboard\]'"):
         dashboard.workspace([], "e", "p")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["init=rila"], "ihl rila"),
+        (["init=rila", "regulariser=rol"], "ihl + rol rila"),
+        (["loss=gd", "lora=none"], "gd all weights"),
+        (["method=prompt_corruption"], "prompt_corruption"),
+    ],
+)
+def test_runs_are_grouped_by_the_name_their_tracker_gave_them(words, name):
+    config = compose_config(words)
+    choices = record._choices(config)
+    finished = SimpleNamespace(run=SimpleNamespace(choices=choices))
+    assert method_name(config) == dashboard._method(finished) == name

@@ -119,6 +119,7 @@ def judge_tofu(
     else:
         success = not broken
         parts.append(f"not distinguishable from retraining (p = {quality:.2g})")
+        parts += _nor_was(target)
     parts += _stopped(facts) + _kept(model, target) + kept(model, target)
     return Judgement(
         success=success,
@@ -127,6 +128,14 @@ def judge_tofu(
         utility=_utility(model, target),
         notes=_cautions(model.counts.get("forget", 0) if quality is not None else 0),
     )
+
+
+def _nor_was(target: Evaluation) -> list[str]:
+    """Return that the target passes as well, where it does: then the test does not see what it knows."""
+    before = target.metrics.get("forget_quality")
+    if before is None or before < SIGNIFICANT:
+        return []
+    return [f"but nor was the target (p = {before:.2g}), so this shows no forgetting"]
 
 
 def _probabilities(model: Evaluation, reference: Evaluation) -> list[str]:

@@ -68,6 +68,13 @@ def test_of_models_that_cannot_be_told_apart_no_side_is_named(quality):
     assert (found.success, found.collapsed) == (True, False)
 
 
+@pytest.mark.parametrize(("before", "said"), [(0.34, True), (0.05, True), (0.0499, False)])
+def test_where_the_target_passes_as_well_that_is_said(before, said):
+    found = judged({"forget_quality": 0.34}, {"forget_quality": before})
+    assert (f"but nor was the target (p = {before:.2g}), so this" in found.sentence) is said
+    assert found.success is True  # the protocol's rule stays
+
+
 def test_just_below_the_level_they_can():
     assert judged({"forget_quality": 0.0499}).success is False
 
