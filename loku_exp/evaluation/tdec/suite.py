@@ -199,7 +199,7 @@ class ExtractionTask(OwnTask):
             example |= values
             cut = len(ids) - suffix
             if cut in known:
-                example["prompt"] = settings.decode(list(ids[cut - suffix : cut]))
+                example["prompt"] = settings.decode(list(ids[max(0, cut - suffix) : cut]))
                 truth, said = settings.decode(list(ids[cut:])), settings.decode(list(known[cut]))
                 example |= {"answer": truth, "generation": said}
                 if settings.further:

@@ -163,6 +163,15 @@ def test_examples_show_the_last_quarter():
     assert rows[2]["generation"] != rows[2]["answer"]
 
 
+def test_a_text_shorter_than_two_quarters_of_the_longest_shows_its_beginning():
+    """Its prompt was empty."""
+    evaluation = evaluate(language_model("memorised"), tdec().tasks(None, "full"))
+    ids = texts()["unseen"][2]
+    assert SUFFIX < len(ids) < 2 * SUFFIX
+    row = [row for row in evaluation.examples if row["set"] == "unseen"][2]
+    assert row["prompt"] == TOKENIZER.decode(ids[: len(ids) - SUFFIX])
+
+
 def test_one_epoch_before_a_stop_the_forget_set_is_asked_in_full():
     whole = evaluate(language_model("random"), tdec().tasks(None, "full"))
     found = evaluate(language_model("random"), tdec().tasks(None, "before_stop"))
