@@ -94,6 +94,7 @@ def test_a_methods_layers_are_those_of_the_part_that_reads(monkeypatch):
     [
         ("fila_official", 3, "init=fila_official: it measures on as many retain as forget examples, 4,"),
         ("vila", 9, "init.group_size=4: a variance needs more than one group, and it is measured on 4"),
+        ("rila", 0, "init=rila: it tells the forget from the retain set, and the dataset has 0 retain"),
         ("rila", 9, "lora.rank=5: 4 forget examples span no more than 4 directions, and init=rila takes"),
         ("fila", 3, None), ("corda", 3, None), ("vanilla", 3, None),
     ],
