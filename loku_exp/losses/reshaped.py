@@ -56,7 +56,7 @@ def ce_u(
 
 
 def problems(*, name: str, records: Records, recipe: Recipe, skip: int = 1) -> list[str]:
-    """Return whether rows are shorter than what `ce_u` leaves out, where the mean is over an update.
+    """Return whether `ce_u` leaves out every token, or more than a row has and the mean is an update's.
 
     Only a micro-batch of its own mean knows how many tokens of it are left out.
 
@@ -66,8 +66,16 @@ def problems(*, name: str, records: Records, recipe: Recipe, skip: int = 1) -> l
         recipe: of the training.
         skip: see `ce_u`.
     """
-    shortest = min((row.answer.num_labels for row in records.forget), default=skip)
-    if name != ce_u.__name__ or recipe.reduction != "update" or skip <= shortest:
+    lengths = [row.answer.num_labels for row in records.forget]
+    if name != ce_u.__name__ or not lengths:
+        return []
+    shortest, longest = min(lengths), max(lengths)
+    if skip >= longest:
+        return [
+            f"loss.skip={skip}: the longest forget row has {longest} labelled tokens, so nothing would be "
+            f"learned; set it to less than {longest}"
+        ]
+    if recipe.reduction != "update" or skip <= shortest:
         return []
     return [
         f"loss.skip={skip}: a forget row has {shortest} labelled tokens, and the mean over an update "

@@ -19,7 +19,7 @@ from loku_exp.runtime.cache import Cache
 from loku_exp.stages import inputs, preflight
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.preflight import prepare
-from tests.helpers import tiny_records
+from tests.helpers import random_sequence, tiny_records
 from tests.methods.tiny import ADAPTER, records
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
@@ -109,15 +109,22 @@ def test_what_an_init_has_too_few_examples_for_is_said(init, retain, said):
 @pytest.mark.parametrize(
     ("loss", "skip", "reduction", "said"),
     [
-        ("ce_u", 9, "update", "loss.skip=9: a forget row has 8 labelled tokens"),
-        ("ce_u", 8, "update", None), ("ce_u", 9, "micro_batch", None), ("undial", None, "update", None),
+        ("ce_u", 7, "update", "loss.skip=7: a forget row has 6 labelled tokens"),
+        ("ce_u", 6, "update", None), ("ce_u", 7, "micro_batch", None), ("undial", None, "update", None),
+        ("ce_u", 8, "update", "loss.skip=8: the longest forget row has 8 labelled tokens, so nothing"),
+        ("ce_u", 9, "micro_batch", "loss.skip=9: the longest forget row has 8 labelled tokens"),
     ],
 )  # fmt: skip
 def test_rows_shorter_than_what_a_loss_leaves_out_are_said(loss, skip, reduction, said):
-    """Beside a row of 5 labels one of 1, skip 4: the update's mean would be -1/2 of the one token kept."""
+    """Beside a row of 5 labels one of 1, skip 4: the update's mean would be -1/2 of the one token kept.
+
+    With every token left out, all weights were trained on nothing to the end.
+    """
     knobs = [f"loss.skip={skip}"] if skip else []
     config = compose_config([*SMALL, f"loss={loss}", *knobs, f"training.reduction={reduction}"])
-    found = preflight._loss_problems(config, SimpleNamespace(records=records()))
+    rows = records()
+    rows.forget[1] = replace(rows.forget[1], answer=random_sequence(7, 0, 61, 0))
+    found = preflight._loss_problems(config, SimpleNamespace(records=rows))
     assert [text[: len(said or "")] for text in found] == ([said] if said else [])
 
 
