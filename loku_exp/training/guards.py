@@ -87,7 +87,7 @@ def on_device_of_model(arguments: TrainingArguments, device: torch.device) -> Tr
 
 
 class EveryMatrixLearns(TrainerCallback):
-    """Checks at the first update that every trained matrix of an adapter got a gradient.
+    """Checks at the first update that every trained matrix of an adapter got a gradient, or some weight.
 
     Args:
         expected: whether the loss says that it reaches all of them; asked then.
@@ -104,11 +104,16 @@ class EveryMatrixLearns(TrainerCallback):
         A's gradient is exactly zero where B is (vanilla init), and B's where A is, so of a pair only one
         must be non-zero.
         """
-        if state.global_step > 0 or not isinstance(model, PeftModel):
+        if state.global_step > 0:
             return
         some = any(_some(p.grad) for p in model.parameters() if p.requires_grad)
-        if not self.expected() and some:
+        if some and not (self.expected() and isinstance(model, PeftModel)):
             return
+        if not isinstance(model, PeftModel):
+            raise TrainingError(
+                "no weight got a gradient at the first update: the loss reaches none, or is flat where the "
+                "model is; see its weights"
+            )
         gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         without = [name for name, gradient in gradients.items() if gradient is None]
         without += [

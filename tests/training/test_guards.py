@@ -119,3 +119,5 @@ def test_a_loss_that_reaches_nothing_is_refused_whatever_it_says(tmp_path, reach
 
     with pytest.raises(TrainingError, match="24 of 24 adapter matrices got no gradient"):
         trained(tmp_path, loss=nothing, model=adapted())
+    with pytest.raises(TrainingError, match="no weight got a gradient at the first update"):
+        trained(tmp_path, loss=nothing)  # went on to the end
