@@ -126,8 +126,11 @@ def _tasks(
 ) -> list[Any]:
     """Return a task for each set; nothing is compared with a reference row by row.
 
-    One epoch before a stop the forget set is asked in full: EL of it is part of the result.
+    One epoch before a stop the forget set is asked in full: EL of it is part of the result. A brief one
+    asks about forget and retain set alone.
     """
+    if depth == "brief":
+        sets = {name: rows for name, rows in sets.items() if name in ("forget", "retain")}
     whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}.get(depth, set())
     return [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
 

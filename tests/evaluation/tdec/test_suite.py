@@ -150,6 +150,17 @@ def test_the_reduced_suite_decodes_nothing(monkeypatch):
     assert not any("generation" in row for row in reduced.examples)
 
 
+def test_a_brief_suite_reads_forget_and_retain_set_alone():
+    """It read siblings and unseen text too."""
+    reduced, brief = (
+        evaluate(language_model("random"), tdec().tasks(None, depth))
+        for depth in ("reduced", "brief")
+    )
+    assert brief.counts.keys() == {"forget", "retain"}
+    kept = {k: v for k, v in reduced.metrics.items() if k.split("_")[0] in brief.counts}
+    assert brief.metrics == pytest.approx(kept)
+
+
 def test_examples_show_the_last_quarter():
     evaluation = evaluate(language_model("memorised"), tdec().tasks(None, "full"))
     rows = [row for row in evaluation.examples if row["set"] == "forget"]
