@@ -128,6 +128,16 @@ def test_rows_shorter_than_what_a_loss_leaves_out_are_said(loss, skip, reduction
     assert [text[: len(said or "")] for text in found] == ([said] if said else [])
 
 
+@pytest.mark.parametrize("loss", ["undial", "ce_u", "masc"])
+def test_a_divergence_without_weight_is_refused(loss):
+    """These have no retain term by default: the run was the same, under another name."""
+    inputs = SimpleNamespace(records=records())
+    asked = [*SMALL, f"loss={loss}", "loss.retain_term=kl"]
+    (said,) = preflight._loss_problems(compose_config(asked), inputs)
+    assert said.startswith(f"loss.retain_term=kl: loss={loss} has it with weight 0")
+    assert preflight._loss_problems(compose_config([*asked, "loss.retain_weight=1"]), inputs) == []
+
+
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])
 def test_device_that_is_not_there_is_refused(tmp_path, device):
     refused(tmp_path, *SMALL, f"device={device}", error=ModelError, match=f"device={device}: not")
