@@ -18,6 +18,7 @@ from loku_exp.inits.interface import Factors, Layer, MeasureFisher
 from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum
+MICRO_BATCH = 4  # of the released script
 NEGLIGIBLE = 1e-6  # rows below this share of the largest row weight stay in the base
 OFFICIAL_EPSILON = 1e-5
 
@@ -32,7 +33,7 @@ def fila(
     num_retain: Count | None = None,
     fisher_seed: Seed = 0,
     svd: Literal["randomized", "exact"] = "randomized",
-    fisher_micro_batch: Count = 4,
+    fisher_micro_batch: Count = MICRO_BATCH,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
     """Yield the weighted low-rank part of each layer.
@@ -74,7 +75,7 @@ def fila_official(
     layers: Iterable[Layer],
     fisher: MeasureFisher,
     *,
-    fisher_micro_batch: Count = 4,
+    fisher_micro_batch: Count = MICRO_BATCH,
     fisher_seed: Seed = 0,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
@@ -99,13 +100,26 @@ def fila_official(
         yield factors_of(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
 
 
-def problems(*, name: str, records: Records) -> list[str]:
+def problems(
+    *,
+    name: str,
+    records: Records,
+    estimator: str | None = None,
+    fisher_micro_batch: int = MICRO_BATCH,
+) -> list[str]:
     """Return whether the released procedure has too few retain examples; `fila` can take fewer.
 
     Args:
         name: of the init.
         records: of the run.
+        estimator: of `fila`; one of single examples has no micro-batches.
+        fisher_micro_batch: see `fila`.
     """
+    if estimator == "per_example" and fisher_micro_batch != MICRO_BATCH:
+        return [
+            f"init.fisher_micro_batch={fisher_micro_batch}: init.estimator=per_example takes one example "
+            "at a time; set init.estimator=batch_mean, or leave it out"
+        ]
     forget, retain = len(records.forget), len(records.retain)
     if name != fila_official.__name__ or forget <= retain:
         return []

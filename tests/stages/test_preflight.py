@@ -128,6 +128,18 @@ def test_rows_shorter_than_what_a_loss_leaves_out_are_said(loss, skip, reduction
     assert [text[: len(said or "")] for text in found] == ([said] if said else [])
 
 
+def test_a_micro_batch_of_the_fisher_that_nothing_reads_is_refused():
+    """Per example there are none: the run was the same, under another name."""
+    inputs = SimpleNamespace(records=records(4, 9))
+    asked = [*SMALL, "init=fila", "init.fisher_micro_batch=2"]
+    (said,) = preflight._init_problems(compose_config(asked), inputs, ADAPTER)
+    assert said.startswith(
+        "init.fisher_micro_batch=2: init.estimator=per_example takes one example"
+    )
+    for read in (["init.estimator=batch_mean"], ["init=fila_official"]):
+        assert preflight._init_problems(compose_config([*asked, *read]), inputs, ADAPTER) == []
+
+
 @pytest.mark.parametrize("loss", ["undial", "ce_u", "masc"])
 def test_a_divergence_without_weight_is_refused(loss):
     """These have no retain term by default: the run was the same, under another name."""
