@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def suffix(self) -> int:
-        """Tokens that exact extraction asks for: the last quarter, at least one."""
+        """Tokens that exact extraction asks for: a quarter of the longest text, at least one."""
         return max(1, self.length // 4)
 
 
@@ -81,7 +81,8 @@ def tdec_suite(
             ends there and is filled up (the predecessor's code). They differ only where a model emits
             end-of-text early.
         further: measure extraction strength, probability, and ROUGE-L recall of the continuation of all but
-            the last quarter, as well.
+            the last quarter, as well. Of a text shorter than the longest the last as many tokens count, and
+            one that has no more than these has no ROUGE.
         membership: scores of membership inference against ``unseen``, where there is such text.
 
     Raises:
