@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from loku_exp.data.records import Records
+from loku_exp.errors import UserError
 from loku_exp.inits.cost import svd_flops
-from loku_exp.inits.interface import Factors, Layer, MeasureFisher
+from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
 from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum
@@ -64,7 +65,7 @@ def fila(
         fisher_pass=fisher_pass,
     )
     for layer in layers:
-        d = importance.row_weights[layer.name].to(layer.weight.device)
+        d = _row_weights(importance, layer)
         inverse = torch.where(d > NEGLIGIBLE * d.max(), 1 / d, 0)
         weighted = d[:, None] * layer.weight.float()
         u, s, v = low_rank(weighted, layer.rank, layer.seed, exact=svd == "exact")
@@ -94,10 +95,25 @@ def fila_official(
         fisher_pass=fisher_pass,
     )
     for layer in layers:
-        d = importance.row_weights[layer.name].to(layer.weight.device)
+        d = _row_weights(importance, layer)
         weighted = d[:, None] * layer.weight.float()
         u, s, v = _seeded_svd(weighted, layer.rank, layer.seed, power_iterations=2)
         yield factors_of(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
+
+
+def _row_weights(importance: Importance, layer: Layer) -> Tensor:
+    """Return the weights of a layer's rows.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    d = importance.row_weights[layer.name].to(layer.weight.device)
+    if not d.isfinite().all():
+        raise UserError(
+            f"the importance of {layer.name} is not finite: its retain Fisher is 0 somewhere and epsilon "
+            "next to nothing, or a gradient overflows; raise init.epsilon, or set model.dtype=float32"
+        )
+    return d
 
 
 def problems(
