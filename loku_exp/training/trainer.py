@@ -168,6 +168,11 @@ def fit(
         resume_from: a snapshot to go on from.
     """
     device = next(model.parameters()).device
+    if plan.highest_rate(optimization) < 1:
+        log.warning(
+            "warmup_epochs=%g takes all %d updates: the rate comes to %.0f %% of learning_rate at most",
+            optimization.warmup_epochs, plan.updates, 100 * plan.highest_rate(optimization),
+        )  # fmt: skip
     arguments = _arguments(optimization, plan, folder, seed, device)
     trainer = ObjectiveTrainer(
         objective,
