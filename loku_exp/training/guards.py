@@ -23,10 +23,13 @@ class FiniteUpdates(TrainerCallback):
 
     Args:
         losses: those of the micro-batches since the last update; emptied here.
+        unlearns: whether the loss is one of unlearning, of which there are bounded ones.
     """
 
-    def __init__(self, losses: list[torch.Tensor]):
+    def __init__(self, losses: list[torch.Tensor], unlearns: bool):
         self.losses = losses
+        bounded = ", or use a bounded loss (loss=ihl)" if unlearns else ""
+        self.way_out = f"Lower the learning rate{bounded}"
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
@@ -42,14 +45,13 @@ class FiniteUpdates(TrainerCallback):
         values = dict(zip(("loss", "norm"), torch.stack([loss, norm]).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise TrainingError(
-                f"the loss is {values['loss']} at update {state.global_step + 1}; {_kept(state)}. Lower "
-                "the learning rate, or use a bounded loss (loss=ihl)"
+                f"the loss is {values['loss']} at update {state.global_step + 1}; {_kept(state)}. "
+                f"{self.way_out}"
             )
         if not math.isfinite(values["norm"]):
             raise TrainingError(
                 f"the gradient is not finite at update {state.global_step + 1} though the loss is; "
-                f"{_kept(state)}. Lower the learning rate, or use a bounded loss (loss=ihl); in a loss of "
-                "your own look for log(0), 0 / 0 or sqrt(0)"
+                f"{_kept(state)}. {self.way_out}; in a loss of your own look for log(0), 0 / 0 or sqrt(0)"
             )
 
 

@@ -80,7 +80,7 @@ class ObjectiveTrainer(SavesWithoutPickle):
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
         self._losses: list[Tensor] = []
         self._reaches_all = True
-        self.add_callback(FiniteUpdates(self._losses))
+        self.add_callback(FiniteUpdates(self._losses, unlearns="forget" in objective.inputs))
         self.add_callback(EveryMatrixLearns(lambda: self._reaches_all))
         self.add_callback(WeightsMove())
         self._step_flops = StepFlops.of(trainer["model"])
