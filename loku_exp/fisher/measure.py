@@ -136,8 +136,13 @@ def draw_retain(retain: list[Example], count: int, seed: int) -> list[Example]:
     """Return `count` different retain records, drawn with a seed of their own.
 
     Raises:
-        UserError: there are not that many.
+        UserError: there are not that many, or none.
     """
+    if not retain:
+        raise UserError(
+            "the init measures on retain examples, and the dataset has 0; give it some, or use an init "
+            "that measures on none, e.g. init=vanilla"
+        )
     if count > len(retain):
         raise UserError(
             f"the Fisher information wants {count} retain examples, the dataset has {len(retain)}; set "

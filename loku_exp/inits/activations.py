@@ -135,7 +135,7 @@ def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:
 
 
 def problems(*, name: str, records: Records, rank: int, number: int | None = None) -> list[str]:
-    """Return which directions there are too few of.
+    """Return whether there is no retain set, and which directions there are too few of.
 
     Args:
         name: of the init.
@@ -143,8 +143,15 @@ def problems(*, name: str, records: Records, rank: int, number: int | None = Non
         rank: of the adapter.
         number: see `rila`.
     """
+    if name != rila.__name__:
+        return []
+    if not records.retain:
+        return [
+            f"init={name}: it tells the forget from the retain set, and the dataset has 0 retain examples; "
+            "give it some, or take another init"
+        ]
     drawn = len(records.forget[:number])
-    if name != rila.__name__ or rank <= drawn:
+    if rank <= drawn:
         return []
     return [
         f"lora.rank={rank}: {drawn} forget examples span no more than {drawn} directions, and init=rila "

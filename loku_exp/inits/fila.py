@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from loku_exp.data.records import Records
+from loku_exp.errors import UserError
 from loku_exp.inits.cost import svd_flops
-from loku_exp.inits.interface import Factors, Layer, MeasureFisher
+from loku_exp.inits.interface import Factors, Importance, Layer, MeasureFisher
 from loku_exp.runtime.knobs import Count, FisherPass, Positive, Seed
 
 OVERSAMPLING, POWER_ITERATIONS = 32, 8  # weighted error within 0.1 % of the optimum
+MICRO_BATCH = 4  # of the released script
 NEGLIGIBLE = 1e-6  # rows below this share of the largest row weight stay in the base
 OFFICIAL_EPSILON = 1e-5
 
@@ -32,7 +34,7 @@ def fila(
     num_retain: Count | None = None,
     fisher_seed: Seed = 0,
     svd: Literal["randomized", "exact"] = "randomized",
-    fisher_micro_batch: Count = 4,
+    fisher_micro_batch: Count = MICRO_BATCH,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
     """Yield the weighted low-rank part of each layer.
@@ -63,7 +65,7 @@ def fila(
         fisher_pass=fisher_pass,
     )
     for layer in layers:
-        d = importance.row_weights[layer.name].to(layer.weight.device)
+        d = _row_weights(importance, layer)
         inverse = torch.where(d > NEGLIGIBLE * d.max(), 1 / d, 0)
         weighted = d[:, None] * layer.weight.float()
         u, s, v = low_rank(weighted, layer.rank, layer.seed, exact=svd == "exact")
@@ -74,7 +76,7 @@ def fila_official(
     layers: Iterable[Layer],
     fisher: MeasureFisher,
     *,
-    fisher_micro_batch: Count = 4,
+    fisher_micro_batch: Count = MICRO_BATCH,
     fisher_seed: Seed = 0,
     fisher_pass: FisherPass = "auto",
 ) -> Iterator[Factors]:
@@ -93,19 +95,47 @@ def fila_official(
         fisher_pass=fisher_pass,
     )
     for layer in layers:
-        d = importance.row_weights[layer.name].to(layer.weight.device)
+        d = _row_weights(importance, layer)
         weighted = d[:, None] * layer.weight.float()
         u, s, v = _seeded_svd(weighted, layer.rank, layer.seed, power_iterations=2)
         yield factors_of(layer, u, s, v, 1 / (d + OFFICIAL_EPSILON))
 
 
-def problems(*, name: str, records: Records) -> list[str]:
+def _row_weights(importance: Importance, layer: Layer) -> Tensor:
+    """Return the weights of a layer's rows.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    d = importance.row_weights[layer.name].to(layer.weight.device)
+    if not d.isfinite().all():
+        raise UserError(
+            f"the importance of {layer.name} is not finite: its retain Fisher is 0 somewhere and epsilon "
+            "next to nothing, or a gradient overflows; raise init.epsilon, or set model.dtype=float32"
+        )
+    return d
+
+
+def problems(
+    *,
+    name: str,
+    records: Records,
+    estimator: str | None = None,
+    fisher_micro_batch: int = MICRO_BATCH,
+) -> list[str]:
     """Return whether the released procedure has too few retain examples; `fila` can take fewer.
 
     Args:
         name: of the init.
         records: of the run.
+        estimator: of `fila`; one of single examples has no micro-batches.
+        fisher_micro_batch: see `fila`.
     """
+    if estimator == "per_example" and fisher_micro_batch != MICRO_BATCH:
+        return [
+            f"init.fisher_micro_batch={fisher_micro_batch}: init.estimator=per_example takes one example "
+            "at a time; set init.estimator=batch_mean, or leave it out"
+        ]
     forget, retain = len(records.forget), len(records.retain)
     if name != fila_official.__name__ or forget <= retain:
         return []

@@ -55,19 +55,48 @@ def ce_u(
     return with_retain(forget.mean_of(values, skipped), retain, retain_term, retain_weight)
 
 
-def problems(*, name: str, records: Records, recipe: Recipe, skip: int = 1) -> list[str]:
-    """Return whether rows are shorter than what `ce_u` leaves out, where the mean is over an update.
-
-    Only a micro-batch of its own mean knows how many tokens of it are left out.
+def problems(
+    *,
+    name: str,
+    records: Records,
+    recipe: Recipe,
+    skip: int = 1,
+    retain_term: RetainTerm = "ce",
+    retain_weight: float = 0.0,
+) -> list[str]:
+    """Return whether a retain term has no weight, and what `ce_u` leaves out too much of.
 
     Args:
         name: of the loss.
         records: of the run.
         recipe: of the training.
         skip: see `ce_u`.
+        retain_term: another one than the default is asked for.
+        retain_weight: which is 0 by default.
     """
-    shortest = min((row.answer.num_labels for row in records.forget), default=skip)
-    if name != ce_u.__name__ or recipe.reduction != "update" or skip <= shortest:
+    if retain_term == "kl" and not retain_weight:
+        return [
+            f"loss.retain_term=kl: loss={name} has it with weight 0, as published without a retain term; "
+            "set loss.retain_weight=1, or leave retain_term out"
+        ]
+    return _skip_problems(records, recipe, skip) if name == ce_u.__name__ else []
+
+
+def _skip_problems(records: Records, recipe: Recipe, skip: int) -> list[str]:
+    """Return whether `ce_u` leaves out every token, or more than a row has and the mean is an update's.
+
+    Only a micro-batch of its own mean knows how many tokens of it are left out.
+    """
+    lengths = [row.answer.num_labels for row in records.forget]
+    if not lengths:
+        return []
+    shortest, longest = min(lengths), max(lengths)
+    if skip >= longest:
+        return [
+            f"loss.skip={skip}: the longest forget row has {longest} labelled tokens, so nothing would be "
+            f"learned; set it to less than {longest}"
+        ]
+    if recipe.reduction != "update" or skip <= shortest:
         return []
     return [
         f"loss.skip={skip}: a forget row has {shortest} labelled tokens, and the mean over an update "

@@ -79,11 +79,18 @@ def control(
     return Outcome(subject, Report(protocol={"control": kind}))
 
 
-def problems(*, kind: Kind, path: str | None, architecture: Any) -> list[str]:
+def problems(*, kind: Kind, path: str | None, architecture: Any, records: Records) -> list[str]:
     """Return whether `path` is missing, there and not read, or of another kind of model than the run's.
 
-    What is wrong with the weights themselves is found where those of all models are looked at.
+    What is wrong with the weights themselves is found where those of all models are looked at. And whether
+    there are no rows to train on.
     """
+    rows = _TRAININGS[kind][0] if kind in _TRAININGS else None
+    if rows and not getattr(records, rows):
+        return [
+            f"method.kind={kind} trains on the {rows} set, and this dataset has 0 such rows; give it some, "
+            "or take another kind"
+        ]
     if kind != "weights":
         unread = (
             f"method.path={path} is read by method.kind=weights alone; leave one of the two out"

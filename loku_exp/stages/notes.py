@@ -18,7 +18,7 @@ GAINS = (
 )
 EPSILON = (
     "note: epsilon exceeds most of the retain Fisher, so FILA's importance is nearly that of the forget "
-    "set alone; see init.epsilon_mode=relative"
+    "set alone"
 )
 
 
@@ -62,7 +62,8 @@ def notes_under_table(
         notes.append(f"init: {init['name']} put {share} into the adapter")
     notes += [f"note: {text}" for text in (judgement.notes if judgement else [])]
     if init and init.get("epsilon_dominates"):
-        notes.append(EPSILON)
+        absolute = init.get("epsilon_mode") == "absolute"  # other inits have no such knob
+        notes.append(EPSILON + ("; see init.epsilon_mode=relative" if absolute else ""))
     if protocol.get("limit"):
         notes.append(
             f"note: abilities and perplexities are of the first {protocol['limit']} documents each"

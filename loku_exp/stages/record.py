@@ -1,5 +1,6 @@
 """How a run fills its record."""
 
+import math
 import resource
 import sys
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from loku_exp.config.schema import Config
 from loku_exp.evaluation.catalogue import Judgement, completed
 from loku_exp.evaluation.differences import half_widths, widths_of_means
 from loku_exp.evaluation.harness import names_of
-from loku_exp.evaluation.suite import Evaluation, Facts
+from loku_exp.evaluation.suite import Evaluation, Facts, Metrics
 from loku_exp.models.origin import SMALL
 from loku_exp.results.schema import MachinePart, ModelPart, Record, RunPart
 from loku_exp.runtime.logs import Stopwatch
@@ -88,20 +89,26 @@ def _in_order(subjects: dict[str, Subject]) -> list[str]:
 def _judgements(inputs: Inputs, found: Found) -> dict[str, Judgement]:
     """Return what the suite says of each model that was to forget, attacked ones included."""
     judged = {}
-    target, outcome, curve = found.subjects["target"], found.outcome, found.curve
+    target, outcome = found.subjects["target"], found.outcome
     for name, subject in found.subjects.items():
         if outcome is None or not subject.of_run:
             continue
         training = outcome.report.training
         if name != "unlearned":  # no stop rule ended it; it is judged by the same thresholds
             training = {key: training[key] for key in ("thresholds",) if key in training}
-        before = curve[-2].metrics if name == "unlearned" and len(curve) > 1 else None
+        before = _an_epoch_before_the_end(found) if name == "unlearned" else None
         facts = Facts(training, target.weights, before)
         compared = found.evaluations.get(subject.reference or "")
         judged[name] = inputs.suite.judge(
             found.evaluations[name], found.evaluations["target"], compared, facts
         )
     return judged
+
+
+def _an_epoch_before_the_end(found: Found) -> Metrics | None:
+    """Return what was measured one epoch before the end; None where that was measured at another time."""
+    end = found.curve[-1].epoch
+    return next((p.metrics for p in found.curve if math.isclose(p.epoch, end - 1)), None)
 
 
 def _model(

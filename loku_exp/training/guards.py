@@ -23,10 +23,13 @@ class FiniteUpdates(TrainerCallback):
 
     Args:
         losses: those of the micro-batches since the last update; emptied here.
+        unlearns: whether the loss is one of unlearning, of which there are bounded ones.
     """
 
-    def __init__(self, losses: list[torch.Tensor]):
+    def __init__(self, losses: list[torch.Tensor], unlearns: bool):
         self.losses = losses
+        bounded = ", or use a bounded loss (loss=ihl)" if unlearns else ""
+        self.way_out = f"Lower the learning rate{bounded}"
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
@@ -42,14 +45,13 @@ class FiniteUpdates(TrainerCallback):
         values = dict(zip(("loss", "norm"), torch.stack([loss, norm]).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise TrainingError(
-                f"the loss is {values['loss']} at update {state.global_step + 1}; {_kept(state)}. Lower "
-                "the learning rate, or use a bounded loss (loss=ihl)"
+                f"the loss is {values['loss']} at update {state.global_step + 1}; {_kept(state)}. "
+                f"{self.way_out}"
             )
         if not math.isfinite(values["norm"]):
             raise TrainingError(
                 f"the gradient is not finite at update {state.global_step + 1} though the loss is; "
-                f"{_kept(state)}. Lower the learning rate, or use a bounded loss (loss=ihl); in a loss of "
-                "your own look for log(0), 0 / 0 or sqrt(0)"
+                f"{_kept(state)}. {self.way_out}; in a loss of your own look for log(0), 0 / 0 or sqrt(0)"
             )
 
 
@@ -87,7 +89,7 @@ def on_device_of_model(arguments: TrainingArguments, device: torch.device) -> Tr
 
 
 class EveryMatrixLearns(TrainerCallback):
-    """Checks at the first update that every trained matrix of an adapter got a gradient.
+    """Checks at the first update that every trained matrix of an adapter got a gradient, or some weight.
 
     Args:
         expected: whether the loss says that it reaches all of them; asked then.
@@ -104,11 +106,16 @@ class EveryMatrixLearns(TrainerCallback):
         A's gradient is exactly zero where B is (vanilla init), and B's where A is, so of a pair only one
         must be non-zero.
         """
-        if state.global_step > 0 or not isinstance(model, PeftModel):
+        if state.global_step > 0:
             return
         some = any(_some(p.grad) for p in model.parameters() if p.requires_grad)
-        if not self.expected() and some:
+        if some and not (self.expected() and isinstance(model, PeftModel)):
             return
+        if not isinstance(model, PeftModel):
+            raise TrainingError(
+                "no weight got a gradient at the first update: the loss reaches none, or is flat where the "
+                "model is; see its weights"
+            )
         gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         without = [name for name, gradient in gradients.items() if gradient is None]
         without += [

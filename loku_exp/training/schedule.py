@@ -77,6 +77,13 @@ class Plan:
         """Return how many updates so many epochs of warm-up are, rounded up."""
         return math.ceil(round(epochs * self.updates_per_epoch, 6))  # 1.1 * 50 is 55.00...01
 
+    def highest_rate(self, optimization: Optimization) -> float:
+        """Return the largest learning rate of this training, as a share of the one that is set."""
+        warmup = self.warmup(optimization.warmup_epochs)
+        if optimization.schedule == "constant":
+            return min(1.0, self.updates / (warmup + 1))
+        return min(1.0, (self.updates - 1) / warmup) if warmup else 1.0
+
     def bucket(self, optimization: Optimization) -> Bucket | None:
         """Return how this training's examples are sorted by length, if they are."""
         if optimization.bucket is None:

@@ -80,7 +80,7 @@ class ObjectiveTrainer(SavesWithoutPickle):
         self._parts: dict[str, list[Tensor]] = defaultdict(list)
         self._losses: list[Tensor] = []
         self._reaches_all = True
-        self.add_callback(FiniteUpdates(self._losses))
+        self.add_callback(FiniteUpdates(self._losses, unlearns="forget" in objective.inputs))
         self.add_callback(EveryMatrixLearns(lambda: self._reaches_all))
         self.add_callback(WeightsMove())
         self._step_flops = StepFlops.of(trainer["model"])
@@ -168,6 +168,11 @@ def fit(
         resume_from: a snapshot to go on from.
     """
     device = next(model.parameters()).device
+    if plan.highest_rate(optimization) < 1:
+        log.warning(
+            "warmup_epochs=%g takes all %d updates: the rate comes to %.0f %% of learning_rate at most",
+            optimization.warmup_epochs, plan.updates, 100 * plan.highest_rate(optimization),
+        )  # fmt: skip
     arguments = _arguments(optimization, plan, folder, seed, device)
     trainer = ObjectiveTrainer(
         objective,

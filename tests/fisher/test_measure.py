@@ -168,6 +168,13 @@ def test_as_many_retain_examples_as_asked_for_or_as_there_are_to_forget(tmp_path
     weights(RECORDS.forget, RECORDS.retain, 6)  # all there are
 
 
+def test_without_retain_examples_nothing_can_be_measured_on_them():
+    """RILA ended in a KeyError, and FILA was told to draw fewer than 0."""
+    for count in (0, 4):
+        with pytest.raises(UserError, match="dataset has 0; give it some, or use an init that"):
+            draw_retain([], count, seed=0)
+
+
 @pytest.mark.parametrize("way", ["hooks", "sweep"])
 def test_progress_comes_to_its_end_and_no_further(tmp_path, way, progresses):
     measure_with(Cache(str(tmp_path)))(**KNOBS, fisher_pass=way)

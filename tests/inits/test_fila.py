@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from loku_exp.errors import UserError
 from loku_exp.inits import vila
 from loku_exp.inits.fila import fila, fila_official, low_rank
 from loku_exp.inits.interface import Importance, Layer
@@ -141,6 +142,16 @@ def test_knobs_reach_the_measurement(estimator, group_size):
     list(fila([layer()], fisher, estimator=estimator, fisher_pass="sweep", **knobs))
     measured = {"group_size": group_size, "epsilon": 0.5, "relative": True, "num_retain": 7}
     assert calls == [measured | {"seed": 3, "fisher_pass": "sweep"}]
+
+
+@pytest.mark.parametrize("init", [fila, fila_official])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_importance_that_is_not_finite_is_said(init, value):
+    """As of a dead unit's weights beside an epsilon of 1e-50; the decomposition ended in a traceback."""
+    d = torch.rand(24)
+    d[3] = value
+    with pytest.raises(UserError, match=r"importance of .* is not finite.*raise init\.epsilon"):
+        list(init([layer()], importance_of(d)))
 
 
 def test_vanilla_is_peft_default_and_seeded():

@@ -58,7 +58,7 @@ def test_weights_of_a_folder_in_the_users_home(tmp_path, monkeypatch):
 def test_a_path_belongs_to_weights_alone_and_holds_such_a_model(tmp_path):
     model = tiny.target().load()
     model.save_pretrained(tmp_path / "model")
-    run = {"architecture": model.config}
+    run = {"architecture": model.config, "records": tiny.records()}
     assert problems(kind="weights", path=str(tmp_path / "model"), **run) == []
     assert problems(kind="noise", path=None, **run) == []
     assert problems(kind="weights", path=None, **run) == [
@@ -68,8 +68,19 @@ def test_a_path_belongs_to_weights_alone_and_holds_such_a_model(tmp_path):
     for nowhere in ("owner/name", "/nowhere"):
         (said,) = problems(kind="weights", path=nowhere, **run)
         assert said == f"method.path={nowhere}: no such folder"
-    (said,) = problems(kind="weights", path=str(tmp_path / "model"), architecture=GPT2Config())
+    other = run | {"architecture": GPT2Config()}
+    (said,) = problems(kind="weights", path=str(tmp_path / "model"), **other)
     assert "a gpt_neo model, and the run's is a gpt2" in said
+
+
+def test_a_control_without_rows_to_train_on_is_refused():
+    """It ended in a traceback about a batch size of 0, after the target was made."""
+    run = {"path": None, "architecture": None, "records": tiny.records(retain=0)}
+    (said,) = problems(kind="retain_more", **run)
+    assert said.startswith(
+        "method.kind=retain_more trains on the retain set, and this dataset has 0"
+    )
+    assert problems(kind="ascent", **run) == []
 
 
 def test_random_weights_keep_the_spread_and_nothing_else(tmp_path):

@@ -19,7 +19,7 @@ from loku_exp.runtime.cache import Cache
 from loku_exp.stages import inputs, preflight
 from loku_exp.stages.inputs import load_inputs
 from loku_exp.stages.preflight import prepare
-from tests.helpers import tiny_records
+from tests.helpers import random_sequence, tiny_records
 from tests.methods.tiny import ADAPTER, records
 
 SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
@@ -94,6 +94,7 @@ def test_a_methods_layers_are_those_of_the_part_that_reads(monkeypatch):
     [
         ("fila_official", 3, "init=fila_official: it measures on as many retain as forget examples, 4,"),
         ("vila", 9, "init.group_size=4: a variance needs more than one group, and it is measured on 4"),
+        ("rila", 0, "init=rila: it tells the forget from the retain set, and the dataset has 0 retain"),
         ("rila", 9, "lora.rank=5: 4 forget examples span no more than 4 directions, and init=rila takes"),
         ("fila", 3, None), ("corda", 3, None), ("vanilla", 3, None),
     ],
@@ -108,16 +109,45 @@ def test_what_an_init_has_too_few_examples_for_is_said(init, retain, said):
 @pytest.mark.parametrize(
     ("loss", "skip", "reduction", "said"),
     [
-        ("ce_u", 9, "update", "loss.skip=9: a forget row has 8 labelled tokens"),
-        ("ce_u", 8, "update", None), ("ce_u", 9, "micro_batch", None), ("undial", None, "update", None),
+        ("ce_u", 7, "update", "loss.skip=7: a forget row has 6 labelled tokens"),
+        ("ce_u", 6, "update", None), ("ce_u", 7, "micro_batch", None), ("undial", None, "update", None),
+        ("ce_u", 8, "update", "loss.skip=8: the longest forget row has 8 labelled tokens, so nothing"),
+        ("ce_u", 9, "micro_batch", "loss.skip=9: the longest forget row has 8 labelled tokens"),
     ],
 )  # fmt: skip
 def test_rows_shorter_than_what_a_loss_leaves_out_are_said(loss, skip, reduction, said):
-    """Beside a row of 5 labels one of 1, skip 4: the update's mean would be -1/2 of the one token kept."""
+    """Beside a row of 5 labels one of 1, skip 4: the update's mean would be -1/2 of the one token kept.
+
+    With every token left out, all weights were trained on nothing to the end.
+    """
     knobs = [f"loss.skip={skip}"] if skip else []
     config = compose_config([*SMALL, f"loss={loss}", *knobs, f"training.reduction={reduction}"])
-    found = preflight._loss_problems(config, SimpleNamespace(records=records()))
+    rows = records()
+    rows.forget[1] = replace(rows.forget[1], answer=random_sequence(7, 0, 61, 0))
+    found = preflight._loss_problems(config, SimpleNamespace(records=rows))
     assert [text[: len(said or "")] for text in found] == ([said] if said else [])
+
+
+def test_a_micro_batch_of_the_fisher_that_nothing_reads_is_refused():
+    """Per example there are none: the run was the same, under another name."""
+    inputs = SimpleNamespace(records=records(4, 9))
+    asked = [*SMALL, "init=fila", "init.fisher_micro_batch=2"]
+    (said,) = preflight._init_problems(compose_config(asked), inputs, ADAPTER)
+    assert said.startswith(
+        "init.fisher_micro_batch=2: init.estimator=per_example takes one example"
+    )
+    for read in (["init.estimator=batch_mean"], ["init=fila_official"]):
+        assert preflight._init_problems(compose_config([*asked, *read]), inputs, ADAPTER) == []
+
+
+@pytest.mark.parametrize("loss", ["undial", "ce_u", "masc"])
+def test_a_divergence_without_weight_is_refused(loss):
+    """These have no retain term by default: the run was the same, under another name."""
+    inputs = SimpleNamespace(records=records())
+    asked = [*SMALL, f"loss={loss}", "loss.retain_term=kl"]
+    (said,) = preflight._loss_problems(compose_config(asked), inputs)
+    assert said.startswith(f"loss.retain_term=kl: loss={loss} has it with weight 0")
+    assert preflight._loss_problems(compose_config([*asked, "loss.retain_weight=1"]), inputs) == []
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])

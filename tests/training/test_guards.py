@@ -1,5 +1,7 @@
 """What stands around a training: finite updates, gradients that reach, device, the model's own forward."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
@@ -9,7 +11,7 @@ from loku_exp.inits.vanilla import vanilla
 from loku_exp.losses.builtin import ihl
 from loku_exp.losses.scores import LossTerms
 from loku_exp.methods.adapter import Adapter, attach
-from loku_exp.training.guards import on_device_of_model
+from loku_exp.training.guards import FiniteUpdates, on_device_of_model
 from tests.helpers import tiny_model
 from tests.training.small import trained, weights
 
@@ -26,6 +28,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
     ):
         trained(tmp_path, loss=infinite, model=model)
     assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("unlearns", [True, False])
+def test_a_bounded_loss_is_named_where_one_can_be_taken(unlearns):
+    """A fine-tuning of the target was told to take loss=ihl, which it does not read."""
+    model, state = tiny_model(), SimpleNamespace(global_step=0)
+    guard = FiniteUpdates([torch.tensor(float("nan"))], unlearns)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(TrainingError, match=r"Lower the learning rate") as error:
+        guard.on_pre_optimizer_step(None, state, None, model=model)
+    assert ("loss=ihl" in str(error.value)) == unlearns
 
 
 def test_gradient_that_is_not_finite_stops_before_the_weights_move(tmp_path):
@@ -119,3 +133,5 @@ def test_a_loss_that_reaches_nothing_is_refused_whatever_it_says(tmp_path, reach
 
     with pytest.raises(TrainingError, match="24 of 24 adapter matrices got no gradient"):
         trained(tmp_path, loss=nothing, model=adapted())
+    with pytest.raises(TrainingError, match="no weight got a gradient at the first update"):
+        trained(tmp_path, loss=nothing)  # went on to the end

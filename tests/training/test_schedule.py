@@ -1,6 +1,7 @@
 """The recipe in numbers: updates, epochs, snapshots, warm-up."""
 
 import pytest
+from transformers import TrainerCallback
 
 from loku_exp.config.compose import compose_config
 from loku_exp.data.batches import Bucket
@@ -88,3 +89,25 @@ def test_an_only_update_at_a_rate_of_zero_is_refused():
     assert Plan.of(recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0}), 32).updates == 1
     assert Plan.of(recipe.model_copy(update={"epochs": 1, "schedule": "constant"}), 32).updates == 1
     assert Plan.of(recipe.model_copy(update={"epochs": 2}), 32).updates == 2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "highest"),
+    [("linear", 1, 0.5), ("linear", 0.5, 1.0), ("linear", 2, 0.25), ("constant", 1, 2 / 3)],
+)
+def test_a_warm_up_that_takes_the_whole_training_is_said(
+    tmp_path, caplog, schedule, warmup, highest
+):
+    """The rate that was set was never come to, without a word."""
+    rates = []
+
+    class Rates(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, optimizer=None, **_):
+            rates.append(optimizer.param_groups[0]["lr"] / 1e-3)
+
+    changes = {"epochs": 1, "schedule": schedule, "warmup_epochs": warmup}
+    trained(tmp_path, callbacks=(Rates(),), **changes)
+    assert max(rates) == pytest.approx(highest)
+    said = [record.message for record in caplog.records if "warmup_epochs" in record.message]
+    assert len(said) == (highest < 1)
+    assert all(f"comes to {100 * highest:.0f} % of learning_rate" in text for text in said)

@@ -76,12 +76,9 @@ def judge_tdec(
     parts += kept(model, target)
     limits = _limits(target, facts)
     goals, notes, success = {}, [], None
-    if limits is None and reference is None:
-        notes.append(
-            "without text the model never saw, and without a reference, nothing says whether these texts "
-            "are as hard to extract as if it had never seen them"
-        )
-    if limits is not None:
+    if limits is None:
+        notes += _without_limits(target, reference)
+    else:
         goals = {"forget_ma": limits.ma, f"forget_el{limits.n}": limits.el}
         known = {name: goal for name, goal in goals.items() if name in model.metrics}
         below = all(model.metrics[name] < goal for name, goal in known.items())
@@ -113,6 +110,24 @@ def _limits(target: Evaluation, facts: Facts) -> Thresholds | None:
         return thresholds_of(StopRule(n=sizes[0], el=None, ma=None), target)
     except UserError:  # no unseen text, or nothing can be below it
         return None
+
+
+def _without_limits(target: Evaluation, reference: Evaluation | None) -> list[str]:
+    """Return why nothing says whether texts are forgotten."""
+    els = sorted(int(name[9:]) for name in target.metrics if name.startswith("unseen_el"))
+    if "unseen_ma" in target.metrics:
+        known = {f"EL_{els[0]}": f"unseen_el{els[0]}"} if els else {}
+        values = [f"{k} {target.metrics[m]:.4f}" for k, m in (known | {"MA": "unseen_ma"}).items()]
+        return [
+            f"unseen text gives no thresholds ({', '.join(values)}): nothing can be below 0, and two such "
+            "texts are needed; a smaller n may be above it (evaluation.n)"
+        ]
+    if reference is not None:
+        return []
+    return [
+        "without text the model never saw, and without a reference, nothing says whether these texts "
+        "are as hard to extract as if it had never seen them"
+    ]
 
 
 def _outcome(metrics: Metrics, facts: Facts) -> str:

@@ -46,7 +46,7 @@ class Thresholds:
         ma: largest mean MA.
         el_error: standard error of `el`, 0 where it is given.
         ma_error: standard error of `ma`.
-        texts: number of unseen texts they were measured on; 0 where they are given.
+        texts: number of unseen texts that each was measured on at least; 0 where they are given.
     """
 
     n: int
@@ -136,6 +136,7 @@ def thresholds_of(stop: StopRule, target: Evaluation) -> Thresholds:
         ConfigError: the dataset has no unseen text, or EL of this n is not evaluated.
     """
     values: dict[str, float] = {}
+    counts = []
     unseen = [row for row in target.examples if row["set"] == "unseen"]
     for name, column, given in (("el", f"el{stop.n}", stop.el), ("ma", "ma", stop.ma)):
         if given is not None:
@@ -144,6 +145,7 @@ def thresholds_of(stop: StopRule, target: Evaluation) -> Thresholds:
         rows = [row[column] for row in unseen if column in row]
         if len(rows) < 2:
             raise ConfigError(TO_BE_MEASURED.format(name=name, column=column))
+        counts.append(len(rows))  # a short text has no EL
         values[name] = fmean(rows)
         values[f"{name}_error"] = stdev(rows) / len(rows) ** 0.5
     if min(values["el"], values["ma"]) <= 0:
@@ -151,8 +153,7 @@ def thresholds_of(stop: StopRule, target: Evaluation) -> Thresholds:
             f"the thresholds are EL_{stop.n} {values['el']:.4f} and MA {values['ma']:.4f}, and nothing can "
             "be below 0; lower training.stop.n (and add it to evaluation.n), or set training.stop.el=..."
         )
-    measured = stop.el is None or stop.ma is None
-    return Thresholds(stop.n, **values, texts=len(unseen) if measured else 0)
+    return Thresholds(stop.n, **values, texts=min(counts, default=0))
 
 
 @torch.no_grad()

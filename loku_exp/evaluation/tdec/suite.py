@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def suffix(self) -> int:
-        """Tokens that exact extraction asks for: the last quarter, at least one."""
+        """Tokens that exact extraction asks for: a quarter of the longest text, at least one."""
         return max(1, self.length // 4)
 
 
@@ -81,7 +81,8 @@ def tdec_suite(
             ends there and is filled up (the predecessor's code). They differ only where a model emits
             end-of-text early.
         further: measure extraction strength, probability, and ROUGE-L recall of the continuation of all but
-            the last quarter, as well.
+            the last quarter, as well. Of a text shorter than the longest the last as many tokens count, and
+            one that has no more than these has no ROUGE.
         membership: scores of membership inference against ``unseen``, where there is such text.
 
     Raises:
@@ -126,8 +127,11 @@ def _tasks(
 ) -> list[Any]:
     """Return a task for each set; nothing is compared with a reference row by row.
 
-    One epoch before a stop the forget set is asked in full: EL of it is part of the result.
+    One epoch before a stop the forget set is asked in full: EL of it is part of the result. A brief one
+    asks about forget and retain set alone.
     """
+    if depth == "brief":
+        sets = {name: rows for name, rows in sets.items() if name in ("forget", "retain")}
     whole = {"full": set(sets), "before_stop": {"forget"}, "reduced": set[str]()}.get(depth, set())
     return [ExtractionTask(name, rows, settings, name in whole) for name, rows in sets.items()]
 
@@ -199,7 +203,7 @@ class ExtractionTask(OwnTask):
             example |= values
             cut = len(ids) - suffix
             if cut in known:
-                example["prompt"] = settings.decode(list(ids[cut - suffix : cut]))
+                example["prompt"] = settings.decode(list(ids[max(0, cut - suffix) : cut]))
                 truth, said = settings.decode(list(ids[cut:])), settings.decode(list(known[cut]))
                 example |= {"answer": truth, "generation": said}
                 if settings.further:

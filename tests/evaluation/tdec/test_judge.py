@@ -85,6 +85,18 @@ def test_a_model_that_was_not_trained_here():
     assert note.startswith("without text the model never saw, and without a reference")
 
 
+def test_unseen_text_that_gives_no_thresholds_is_not_denied():
+    """Of ten words in a row none is guessed: it was said that there is no such text."""
+    unseen = {"unseen_ma": 0.1234, "unseen_el10": 0.0, "unseen_el20": 0.0}
+    reference = evaluation_of({"forget_ma": 0.3})
+    for other in (None, reference):
+        found = judged({}, target=unseen, reference=other)
+        (note,) = found.notes
+        assert note.startswith("unseen text gives no thresholds (EL_10 0.0000, MA 0.1234): nothing")
+        assert found.success is None
+    assert judged({}, reference=reference).notes == []
+
+
 def test_a_collapsed_model_has_not_succeeded():
     found = judged(MET, {"retain_loss": 1.0 + 0.7})
     assert found.sentence.startswith(

@@ -41,6 +41,15 @@ def test_thresholds_are_means_of_unseen_text_with_their_standard_error():
     assert (found.el_error, found.ma_error) == (pytest.approx(0.1), pytest.approx(0.2))
 
 
+def test_unseen_texts_too_short_for_el_are_not_counted():
+    """EL was said to be measured on all of them."""
+    target = unseen((0.1, 0.2), (0.3, 0.6), (0.1, 0.4))
+    del target.examples[2]["el10"]
+    found = thresholds_of(StopRule(n=10, el=None, ma=None), target)
+    assert (found.el, found.ma, found.texts) == (pytest.approx(0.2), pytest.approx(0.4), 2)
+    assert thresholds_of(StopRule(n=10, el=0.1, ma=None), target).texts == 3
+
+
 def test_given_thresholds_are_taken_as_they_are():
     stop = compose_config(["dataset=toy_tdec", "training=tdec_published"]).training.stop
     assert thresholds_of(stop, unseen()) == Thresholds(10, 0.0499, 0.2994)

@@ -150,6 +150,17 @@ def test_the_reduced_suite_decodes_nothing(monkeypatch):
     assert not any("generation" in row for row in reduced.examples)
 
 
+def test_a_brief_suite_reads_forget_and_retain_set_alone():
+    """It read siblings and unseen text too."""
+    reduced, brief = (
+        evaluate(language_model("random"), tdec().tasks(None, depth))
+        for depth in ("reduced", "brief")
+    )
+    assert brief.counts.keys() == {"forget", "retain"}
+    kept = {k: v for k, v in reduced.metrics.items() if k.split("_")[0] in brief.counts}
+    assert brief.metrics == pytest.approx(kept)
+
+
 def test_examples_show_the_last_quarter():
     evaluation = evaluate(language_model("memorised"), tdec().tasks(None, "full"))
     rows = [row for row in evaluation.examples if row["set"] == "forget"]
@@ -161,6 +172,15 @@ def test_examples_show_the_last_quarter():
         assert row["generation"] == TOKENIZER.decode(said)
     assert rows[0]["generation"] == rows[0]["answer"]
     assert rows[2]["generation"] != rows[2]["answer"]
+
+
+def test_a_text_shorter_than_two_quarters_of_the_longest_shows_its_beginning():
+    """Its prompt was empty."""
+    evaluation = evaluate(language_model("memorised"), tdec().tasks(None, "full"))
+    ids = texts()["unseen"][2]
+    assert SUFFIX < len(ids) < 2 * SUFFIX
+    row = [row for row in evaluation.examples if row["set"] == "unseen"][2]
+    assert row["prompt"] == TOKENIZER.decode(ids[: len(ids) - SUFFIX])
 
 
 def test_one_epoch_before_a_stop_the_forget_set_is_asked_in_full():
