@@ -117,6 +117,12 @@ def cross_field_problems(config: Config) -> list[str]:
         )
     if config.training.retain_batch_size and config.training.reduction == "micro_batch":
         problems.append("training.retain_batch_size needs training.reduction=update")
+    epochs = config.training.epochs
+    if config.uses("stop") and config.training.stop is not None and epochs != int(epochs):
+        problems.append(
+            f"training.epochs={epochs}: training.stop is asked at the end of each epoch, and there is none "
+            "at this end; take a whole number, or set training.stop=null"
+        )
     problems += adapter_problems(config)
     problems += _target_problems(config) + _precision_problems(config)
     problems += _reference_problems(config)

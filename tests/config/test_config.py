@@ -263,6 +263,8 @@ MISTAKES = [
     (["model.dtype=float16"], "model.dtype=float16: small gradients, and IHL's get small, are 0 in it"),
     (["dataset=toy_tdec", "lora.base=nf4", "training.stop={n: 3, el: null, ma: null}"],
      "lora.base=nf4: training.stop would be checked on the rounded base"),
+    (["dataset=toy_tdec", "training.epochs=0.5"],
+     "training.epochs=0.5: training.stop is asked at the end of each epoch"),
     (["tracking.project=x"], "no such key here; it belongs to tracking=trackio | tracking=wandb"),
     (["loss=gd", "loss.beta1=1"], "loss.beta1: no such key here; it belongs to loss=satimp"),
     (["attacks.int4.bits=3"], "attacks.int4.bits: no such key here; it belongs to attacks=[int4]"),
