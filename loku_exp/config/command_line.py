@@ -23,6 +23,7 @@ INSTEAD = {
     "hydra.sweep": "output_dir=...",
     "hydra.run": "output_dir=...",
 }
+READ_OF_HYDRA = ("hydra.sweeper.params", "hydra.searchpath")
 # Options that Hydra answers, one a command line.
 RUN = ("--run", "-r")
 NOT_HERE = (
@@ -120,12 +121,17 @@ def for_hydra(arguments: list[str]) -> list[str]:
 
 
 def _check_own_sweeps(keys: list[str]) -> None:
-    problems = [
-        f"{key}: folders and sweeps are loku_exp's own, not Hydra's; use {instead}"
-        for key in keys
-        for prefix, instead in INSTEAD.items()
-        if f"{key.lstrip('+~')}.".startswith(f"{prefix}.") and "sweeper.params" not in key
-    ]
+    problems = []
+    for key in keys:
+        plain = key.lstrip("+~")
+        instead = [text for prefix, text in INSTEAD.items() if f"{plain}.".startswith(f"{prefix}.")]
+        if not re.match(r"hydra[./]", plain) or plain.startswith(READ_OF_HYDRA):
+            continue
+        if instead:
+            said = f"folders and sweeps are loku_exp's own, not Hydra's; use {instead[0]}"
+        else:
+            said = "nothing of a run reads this setting of Hydra's; remove it"
+        problems.append(f"{key}: {said}")
     if problems:
         raise ConfigError(problems)
 

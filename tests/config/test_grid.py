@@ -123,12 +123,25 @@ def test_pairs_that_are_typed_win_over_the_grid_of_a_preset():
         (["-m", "hydra/launcher=joblib"], "hydra/launcher: folders and sweeps are loku_exp's own"),
         (["-m", "hydra.sweeper.max_batch_size=2"], "hydra.sweeper.max_batch_size: folders and sweeps are"),
         (["-m", "hydra.sweep.dir=x"], "use output_dir="),
+        (["hydra.job.chdir=true"], "hydra.job.chdir: nothing of a run reads this"),
+        (["+hydra.job.env_set.X=1"], "hydra.job.env_set.X: nothing of a run"),
+        (["-m", "hydra/job_logging=default"], "hydra/job_logging: nothing of a run reads"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused(arguments, said):
     with pytest.raises(ConfigError) as raised:
         read_command_line(arguments).jobs()
     assert said in str(raised.value)
+
+
+def test_what_is_read_of_hydras_is_taken():
+    line = [
+        "-m",
+        "experiment=toy_grid",
+        "hydra.sweeper.params.loss='ga,gd'",
+        "~hydra.sweeper.params.seed",
+    ]
+    assert len(read_command_line(line).jobs()) == 4
 
 
 def test_every_job_is_composed_and_its_mistakes_named_once():

@@ -50,8 +50,8 @@ class Stub(Job):
 def job(tmp_path):
     config = SimpleNamespace(on_error="continue", attacks={}, page=False)
 
-    def job(name: str, code: str = FINISH, **more) -> Stub:
-        return Stub(name, [], None, config, tmp_path / name, code=code, **more)
+    def job(name: str, code: str = FINISH, folder=None, **more) -> Stub:
+        return Stub(name, [], None, config, folder or tmp_path / name, code=code, **more)
 
     return job
 
@@ -435,6 +435,12 @@ def test_at_any_width_the_table_keeps_every_value_and_few_lines(
     for each in jobs[:4]:
         assert f"{each.label}: {each.folder.name}" in below
     assert lines[-1] == "failed: loss=gd: the loss is nan"
+
+
+def test_all_folders_of_a_sweep_are_named(job, tmp_path, capsys):
+    jobs = [job("a", folder=tmp_path / "one" / "run"), job("b", folder=tmp_path / "two" / "run")]
+    tables.show_sweep(jobs)
+    assert f"2 runs in {tmp_path}/one, {tmp_path}/two\n" in capsys.readouterr().out
 
 
 def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):
