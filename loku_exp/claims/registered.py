@@ -42,6 +42,8 @@ class Claim(_Part):
                 "best: rates are chosen on one half of the rows and read on the other, at the level, each "
                 "arm's by itself; leave out best, or use at: level without same_rate and subject"
             )
+        if self.b is not None and not self.b:
+            raise ValueError("b: it names no choice, and so holds the runs of a too; leave it out")
         if "subject" in self.a or ("subject" in (self.b or {}) and len(self.b or {}) > 1):
             raise ValueError(
                 "subject: b: {subject: target} are the runs of a, read at their target; nothing stands "

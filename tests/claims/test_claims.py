@@ -345,6 +345,7 @@ def test_the_best_rate_of_updates_is_the_one_with_fewest(tmp_path, side):
         ({"b": {"subject": "target", "loss": "gd"}}, "subject: b: .* nothing stands beside"),
         ({"a": {"loss": "ihl", "subject": "target"}}, "subject: b: .* a has none"),
         ({"b": {"subject": "target"}, "quantity": "collapsed"}, "collapsed is of a run"),
+        ({"b": {}}, "b: it names no choice"),
         ({"side": "within"}, "margin: .* must be above 0"),
         ({"side": "within", "margin": -0.1}, "margin: .* must be above 0"),
         ({"quantity": "updates"}, "updates: they are counted to the level"),
