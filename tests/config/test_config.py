@@ -497,6 +497,14 @@ def test_equal_numbers_written_differently_have_one_identity():
     two = compose_config(["training.learning_rate=0.0001"]).model_dump(mode="json")
     assert digest(one) == digest(two)
     assert digest(one) != digest(compose_config([]).model_dump(mode="json"))
+    for group, whole, fraction in (
+        ("loss=npo", "loss.beta=1", "loss.beta=1.0"),
+        ("method=prompt_corruption", "method.strength=5", "method.strength=5.0"),
+        ("attacks=[leak]", "attacks.leak.temperature=1", "attacks.leak.temperature=1.0"),
+    ):
+        one, two = (compose_config([group, typed]).model_dump_json() for typed in (whole, fraction))
+        assert one == two
+    assert type(compose_config(["init.num_retain=8"]).init.knobs["num_retain"]) is int
 
 
 def test_config_is_frozen():
