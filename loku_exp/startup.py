@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loku_exp.config.compose import register_resolvers
 from loku_exp.config.schema import Config
+from loku_exp.results.folder import PAGE
 from loku_exp.runtime import distributed
 from loku_exp.runtime.lifetime import end_in_order
 from loku_exp.runtime.logs import start_logging
@@ -55,7 +56,7 @@ def _page(folder: Path) -> Path:
     from loku_exp.report.page import write_report
 
     found = collect(folder)
-    return write_report(found, found.runs, folder, folder / "page")[0]
+    return write_report(found, found.runs, folder, folder / PAGE)[0]
 
 
 def add_to(folder: Path, config: Config) -> Path:
@@ -63,6 +64,6 @@ def add_to(folder: Path, config: Config) -> Path:
     from loku_exp.run import run
 
     run(config, folder)
-    if (folder / "page").is_dir():
+    if (folder / PAGE).is_dir():
         print(f"page: {_page(folder)}")
     return folder

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from loku_exp.claims.registered import Arm, Claim, Claims
+from loku_exp.claims.registered import LITTLE_IS_GOOD, Arm, Claim, Claims
 from loku_exp.report.collect import Run, newest_of
 from loku_exp.report.estimates import at_level
 from loku_exp.report.matched import curve_of
@@ -17,7 +17,6 @@ from loku_exp.report.units import Unit, unit_of
 RATE = "training.learning_rate"
 PAIRED = ("lora.rank", "lora.targets", "training.recipe")
 KEPT = "utility_kept"
-LITTLE_IS_GOOD = ("collapsed", "updates", "init_share_of_retraining")
 OF_RUN = (*LITTLE_IS_GOOD, KEPT)
 KNOWN = "forget_prob"  # what a level is of
 SUBJECT = "subject"  # of the other arm: the same runs, read at another model

@@ -10,6 +10,8 @@ from yaml import YAMLError
 
 from loku_exp.errors import DataError
 
+LITTLE_IS_GOOD = ("collapsed", "updates", "init_share_of_retraining")
+"""Quantities that are of a run, not of one of its models; little of them is good."""
 Arm = dict[str, Any]
 """Choices of runs: names of the record or keys of the configuration, to values."""
 
@@ -40,8 +42,30 @@ class Claim(_Part):
                 "best: rates are chosen on one half of the rows and read on the other, at the level, each "
                 "arm's by itself; leave out best, or use at: level without same_rate and subject"
             )
+        if self.b is not None and not self.b:
+            raise ValueError("b: it names no choice, and so holds the runs of a too; leave it out")
+        if "subject" in self.a or ("subject" in (self.b or {}) and len(self.b or {}) > 1):
+            raise ValueError(
+                "subject: b: {subject: target} are the runs of a, read at their target; nothing stands "
+                "beside it, and a has none"
+            )
+        if "subject" in (self.b or {}) and self.quantity in LITTLE_IS_GOOD:
+            raise ValueError(
+                f"subject: {self.quantity} is of a run, whatever model of it; name runs in b"
+            )
         if self.same_rate and self.b is None:
             raise ValueError("same_rate: there is no second arm to share rates with; give b")
+        return self
+
+    @model_validator(mode="after")
+    def _margin(self) -> "Claim":
+        """Check that the rule could be followed."""
+        if self.side == "within" and self.margin <= 0:
+            raise ValueError(
+                "margin: within it, to both sides of 0, is nothing; it must be above 0"
+            )
+        if self.quantity == "updates" and self.at == "end":
+            raise ValueError("updates: they are counted to the level; use at: level")
         return self
 
 
@@ -51,6 +75,17 @@ class Claims(_Part):
     protocol: Arm
     level: FiniteFloat
     claims: list[Claim]
+
+    @model_validator(mode="after")
+    def _ids(self) -> "Claims":
+        """Check that each claim can be told from the others."""
+        ids = [claim.id for claim in self.claims]
+        twice = [name for name in dict.fromkeys(ids) if ids.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"claims: {', '.join(twice)} stands there twice; a changed rule is a new id"
+            )
+        return self
 
 
 def read_claims(file: Path) -> Claims:

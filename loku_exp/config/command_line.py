@@ -23,6 +23,7 @@ INSTEAD = {
     "hydra.sweep": "output_dir=...",
     "hydra.run": "output_dir=...",
 }
+READ_OF_HYDRA = ("hydra.sweeper.params", "hydra.searchpath")
 # Options that Hydra answers, one a command line.
 RUN = ("--run", "-r")
 NOT_HERE = (
@@ -35,6 +36,7 @@ NOT_HERE = (
     "--experimental-rerun",
 )
 OVERRIDE = re.compile(r"[+~]*[\w.@/]+=|~\w")
+OF_GRID = re.compile(rf"[+~]*(experiment|{grid.PAIRS}|hydra\.sweeper\.params)\b")
 ALONE = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
@@ -59,31 +61,32 @@ class CommandLine:
             ConfigError: an override cannot be read, or belongs to Hydra's own sweeps.
         """
         if not self.multirun:
-            if any(override.startswith(f"{grid.PAIRS}=") for override in self.overrides):
+            keys = [override.partition("=")[0].lstrip("+") for override in self.overrides]
+            if grid.PAIRS in keys:
                 raise ConfigError("pairs=...: several values make a sweep; add -m (--multirun)")
-            _check_own_sweeps([override.partition("=")[0] for override in self.overrides])
+            _check_own_sweeps(keys)
+            _warn_of_repeats(keys)
             presets = [text for text in self.overrides if text.startswith("experiment=")]
             if presets and any(_preset_grid(self.overrides, self.config_dir)):
                 log.warning("%s spans a sweep; without -m it is one run", presets[-1])
             return [self.overrides]
         parsed = grid.parse_overrides(self.overrides)
-        keys = [override.get_key_element() for override in parsed]
+        keys = [grid.plain_key(override) for override in parsed]
         _check_own_sweeps(keys)
-        for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
-            log.warning("%s is given more than once; the last of them counts", key)
+        _warn_of_repeats(keys)
         fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
         for override in parsed:
             if override.get_key_element() == "experiment" and override.is_sweep_override():
-                self._check_no_grid(list(override.sweep_string_iterator()))
+                self._check_no_grid(grid.values_of(override))
         params, pairs = _preset_grid(fixed, self.config_dir)
         return grid.expand(self.overrides, params, pairs)
 
     def _check_no_grid(self, presets: list[str]) -> None:
         """Check that presets that are swept over span no sweeps themselves."""
         for preset in presets:
-            if any(_preset_grid([f"experiment={preset}"], self.config_dir)):
+            if any(_preset_grid([preset], self.config_dir)):
                 raise ConfigError(
-                    f"experiment={preset}: it has a grid of its own, so it cannot be one value of a sweep; "
+                    f"{preset}: it has a grid of its own, so it cannot be one value of a sweep; "
                     "give each such preset its own command"
                 )
 
@@ -118,22 +121,33 @@ def for_hydra(arguments: list[str]) -> list[str]:
 
 
 def _check_own_sweeps(keys: list[str]) -> None:
-    problems = [
-        f"{key}: folders and sweeps are loku_exp's own, not Hydra's; use {instead}"
-        for key in keys
-        for prefix, instead in INSTEAD.items()
-        if f"{key.lstrip('+~')}.".startswith(f"{prefix}.") and "sweeper.params" not in key
-    ]
+    problems = []
+    for key in keys:
+        plain = key.lstrip("+~")
+        instead = [text for prefix, text in INSTEAD.items() if f"{plain}.".startswith(f"{prefix}.")]
+        if not re.match(r"hydra[./]", plain) or plain.startswith(READ_OF_HYDRA):
+            continue
+        if instead:
+            said = f"folders and sweeps are loku_exp's own, not Hydra's; use {instead[0]}"
+        else:
+            said = "nothing of a run reads this setting of Hydra's; remove it"
+        problems.append(f"{key}: {said}")
     if problems:
         raise ConfigError(problems)
 
 
+def _warn_of_repeats(keys: list[str]) -> None:
+    for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
+        log.warning("%s is given more than once; the last of them counts", key)
+
+
 def _preset_grid(overrides: Overrides, config_dir: str | None) -> tuple[dict[str, Any], Any]:
     """Return grid and pairs that presets bring; none where composing fails, which a rehearsal explains."""
+    of_grid = [text for text in overrides if OF_GRID.match(text)]
     try:
         composed = composed_from(overrides, config_dir, return_hydra_config=True)
-    except COMPOSING:
-        return {}, []
+    except COMPOSING:  # a key may be there only with a value that is swept over
+        return _preset_grid(of_grid, config_dir) if of_grid != overrides else ({}, [])
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
     pairs = composed.get(grid.PAIRS)  # which a user may have deleted
     return dict(params), OmegaConf.to_container(pairs) if OmegaConf.is_config(pairs) else pairs

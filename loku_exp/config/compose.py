@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loku_exp.config.groups import conf_dir, config_dir_problems, groups, options_of
 from loku_exp.config.rules import parse
-from loku_exp.config.schema import PARTS, Config
+from loku_exp.config.schema import Config
+from loku_exp.config.unused import unused_problems
 from loku_exp.errors import ConfigError, nearest
 
 Overrides = list[str]
@@ -66,26 +67,25 @@ def compose_config(overrides: Overrides, config_dir: str | None = None) -> Confi
 
 
 def compose_attacks(
-    names: list[str], overrides: Overrides, rates: dict[str, float], config_dir: str | None
+    names: list[str], overrides: Overrides, content: dict[str, Any], config_dir: str | None
 ) -> dict[str, Any]:
     """Return the nodes of attacks by name, as plain data.
 
     Args:
         names: of ``conf/attacks``.
         overrides: of their keys.
-        rates: learning rates of the model they are for.
+        content: configuration of the run they are for, which their yaml may refer to.
         config_dir: a folder of the user's own yaml.
 
     Raises:
         ConfigError: with every problem.
     """
-    known = [f"model.learning_rates.{name}={rate}" for name, rate in rates.items()]
-    chosen = f"attacks=[{','.join(names)}]"
-    config = compose_config([*known, chosen, *overrides], config_dir)
-    return {
-        name: component.model_dump(mode="json", by_alias=True)
-        for name, component in config.attacks.items()
-    }
+    typed = [f"attacks=[{','.join(names)}]", *overrides]
+    compose_config(typed, config_dir)
+    nodes = OmegaConf.to_container(composed_from(typed, config_dir).attacks)
+    of_run = OmegaConf.create(content | {"attacks": nodes})
+    resolved: Any = OmegaConf.to_container(of_run.attacks, resolve=True)
+    return dict(resolved)
 
 
 def compose_all(jobs: list[Overrides], config_dir: str | None = None) -> list[Config]:
@@ -134,28 +134,24 @@ def _rehearse(
         container = _container(good, config_dir)
     try:
         config = parse(container)
-        return config, problems + _unused(overrides, config)
+        problems += _foreign(overrides, config_dir) if not problems else []
+        return config, problems + unused_problems(overrides, config)
     except ConfigError as error:
         given = {override.lstrip("+~").partition("=")[0] for override in refused}
         found = [text for text in error.problems if re.split("[: ]", text)[0] not in given]
         return None, problems + [_with_choices(problem, config_dir) for problem in found]
 
 
-def _unused(overrides: Overrides, config: Config) -> list[str]:
-    """Return what is said of groups that the method takes nothing of."""
-    unused = config.unused_groups()
-    why = f"method={config.method.name} takes no {{0}}; remove it, or use method=gradient"
-    if not config.unlearn:
-        unused, why = (
-            [*PARTS, "method"],
-            "unlearn=false only evaluates, and takes no {0}; remove it",
-        )
-    return [
-        f"{override}: {why.format(group)}"
-        for override in overrides
-        for group in unused
-        if re.match(rf"[+~]*{group}[.=@]", override)
-    ]
+def _foreign(overrides: Overrides, config_dir: str | None) -> list[str]:
+    """Return which keys a plus brings into a section whose option has them not, though others do."""
+    found = []
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
+        if override[0] == "+" and re.fullmatch(r"(launcher|tracking)\.\w+", key):
+            others = [text for text in overrides if text != override]
+            if key not in _keys(_container(others, config_dir)):
+                found.append(f"{key}: no such key{_of_others(key, others, config_dir)}")
+    return found
 
 
 def _container(overrides: Overrides, config_dir: str | None) -> dict[str, Any]:

@@ -60,13 +60,13 @@ def expand(overrides: Overrides, params: dict[str, Any], pairs: Any) -> list[Ove
     values: dict[str, list[str]] = {}
     of_preset = [f"{key}={value}" for key, value in params.items()]
     for override in parse_overrides([*of_preset, *overrides]):
-        key = override.get_key_element()
+        key = plain_key(override)
         if key == PAIRS:
             pairs = override.value()
         else:
-            values[key] = _values(override)
+            values[key] = values_of(override)
     entries = _entries(pairs)
-    typed = {override.get_key_element() for override in parse_overrides(overrides)}
+    typed = {plain_key(override) for override in parse_overrides(overrides)}
     if PAIRS in typed:
         paired = {key for entry in entries for key in entry}
         values = {k: v for k, v in values.items() if k in typed or k not in paired}
@@ -112,7 +112,17 @@ def check_values(override: Override) -> None:
             raise ConfigError(f"{text}: on a logarithmic scale the lower end must be above 0")
 
 
-def _values(override: Override) -> list[str]:
+def plain_key(override: Override) -> str:
+    """Return the key of an override, without the ``+`` that adds it where it is absent."""
+    return override.get_key_element().lstrip("+")
+
+
+def values_of(override: Override) -> list[str]:
+    """Return an override for each of its values.
+
+    Raises:
+        ConfigError: they cannot be listed.
+    """
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key = override.get_key_element()

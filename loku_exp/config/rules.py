@@ -132,6 +132,11 @@ def cross_field_problems(config: Config) -> list[str]:
             f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
             "device out, or set device=cpu"
         )
+    if config.launcher.kind == "gpus" and config.device not in ("auto", "cuda", "cuda:0"):
+        problems.append(
+            f"device={config.device}: launcher=gpus gives each run a GPU, the only one it sees; leave "
+            "device out, or use launcher=processes"
+        )
     problems += _package_problems(config)
     if config.model.weights == "pretrained" and not config.model.path:
         problems.append("model.path is not set; give a hub id or a folder: model.path=...")

@@ -40,9 +40,8 @@ def with_attacks(folder: Path, attacks: list[str], config_dir: str | None) -> Co
         )
     if not names:
         raise ConfigError("no attack named; e.g. python -m loku_exp.attack RUN relearn")
-    rates = content["model"]["learning_rates"]
     overrides = [text for text in attacks if text.startswith("attacks.") and "=" in text]
-    added = compose_attacks(names, overrides, rates, config_dir)
+    added = compose_attacks(names, overrides, content, config_dir)
     content["attacks"] = _joined(content["attacks"], added)
     content["tracking"] = {"name": "none"}
     content |= {key: _unquoted(value) for key, _, value in given if key in OF_MACHINE}

@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from loku_exp.config import components
+from loku_exp.config.numbers import with_fractions
 from loku_exp.runtime.chosen import Chosen
 from loku_exp.runtime.knobs import Count, Decay, Name, Place, Seed, Share, Whole
 from loku_exp.runtime.settings import ModelSettings, Recipe, Setting, Tracking
@@ -16,6 +17,11 @@ class Component(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     target: str = Field(alias="_target_")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, content: Any) -> Any:
+        return with_fractions(content)
 
     @property
     def name(self) -> str:

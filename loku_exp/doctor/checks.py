@@ -17,10 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from loku_exp.cache.entries import entries_in
 from loku_exp.config.compose import composed_from
 from loku_exp.config.groups import options_of
+from loku_exp.errors import UserError
 from loku_exp.models.memory import USABLE, free_memory
 from loku_exp.runtime.hub import is_offline, use_cached_files_if_unreachable
 from loku_exp.runtime.machine import resolve_autocast, resolve_device, resolve_dtype
 from loku_exp.runtime.sizes import size_in_words
+from loku_exp.stages.identity import check_place
 
 LIBRARIES = (
     "loku_exp", "torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "hydra-core", "wandb",
@@ -111,8 +113,11 @@ def _places(cache_dir: Path, output_dir: Path) -> list[Finding]:
             path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
         )
         free = f"{folder}, {size_in_words(shutil.disk_usage(there).free)} free"
-        writable = os.access(there, os.W_OK | os.X_OK)
-        wrong = "" if writable else f"{there} cannot be written to: name another one, {key}=DIR"
+        wrong = ""
+        try:
+            check_place(key, str(folder))
+        except UserError as error:
+            wrong = str(error)
         found.append(Finding("places", key, free, wrong))
     kept = entries_in(cache_dir) if cache_dir.is_dir() else []
     broken = sum(entry.state == "damaged" for entry in kept)

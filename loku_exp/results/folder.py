@@ -14,6 +14,7 @@ from loku_exp.runtime.finished import DONE, write_mark
 from loku_exp.runtime.whole_files import drop_half_written
 
 LOCK = ".lock"
+PAGE = "page"  # folder of the report over this run alone
 HELD = "another process is working on this run in {folder}"  # which a sweep reads again
 OF_RUN = {DONE, "metrics.json", "config.yaml"}  # any of them makes a folder one of a run
 

@@ -91,7 +91,7 @@ def overrides_read(arguments: argparse.Namespace) -> list[Override]:
     for override in parsed:
         if override.is_sweep_override():
             grid.check_values(override)
-        elif override.get_key_element() == grid.PAIRS:
+        elif grid.plain_key(override) == grid.PAIRS:
             raise ConfigError("pairs=...: a search has none; give each key its values")
     return parsed
 

@@ -46,8 +46,8 @@ def _absolute(content: dict[str, Any]) -> dict[str, Any]:
 def _place(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         return _absolute(value)
-    if not isinstance(value, str):
-        return value
+    if not (isinstance(value, str) and (key.endswith((*PLACES, "_dir")) or key in FILES)):
+        return value  # a text may begin with ~, too
     path = Path(value).expanduser()
     named = (key.endswith(PLACES) and path.exists()) or (key in FILES and path.is_file())
     return str(path.absolute()) if named or key.endswith("_dir") else value

@@ -30,21 +30,34 @@ def check_places(config: Config) -> None:
     Raises:
         UserError: one of them cannot.
     """
-    for key in ("output_dir", "cache_dir"):
-        try:
-            folder = Path(getattr(config, key)).expanduser().absolute()
-        except RuntimeError as error:  # ~name, or ~ of a user without a home
-            raise UserError(f"{key}={getattr(config, key)}: {HOMELESS}: {key}=DIR") from error
-        existing, above = folder, (folder, *folder.parents)
-        try:  # a link may lead nowhere, a name be too long to be asked for
-            existing = next(path for path in above if path.exists() or path.is_symlink())
-            with tempfile.TemporaryDirectory(dir=existing, prefix=".loku_exp-") as within:
-                Path(within, folder.relative_to(existing)).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{key}={folder}: {existing} is not a folder that can be written to "
-                f"({error.strerror}); name another one: {key}=DIR"
-            ) from error
+    check_place("output_dir", config.output_dir)
+    check_place("cache_dir", config.cache_dir)
+
+
+def check_place(key: str, named: str) -> None:
+    """Check that a folder can be written to, by writing there.
+
+    Args:
+        key: of the configuration, that names it.
+        named: as it stands there.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        folder = Path(named).expanduser().absolute()
+    except RuntimeError as error:  # ~name, or ~ of a user without a home
+        raise UserError(f"{key}={named}: {HOMELESS}: {key}=DIR") from error
+    existing, above = folder, (folder, *folder.parents)
+    try:  # a link may lead nowhere, a name be too long to be asked for
+        existing = next(path for path in above if path.exists() or path.is_symlink())
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".loku_exp-") as within:
+            Path(within, folder.relative_to(existing)).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{key}={folder}: {existing} is not a folder that can be written to "
+            f"({error.strerror}); name another one: {key}=DIR"
+        ) from error
 
 
 def run_id(config: Config, inputs: Inputs) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from loku_exp.config.schema import Config
 from loku_exp.errors import HeldError, StorageError
 from loku_exp.results.files import has_everything
-from loku_exp.results.folder import HELD
+from loku_exp.results.folder import HELD, PAGE
 from loku_exp.runtime.programs import INTERRUPTED
 
 CONSOLE = "console.log"  # what a run's process printed
@@ -50,15 +50,17 @@ class Job:
     seconds: float = 0.0
 
     def is_done(self) -> bool:
-        """Return whether its run is finished, with all attacks it asks for."""
-        return has_everything(self.folder, list(self.config.attacks))
+        """Return whether its run is finished, with all attacks and the page it asks for."""
+        paged = not self.config.page or (self.folder / PAGE).is_dir()
+        return paged and has_everything(self.folder, list(self.config.attacks))
 
     @property
     def command(self) -> list[str]:
         """The command of this run alone."""
         options = ["--config-dir", self.config_dir] if self.config_dir else []
         own = [text for text in self.overrides if not OF_THE_SWEEP.match(text)]
-        return [sys.executable, "-m", "loku_exp", *options, *own, "launcher=in_process"]
+        alone = "launcher.kind=in_process"  # the key: a preset's own value of it beats the group
+        return [sys.executable, "-m", "loku_exp", *options, *own, alone]
 
 
 @dataclass(frozen=True)

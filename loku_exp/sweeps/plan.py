@@ -9,7 +9,6 @@ from loku_exp.config.grid import job_label
 from loku_exp.config.saved import keep_attacks
 from loku_exp.config.schema import Config
 from loku_exp.errors import ConfigError, UserError
-from loku_exp.results import files
 from loku_exp.runtime.cache import Cache, digest
 from loku_exp.stages import bases, identity, preflight
 from loku_exp.stages.inputs import Inputs, load_inputs
@@ -91,7 +90,8 @@ def _planned(
     folder = identity.run_folder(config, identity.run_id(config, inputs))
     if config.attacks:  # with other settings than a finished run has, they are refused here
         config = keep_attacks(config, folder)
-    state = SKIPPED if files.has_everything(folder, list(config.attacks)) else "not started"
     workspace = Workspace(folder, cache, config.seed, machine_of(config), inputs.tokenizer)
     needs = set(bases.entries(config, inputs, workspace))
-    return Job(name, overrides, config_dir, composed, folder, needs, state), writes
+    job = Job(name, overrides, config_dir, composed, folder, needs)
+    job.state = SKIPPED if job.is_done() else job.state
+    return job, writes

@@ -17,7 +17,8 @@ def show_sweep(jobs: list[Job]) -> None:
     records = [files.read(job.folder) if job.is_done() else None for job in jobs]
     header, cells = header_and_cells(jobs, records)
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-    place.print(f"{runs} in {jobs[0].folder.parent}", soft_wrap=True)
+    folders = dict.fromkeys(str(job.folder.parent) for job in jobs)
+    place.print(f"{runs} in {', '.join(folders)}", soft_wrap=True)
     table = _table(header, cells)
     if place.measure(table, options=place.options.update(width=10_000)).maximum <= place.width:
         place.print(table)

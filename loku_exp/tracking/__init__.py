@@ -38,4 +38,4 @@ def tracked(tracking: Tracking) -> Iterator[None]:
             yield
         failed = False
     finally:
-        tracker.guarded(lambda: tracker.close(failed))
+        tracker.guarded(lambda: tracker.end(failed))

@@ -28,6 +28,7 @@ class TensorBoard(Tracker):
         """Write values over updates."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, update)
+        self.writer.flush()  # by itself every two minutes, which a kill would lose
 
     def result(self, folder: Path, record: Record) -> None:
         """Write the table, choices beside final values, level lines, texts before and after, plots."""

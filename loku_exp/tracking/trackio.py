@@ -22,7 +22,6 @@ class Trackio(Tracker):
     """A run of Trackio, in a store beside the run folders; sent away only where its variables say so."""
 
     run: Any = None
-    update: int = 0
 
     def open(self, begun: Begun) -> None:
         """Open a run of the folder's name, so that an interrupted one goes on in it."""
@@ -45,7 +44,6 @@ class Trackio(Tracker):
 
     def scalars(self, values: dict[str, float], update: int, epoch: float | None = None) -> None:
         """Log values over updates; a snapshot's have their epoch beside them."""
-        self.update = update
         self.run.log(values | ({} if epoch is None else {"epoch": epoch}), step=update)
 
     def result(self, folder: Path, record: Record) -> None:

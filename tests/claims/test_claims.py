@@ -342,12 +342,25 @@ def test_the_best_rate_of_updates_is_the_one_with_fewest(tmp_path, side):
         ({"best": True, "at": "level", "b": {"subject": "target"}}, "best: rates are chosen"),
         ({"same_rate": True}, "same_rate: there is no second arm"),
         ({"margin": float("nan")}, "finite number"),
+        ({"b": {"subject": "target", "loss": "gd"}}, "subject: b: .* nothing stands beside"),
+        ({"a": {"loss": "ihl", "subject": "target"}}, "subject: b: .* a has none"),
+        ({"b": {"subject": "target"}, "quantity": "collapsed"}, "collapsed is of a run"),
+        ({"b": {}}, "b: it names no choice"),
+        ({"side": "within"}, "margin: .* must be above 0"),
+        ({"side": "within", "margin": -0.1}, "margin: .* must be above 0"),
+        ({"quantity": "updates"}, "updates: they are counted to the level"),
     ],
 )
 def test_a_rule_that_could_not_be_followed_is_refused(fields, said):
     """It was judged by another one, or stayed undecided whatever the runs."""
     with pytest.raises(ValidationError, match=said):
         one(**{"a": {"loss": "ihl"}, "side": "above", "margin": 0} | fields)
+
+
+def test_two_claims_of_one_id_are_refused():
+    claims = one(a={"loss": "ihl"}, side="above", margin=0).model_dump()
+    with pytest.raises(ValidationError, match="claims: c stands there twice"):
+        Claims.model_validate(claims | {"claims": 2 * claims["claims"]})
 
 
 def test_a_damaged_run_is_named_once(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from loku_exp.config import components
 from loku_exp.config.command_line import for_hydra, read_command_line
-from loku_exp.config.compose import compose_config, rehearse
+from loku_exp.config.compose import compose_attacks, compose_config, rehearse
 from loku_exp.config.groups import conf_dir
 from loku_exp.config.rules import parse
 from loku_exp.config.schema import Config
@@ -201,6 +201,45 @@ def test_what_a_method_does_not_take_is_refused(group):
     )
 
 
+GIVEN = ["model=phi", "target.path=a/b", "reference.source=none"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ([*GIVEN, "target.seed=3"], "target.seed=3: target.path=a/b is given"),
+        ([*GIVEN, "reference.seed=3"], "reference.seed=3: no reference is fine-tuned here"),
+        ([*GIVEN, "model.finetuning.epochs=3"], "model.finetuning.epochs=3: neither target nor"),
+        (["evaluation.data_dir=DIR"], "evaluation.data_dir=DIR: no abilities are asked for"),
+        (["evaluation.skip_missing=true"], "evaluation.skip_missing=true: no abilities are asked"),
+        (["evaluation.include_path=DIR"], "evaluation.include_path=DIR: no tasks are asked for"),
+        (["launcher=gpus", "device=cpu"], "device=cpu: launcher=gpus gives each run a GPU"),
+        (["launcher=gpus", "device=cuda:1"], "device=cuda:1: launcher=gpus gives each run a GPU"),
+    ],
+)  # fmt: skip
+def test_what_nothing_would_read_is_refused(overrides, key):
+    (said,) = (text for text in rehearse(overrides) if text.startswith(key))
+    assert said
+
+
+def test_what_something_reads_is_taken():
+    for overrides in (
+        [*GIVEN[:2], "model.path=c/d", "reference.source=train", "reference.seed=3"],
+        [*GIVEN[:2], "model.path=c/d", "reference.source=train", "model.finetuning.epochs=3"],
+        ["model.weights=random", "target.seed=3", "target.path=a/b", "reference.source=none"],
+        ["evaluation.abilities=[local]", "evaluation.data_dir=DIR", "evaluation.skip_missing=true"],
+        [
+            "evaluation.data_dir=null",
+            "evaluation.skip_missing=false",
+            "evaluation.include_path=null",
+        ],
+        ["launcher=gpus", "device=cuda"],
+        ["tracking=wandb", "++tracking.mode=offline"],
+        ["launcher=slurm", "+launcher.parameters.slurm_nodes=1"],
+    ):
+        assert rehearse(overrides) == []
+
+
 def test_a_users_yaml_that_would_be_hidden_is_refused(tmp_path):
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "ihl.yaml").write_text("_target_: mine.loss\n")
@@ -265,6 +304,10 @@ MISTAKES = [
      "lora.base=nf4: training.stop would be checked on the rounded base"),
     (["dataset=toy_tdec", "training.epochs=0.5"],
      "training.epochs=0.5: training.stop is asked at the end of each epoch"),
+    (["tracking=tensorboard", "+tracking.mode=offline"],
+     "tracking.mode: no such key here; it belongs to tracking=wandb"),
+    (["launcher=gpus", "++launcher.jobs=3"],
+     "launcher.jobs: no such key here; it belongs to launcher=processes | launcher=slurm"),
     (["tracking.project=x"], "no such key here; it belongs to tracking=trackio | tracking=wandb"),
     (["loss=gd", "loss.beta1=1"], "loss.beta1: no such key here; it belongs to loss=satimp"),
     (["attacks.int4.bits=3"], "attacks.int4.bits: no such key here; it belongs to attacks=[int4]"),
@@ -371,6 +414,20 @@ def test_all_mistakes_come_at_once():
     assert len(rehearse(overrides)) == len(overrides)
 
 
+def test_an_attack_that_is_added_later_reads_the_runs_own_settings(tmp_path):
+    """It read the default's: 16 rows, whatever the run's batch size."""
+    (tmp_path / "attacks").mkdir()
+    text = "mine:\n  _target_: loku_exp.attacks.relearn.relearn\n  rows: ${training.batch_size}\n"
+    rest = "  steps: 1\n  learning_rate: ${model.learning_rates.full}\n  batch_size: 2\n  rank: 2\n"
+    (tmp_path / "attacks/mine.yaml").write_text(f"{text}{rest}  choose: first\n")
+    size = ["training.batch_size=4", "training.micro_batch_size=4", "model.learning_rates.full=0.5"]
+    at_once = compose_config([*size, "attacks=[mine]"], str(tmp_path))
+    run = compose_config(size).model_dump(mode="json", by_alias=True)
+    later = compose_attacks(["mine"], ["attacks.mine.rank=3"], run, str(tmp_path))["mine"]
+    assert later == at_once.attacks["mine"].model_dump(by_alias=True) | {"rank": 3}
+    assert (later["rows"], later["learning_rate"]) == (4, 0.5)
+
+
 def test_typo_inside_a_users_yaml_is_an_error(tmp_path):
     (tmp_path / "loss").mkdir()
     text = "_target_: loku_exp.losses.builtin.gd\nretain_weigth: 1.0\n"
@@ -398,6 +455,9 @@ def test_a_key_given_twice_in_a_sweep_is_said(caplog):
     jobs = read_command_line(["-m", "lora.rank=4,8", "lora.rank=8"]).jobs()
     assert len(jobs) == 1
     assert "lora.rank is given more than once; the last of them counts" in caplog.text
+    caplog.clear()
+    read_command_line(["seed=0", "loss=gd", "++seed=1"]).jobs()
+    assert "seed is given more than once; the last of them counts" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -439,6 +499,14 @@ def test_equal_numbers_written_differently_have_one_identity():
     two = compose_config(["training.learning_rate=0.0001"]).model_dump(mode="json")
     assert digest(one) == digest(two)
     assert digest(one) != digest(compose_config([]).model_dump(mode="json"))
+    for group, whole, fraction in (
+        ("loss=npo", "loss.beta=1", "loss.beta=1.0"),
+        ("method=prompt_corruption", "method.strength=5", "method.strength=5.0"),
+        ("attacks=[leak]", "attacks.leak.temperature=1", "attacks.leak.temperature=1.0"),
+    ):
+        one, two = (compose_config([group, typed]).model_dump_json() for typed in (whole, fraction))
+        assert one == two
+    assert type(compose_config(["init.num_retain=8"]).init.knobs["num_retain"]) is int
 
 
 def test_config_is_frozen():

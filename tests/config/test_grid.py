@@ -73,6 +73,30 @@ def test_a_preset_brings_its_grid():
     assert {job[0] for job in jobs} == {"seed=5"}
 
 
+@pytest.mark.parametrize(
+    "swept", ["loss=npo,simnpo", "pairs=[{loss: npo}, {loss: simnpo}]"], ids=["grid", "pairs"]
+)
+def test_a_key_of_what_is_swept_over_does_not_lose_the_grid_of_a_preset(swept):
+    """`loss.beta` is no key of the default loss: composed without the sweep the grid was empty."""
+    jobs = read_command_line(["-m", "experiment=toy_grid", swept, "loss.beta=0.2"]).jobs()
+    assert len(jobs) == 3 * 2 * 2
+    assert {text for job in jobs for text in job if text.startswith("seed=")} == {
+        "seed=0", "seed=1", "seed=2"
+    }  # fmt: skip
+
+
+def test_a_plus_before_a_key_changes_no_grid():
+    """`++init` stood beside pairs that beat it, and one run took `+pairs` without a word."""
+    for plus in ("+", "++"):
+        jobs = grid.expand(["seed=0,1", f"{plus}{PAIRS}"], {}, [])
+        assert jobs == grid.expand(["seed=0,1", PAIRS], {}, [])
+        with pytest.raises(ConfigError, match="init: given in pairs and beside them"):
+            grid.expand([f"{plus}init=fila", PAIRS], {}, [])
+        assert grid.expand([f"{plus}seed=7"], {"seed": "0,1"}, []) == [[f"{plus}seed=7"]]
+        with pytest.raises(ConfigError, match="add -m"):
+            read_command_line([f"{plus}{PAIRS}"]).jobs()
+
+
 def test_pairs_that_are_typed_win_over_the_grid_of_a_preset():
     """But not over a key that is typed beside them."""
     pairs = "pairs=[{init: fila, loss: ihl}, {init: vanilla, loss: gd}]"
@@ -94,15 +118,30 @@ def test_pairs_that_are_typed_win_over_the_grid_of_a_preset():
     [
         ([PAIRS], "add -m (--multirun)"),
         (["-m", "experiment=quick,toy_grid"], "experiment=toy_grid: it has a grid of its own"),
+        (["-m", "experiment=glob(toy_*)"], "experiment=glob(toy_*): name the values instead"),
+        (["-m", "experiment=interval(0,1)"], "a sweep needs values: experiment=a,b"),
         (["-m", "hydra/launcher=joblib"], "hydra/launcher: folders and sweeps are loku_exp's own"),
         (["-m", "hydra.sweeper.max_batch_size=2"], "hydra.sweeper.max_batch_size: folders and sweeps are"),
         (["-m", "hydra.sweep.dir=x"], "use output_dir="),
+        (["hydra.job.chdir=true"], "hydra.job.chdir: nothing of a run reads this"),
+        (["+hydra.job.env_set.X=1"], "hydra.job.env_set.X: nothing of a run"),
+        (["-m", "hydra/job_logging=default"], "hydra/job_logging: nothing of a run reads"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused(arguments, said):
     with pytest.raises(ConfigError) as raised:
         read_command_line(arguments).jobs()
     assert said in str(raised.value)
+
+
+def test_what_is_read_of_hydras_is_taken():
+    line = [
+        "-m",
+        "experiment=toy_grid",
+        "hydra.sweeper.params.loss='ga,gd'",
+        "~hydra.sweeper.params.seed",
+    ]
+    assert len(read_command_line(line).jobs()) == 4
 
 
 def test_every_job_is_composed_and_its_mistakes_named_once():

@@ -1,6 +1,7 @@
 """What the doctor says of a machine."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from loku_exp.doctor import checks
 from loku_exp.doctor.__main__ import main
+from loku_exp.errors import UserError
 
 
 @pytest.fixture
@@ -75,7 +77,11 @@ def test_sizes_are_those_of_the_models(said, monkeypatch):
 
 
 def test_what_is_wrong_is_said_with_the_way_out(said, monkeypatch, tmp_path):
-    monkeypatch.setattr(checks.os, "access", lambda path, _: path != tmp_path)
+    def refused(key: str, _: str) -> None:
+        if key == "output_dir":
+            raise UserError(f"{key}=/x: name another one: {key}=DIR")
+
+    monkeypatch.setattr(checks, "check_place", refused)
     entry = tmp_path / "cache" / "models" / "0123456789abcdef"
     entry.mkdir(parents=True)
     code, text = said()
@@ -85,3 +91,11 @@ def test_what_is_wrong_is_said_with_the_way_out(said, monkeypatch, tmp_path):
     assert "output_dir=DIR" in wrong[0]
     assert "1 damaged: python -m loku_exp.cache --cache-dir /" in wrong[1]
     assert wrong[1].endswith(" --state damaged --prune")
+
+
+def test_a_place_is_tried_whatever_its_mode_says(tmp_path):
+    """By its mode root may write in /proc."""
+    places = checks._places(Path("/proc/x"), tmp_path / "new" / "folder")
+    assert "cache_dir=/proc/x: /proc is not a folder that can be written to" in places[0].wrong
+    assert not places[1].wrong
+    assert not list(tmp_path.iterdir())

@@ -48,10 +48,10 @@ class Stub(Job):
 
 @pytest.fixture
 def job(tmp_path):
-    config = SimpleNamespace(on_error="continue", attacks={})
+    config = SimpleNamespace(on_error="continue", attacks={}, page=False)
 
-    def job(name: str, code: str = FINISH, **more) -> Stub:
-        return Stub(name, [], None, config, tmp_path / name, code=code, **more)
+    def job(name: str, code: str = FINISH, folder=None, **more) -> Stub:
+        return Stub(name, [], None, config, folder or tmp_path / name, code=code, **more)
 
     return job
 
@@ -204,7 +204,8 @@ def test_two_sweeps_on_the_same_folders_do_each_run_once(tmp_path):
             (folder / "done.json").write_text("{}")
 
     def sweep_all(name):
-        configs = {n: SimpleNamespace(attacks={}, folder=tmp_path / n) for n in "abcd"}
+        alike = {"attacks": {}, "page": False}
+        configs = {n: SimpleNamespace(**alike, folder=tmp_path / n) for n in "abcd"}
         jobs = [Job(name, [], None, config, config.folder) for name, config in configs.items()]
         states = [job.state for job in work_on(jobs, InProcess(run))]
         (tmp_path / name).write_text(" ".join(states))
@@ -274,9 +275,42 @@ def test_the_command_of_a_job_is_that_of_the_run_alone(tmp_path):
         "mine",
         "loss=gd",
         "seed=1",
-        "launcher=in_process",
+        "launcher.kind=in_process",
     ]
     assert made.command[1:] == expected
+
+
+def test_the_run_of_a_preset_with_a_launcher_of_its_own_starts_no_sweep(tmp_path):
+    """The preset's value beat `launcher=in_process`, and each run began the sweep again."""
+    (tmp_path / "experiment").mkdir()
+    body = "launcher: {kind: processes, jobs: 2}\n"
+    defaults = "defaults: [override /launcher: slurm]\nlauncher: {jobs: 2}\n"
+    for text in (body, defaults):
+        (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+        config = compose_config(["experiment=mine"], str(tmp_path))
+        assert config.launcher.kind in ("processes", "slurm")
+        made = Job("x", ["experiment=mine"], str(tmp_path), config, tmp_path)
+        alone = compose_config(made.command[5:], str(tmp_path))
+        assert alone.launcher.kind == "in_process"
+
+
+def test_a_page_that_is_asked_for_later_is_made(tiny, monkeypatch):
+    """A finished run was skipped, and with it its page."""
+    monkeypatch.setattr(sweeps, "show_sweep", lambda jobs: None)
+
+    def run(config):
+        (folder / "done.json").write_text("{}")
+        if config.page:
+            (folder / "page").mkdir()
+
+    states = []
+    for page in ("false", "true", "true"):
+        jobs, configs = compose_jobs(tiny, ["seed=0", f"page={page}"])
+        (planned,) = plan_jobs(jobs, configs, None)
+        folder = planned.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        states += [job.state for job in sweep(jobs, configs, None, run)]
+    assert states == ["finished", "finished", "was finished"]
 
 
 @pytest.fixture
@@ -418,6 +452,12 @@ def test_in_a_narrow_place_no_value_is_broken_in_two():
     assert tables.in_lines(values, 60) == [f"  {values[0]}", f"  {values[1]} · {values[2]}"]
     assert tables.in_lines(values, 10) == [f"  {value}" for value in values]
     assert tables.in_lines([], 60) == []
+
+
+def test_all_folders_of_a_sweep_are_named(job, tmp_path, capsys):
+    jobs = [job("a", folder=tmp_path / "one" / "run"), job("b", folder=tmp_path / "two" / "run")]
+    tables.show_sweep(jobs)
+    assert f"2 runs in {tmp_path}/one, {tmp_path}/two\n" in capsys.readouterr().out
 
 
 def test_a_claim_refuses_what_was_finished_meanwhile(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -19,13 +20,14 @@ from loku_exp.errors import ConfigError
 from loku_exp.results import files as results
 from loku_exp.results.examples import read_examples, shown_texts
 from loku_exp.run import run
-from loku_exp.runtime.events import Begun, Updated, tell
+from loku_exp.runtime.events import Begun, Measured, Updated, tell
 from loku_exp.tracking import tracked
-from loku_exp.tracking.tracker import SWEEP, final_values, group_of, texts_shown
+from loku_exp.tracking.tracker import SWEEP, Tracker, final_values, group_of, texts_shown
 from loku_exp.tracking.wandb import Wandb, id_of
+from loku_exp.training.progress import TrainingProgress
 from tests.helpers import killed_at_its_first_snapshot
 from tests.report.factory import edit, own_suite, tofu
-from tests.tracking.wandb_log import read
+from tests.tracking.wandb_log import read, read_file
 
 QUICK = ["experiment=quick"]
 OFFLINE = ["tracking=wandb", "tracking.mode=offline"]
@@ -150,6 +152,106 @@ def test_an_interrupted_run_goes_on_under_its_id(start, tmp_path):
     assert second["run"].run_id == first["run"].run_id
     updates = [row["update"] for row in second["history"] if "unlearning/loss" in row]
     assert updates == [6, 7, 8, 9, 10]
+
+
+class Heard(Tracker):
+    """What a tracker is asked to show; a kill loses what it was given last."""
+
+    store: ClassVar[list[tuple[str, int]]] = []
+
+    def open(self, begun):
+        pass
+
+    def scalars(self, values, update, epoch=None):
+        self.store.extend((name, update) for name in values)
+
+    def result(self, folder, record):
+        raise NotImplementedError
+
+    def close(self, failed):
+        pass
+
+
+@pytest.fixture
+def heard(tmp_path, monkeypatch):
+    """Tell a tracker of updates up to one, as an attempt at a run; then end it, or kill it."""
+    monkeypatch.setattr(Heard, "store", [])
+
+    def attempt(updates, measured=(), killed=False):
+        tracker = Heard(compose_config([*QUICK, *OFFLINE]).tracking)
+        tracker(Begun(tmp_path, {}, toy=True))
+        for update in updates:
+            tracker(Updated(update, {"loss": 1.0}))
+            tracker(Updated(update, {"el": 1.0}))  # a stop rule's, of the same update
+        for update in measured:
+            tracker(Measured(update, update / 5, {"prob": 0.5}))
+        if not killed:
+            tracker.end(failed=True)
+        return Heard.store
+
+    return attempt
+
+
+def test_what_is_told_again_after_an_interruption_is_shown_once(heard):
+    heard(range(1, 8))
+    heard(range(6, 11), measured=(0, 5))
+    store = heard((), measured=(0, 5, 10))
+    assert len(store) == len(set(store))
+    assert [update for name, update in store if name == "unlearning/loss"] == list(range(1, 11))
+    assert [update for name, update in store if name == "unlearning/el"] == list(range(1, 11))
+    assert [update for name, update in store if name == "snapshot/prob"] == [0, 5, 10]
+
+
+def test_what_a_kill_may_have_lost_is_shown_again(heard, monkeypatch):
+    """It stands there twice rather than not at all."""
+    clock = iter(range(0, 1000))  # a second an event
+    monkeypatch.setattr("loku_exp.tracking.tracker.time.monotonic", lambda: next(clock))
+    heard(range(1, 30), killed=True)
+    store = heard(range(21, 31))
+    updates = [update for name, update in store if name == "unlearning/loss"]
+    assert set(updates) == set(range(1, 31))
+    assert updates[:29] == list(range(1, 30))
+    assert 1 <= len(updates) - 30 < 9  # of the last seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
+def test_each_tracker_shows_an_interrupted_run_once(start, tmp_path, monkeypatch, tracker):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is first imported
+    pytest.importorskip(tracker)
+    options = [f"tracking={tracker}", "seed=2", *(OFFLINE[1:] if tracker == "wandb" else [])]
+    told = TrainingProgress.on_log
+
+    def killed(self, args, state, *rest, **more):
+        told(self, args, state, *rest, **more)
+        if self.description == "unlearning" and state.global_step == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "on_log", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(*options)
+    folder = start(*options)
+    assert shown_updates(tracker, folder) == list(range(1, 11))
+
+
+def shown_updates(tracker: str, folder: Path) -> list[int]:
+    """The updates of the forget loss that a tracker shows, in the order they came."""
+    if tracker == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(folder / "tensorboard"))
+        events.Reload()
+        return [scalar.step for scalar in events.Scalars("unlearning/forget_loss")]
+    if tracker == "wandb":
+        files = sorted(folder.glob("wandb/offline-run-*"))
+        assert len(files) == 2
+        history = [row for file in files for row in read_file(file)["history"]]
+        return [row["update"] for row in history if "unlearning/forget_loss" in row]
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs("loku_exp", folder.name)
+    return [row["step"] for row in rows if "unlearning/forget_loss" in row]
 
 
 @pytest.mark.slow

@@ -30,7 +30,13 @@ def records(file: Path) -> list[Record]:
 
 def read(folder: Path) -> dict[str, Any]:
     """Return run, config, history, summary, artifacts and exit code of the only offline run of a folder."""
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    (place,) = folder.glob("wandb/offline-run-*")
+    return read_file(place)
+
+
+def read_file(place: Path) -> dict[str, Any]:
+    """Return the same of the folder of an offline run."""
+    (file,) = place.glob("run-*.wandb")
     run: dict[str, Any] = {
         "history": [],
         "summary": {},
