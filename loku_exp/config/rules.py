@@ -99,6 +99,25 @@ def dataset_problems(node: Any) -> list[str]:
 
 def cross_field_problems(config: Config) -> list[str]:
     """Return violated rules that concern more than one key."""
+    problems = _recipe_problems(config) + adapter_problems(config)
+    problems += _target_problems(config) + _precision_problems(config)
+    problems += _reference_problems(config)
+    problems += _subset_problems(config)
+    problems += _device_problems(config) + _package_problems(config)
+    if config.model.weights == "pretrained" and not config.model.path:
+        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
+    if config.model.weights == "random" and not config.model.architecture:
+        problems.append(
+            f"model.weights=random needs model.architecture; {config.model.name} has none"
+        )
+    if config.model.tokenizer is None and config.model.vocabulary is None:
+        problems.append(
+            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
+        )
+    return problems
+
+
+def _recipe_problems(config: Config) -> list[str]:
     problems = []
     optimisations: dict[str, Optimization] = {
         "training": config.training,
@@ -123,10 +142,11 @@ def cross_field_problems(config: Config) -> list[str]:
             f"training.epochs={epochs}: training.stop is asked at the end of each epoch, and there is none "
             "at this end; take a whole number, or set training.stop=null"
         )
-    problems += adapter_problems(config)
-    problems += _target_problems(config) + _precision_problems(config)
-    problems += _reference_problems(config)
-    problems += _subset_problems(config)
+    return problems
+
+
+def _device_problems(config: Config) -> list[str]:
+    problems = []
     if parallel.size() > 1 and ":" in config.device:
         problems.append(
             f"device={config.device}: under torchrun each process takes the GPU of its number; leave "
@@ -136,17 +156,6 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append(
             f"device={config.device}: launcher=gpus gives each run a GPU, the only one it sees; leave "
             "device out, or use launcher=processes"
-        )
-    problems += _package_problems(config)
-    if config.model.weights == "pretrained" and not config.model.path:
-        problems.append("model.path is not set; give a hub id or a folder: model.path=...")
-    if config.model.weights == "random" and not config.model.architecture:
-        problems.append(
-            f"model.weights=random needs model.architecture; {config.model.name} has none"
-        )
-    if config.model.tokenizer is None and config.model.vocabulary is None:
-        problems.append(
-            "model.tokenizer is not set; give a folder, or train one: model.vocabulary=4096"
         )
     return problems
 
