@@ -3,6 +3,7 @@
 Forward passes alone, no gradient. Each reduces to an eigenvalue problem of second moments.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from loku_exp.inits.fila import OVERSAMPLING, POWER_ITERATIONS, low_rank
 from loku_exp.inits.interface import Factors, Layer, MeasureMoments
 from loku_exp.runtime.knobs import Count, Inner, Positive, Seed
 
+log = logging.getLogger(__name__)
 ROUNDING = torch.finfo(torch.float32).eps  # of the second moments
 
 
@@ -82,8 +84,9 @@ def rila(
     RILA, the init of ReGLU (arXiv 2604.17396; sustech-nlp/ReGLU): with C_f, C_r the second moments of a
     layer's output summed over a text, Q holds the leading eigenvectors of ``(1 - beta) C_f - beta C_r``;
     B = Q, A = Q^T W. Deviations: padding is left out of the sums; as many retain as forget examples,
-    drawn by a seed; too few forget examples for the rank are refused, where eigenvectors would be
-    arbitrary. ReGLU's regulariser in the loss is `loku_exp.losses.regularisers.rol`.
+    drawn by a seed; a rank is refused that would part equal eigenvalues, as are the many zeros where there
+    are fewer examples than outputs, since which of their eigenvectors it takes is arbitrary. ReGLU's
+    regulariser in the loss is `loku_exp.losses.regularisers.rol`.
 
     Args:
         layers: the adapted layers.
@@ -97,18 +100,29 @@ def rila(
         moments(_names(wanted), of=of, side="outputs", by="text", number=number, seed=seed)
         for of in ("forget", "retain")
     )
+    beyond = 0
     for layer, of_forget, of_retain in zip(wanted, *sides, strict=True):
         difference = (1 - beta) * of_forget.double() - beta * of_retain.double()
         values, vectors = torch.linalg.eigh(difference)
         # what is 0 comes out as this or less
         noise = ROUNDING * len(values) ** 0.5 * values.abs().max()
-        if values[-layer.rank] <= noise:
+        standing_out = int((values > noise).sum())
+        left = values[: -layer.rank]
+        if len(left) and values[-layer.rank] - left[-1] <= noise:
             raise UserError(
-                f"init=rila: in {layer.name} the forget set stands out in {int((values > noise).sum())} "
-                f"directions only, and lora.rank={layer.rank} asks for more; lower it, or take another init"
+                f"init=rila: in {layer.name} the forget set stands out in {standing_out} directions only; "
+                f"which others lora.rank={layer.rank} would add is arbitrary; lower it or take another init"
             )
+        beyond += standing_out < layer.rank
         q = vectors[:, -layer.rank :].flip(1).float()
         yield Factors(layer.name, q.T @ layer.weight.float(), q.contiguous())
+    if beyond:
+        log.warning(
+            "init=rila: in %d of %d layers the forget set stands out in fewer directions than the rank; "
+            "the others are those in which the retain set does so least",
+            beyond,
+            len(wanted),
+        )
 
 
 def flops(init: str, layers: Iterable[Layer], knobs: dict[str, Any]) -> int:

@@ -94,7 +94,7 @@ def test_rila_is_the_projection_on_the_leading_eigenvectors():
 def test_rila_refuses_directions_that_say_nothing():
     few = torch.zeros(24, 24)
     few[0, 0] = few[1, 1] = 1.0
-    with pytest.raises(UserError, match=r"stands out in 2 directions only, and lora\.rank=4"):
+    with pytest.raises(UserError, match=r"stands out in 2 directions only; which"):
         list(rila([layer(rank=4)], moments_of(forget=few, retain=torch.eye(24) / 10)))
 
 
@@ -109,9 +109,21 @@ def test_rila_does_not_take_rounding_for_a_direction():
         list(rila([replace(matrix, rank=16)], moments))
 
 
-def test_rila_refuses_a_direction_in_which_the_sets_are_alike():
-    """An eigenvalue of exactly 0 tells nothing: its eigenvector is arbitrary."""
-    alike = torch.diag(torch.tensor([1.0, 0.0]))
-    matrix = Layer("layer", torch.eye(2), 2, SCALING, 0)
+def test_rila_refuses_one_of_two_directions_in_which_the_sets_are_alike():
+    """Eigenvalues of exactly 0 tell nothing: which vectors of their plane come first is arbitrary."""
+    alike = torch.diag(torch.tensor([1.0, 0.0, 0.0]))
+    matrix = Layer("layer", torch.eye(3), 2, SCALING, 0)
     with pytest.raises(UserError, match="in layer the forget set stands out in 1 directions only"):
-        list(rila([matrix], moments_of(forget=alike, retain=torch.zeros(2, 2))))
+        list(rila([matrix], moments_of(forget=alike, retain=torch.zeros(3, 3))))
+
+
+def test_rila_takes_leading_directions_in_which_the_retain_set_stands_out_too_and_says_so(caplog):
+    """Of the eigenvalues 1, -.1, -.3 the second is as definite as the first; released code takes it."""
+    f, r = torch.diag(torch.tensor([2.0, 0.0, 0.0])), torch.diag(torch.tensor([0.0, 0.2, 0.6]))
+    matrix = Layer("layer", torch.eye(3), 2, SCALING, 0)
+    (factors,) = rila([matrix], moments_of(forget=f, retain=r), beta=0.5)
+    torch.testing.assert_close(factors.b @ factors.a, torch.diag(torch.tensor([1.0, 1.0, 0.0])))
+    assert "in 1 of 1 layers the forget set stands out in fewer directions" in caplog.text
+    caplog.clear()
+    list(rila([replace(matrix, rank=1)], moments_of(forget=f, retain=r), beta=0.5))
+    assert not caplog.text
