@@ -107,13 +107,13 @@ def rila(
         # what is 0 comes out as this or less
         noise = ROUNDING * len(values) ** 0.5 * values.abs().max()
         standing_out = int((values > noise).sum())
-        left = values[: -layer.rank]
-        if len(left) and values[-layer.rank] - left[-1] <= noise:
+        few, left = standing_out < layer.rank, values[: -layer.rank]
+        if few and len(left) and values[-layer.rank] - left[-1] <= noise:
             raise UserError(
                 f"init=rila: in {layer.name} the forget set stands out in {standing_out} directions only; "
                 f"which others lora.rank={layer.rank} would add is arbitrary; lower it or take another init"
             )
-        beyond += standing_out < layer.rank
+        beyond += few
         q = vectors[:, -layer.rank :].flip(1).float()
         yield Factors(layer.name, q.T @ layer.weight.float(), q.contiguous())
     if beyond:
