@@ -18,6 +18,7 @@ from loku_exp.models.memory import fits
 
 TEXTS = 8  # of a forward pass; changes no number
 Side = Literal["inputs", "outputs"]
+By = Literal["token", "text"]
 
 
 def moments_measure(
@@ -42,11 +43,11 @@ def moments_measure(
         *,
         of: Literal["forget", "retain"],
         side: Side,
-        by: Literal["token", "text"],
+        by: By,
         number: int | None = None,
         seed: int = 0,
     ) -> Iterator[Tensor]:
-        """Yield a layer's (d, d) fp32 moment, for each name in order; see `second_moments`."""
+        """Yield a layer's (d, d) moment, for each name in order; see `second_moments`."""
         if of == "forget":
             drawn = forget[:number]
         else:
@@ -65,11 +66,12 @@ def second_moments(
     texts: list[Sequence],
     *,
     side: Side,
-    by: Literal["token", "text"],
+    by: By,
     spent: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """Yield for each layer the mean of ``x x^T``, fp32, on the model's device.
+    """Yield for each layer the mean of ``x x^T``, on the model's device: fp32 by token, fp64 by text.
 
+    Texts are fewer than outputs, so what little tells them apart must not drown in the sums' rounding.
     As many layers are measured in one round of forward passes as have room.
 
     Args:
@@ -86,7 +88,7 @@ def second_moments(
     """
     waiting = list(layers)
     while waiting:
-        chunk = _with_room(layers, waiting, side, next(model.parameters()).device)
+        chunk = _with_room(layers, waiting, by, next(model.parameters()).device)
         waiting = waiting[len(chunk) :]
         with FlopCounterMode(display=False) as counter:
             sums = _sums(model, {name: layers[name] for name in chunk}, texts, side, by)
@@ -97,7 +99,7 @@ def second_moments(
 
 
 def _with_room(
-    layers: dict[str, LinearLayer], names: list[str], side: Side, device: torch.device
+    layers: dict[str, LinearLayer], names: list[str], by: By, device: torch.device
 ) -> list[str]:
     """Return the first of these layers whose moments fit together, at least one."""
     chunk: list[str] = []
@@ -105,7 +107,7 @@ def _with_room(
     for name in names:
         outputs, inputs = layers[name].weight.shape
         # a Conv1D's weight lies the other way round; the larger side is an upper bound
-        needed += 4 * max(outputs, inputs) ** 2
+        needed += (8 if by == "text" else 4) * max(outputs, inputs) ** 2
         if chunk and not fits(needed, device):
             break
         chunk.append(name)
@@ -118,7 +120,7 @@ def _sums(
     layers: dict[str, LinearLayer],
     texts: list[Sequence],
     side: Side,
-    by: Literal["token", "text"],
+    by: By,
 ) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     mask: Tensor
@@ -136,7 +138,8 @@ def _sums(
                     f"the linear layer {name} is not called once with the tokens of each text, so its "
                     "activations cannot be told apart; use an init without them, e.g. init=fila"
                 )
-            x = torch.where(mask[..., None], x.float(), 0)
+            wide = by == "text" and x.device.type != "mps"  # which has no fp64
+            x = torch.where(mask[..., None], x.double() if wide else x.float(), 0)
             rows = x.sum(1) if by == "text" else x.flatten(0, 1)
             product = rows.T @ rows
             sums[name] = sums[name].add_(product) if name in sums else product

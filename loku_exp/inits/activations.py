@@ -18,7 +18,7 @@ from loku_exp.inits.interface import Factors, Layer, MeasureMoments
 from loku_exp.runtime.knobs import Count, Inner, Positive, Seed
 
 log = logging.getLogger(__name__)
-ROUNDING = torch.finfo(torch.float32).eps  # of the second moments
+ROUNDING = torch.finfo(torch.float32).eps ** 2  # of outputs in fp32, in their second moments
 
 
 def eva(

@@ -57,8 +57,8 @@ MeasureFisher = Callable[..., Importance]
 reads a cache."""
 
 MeasureMoments = Callable[..., Iterator[Tensor]]
-"""``moments(names, of=, side=, by=, number=, seed=)``: of each layer the mean of ``x x^T``, (d, d) fp32, of
-what it reads or gives for tokens or whole texts; forward passes alone."""
+"""``moments(names, of=, side=, by=, number=, seed=)``: of each layer the mean of ``x x^T``, (d, d), of what
+it reads or gives for tokens (fp32) or whole texts (fp64); forward passes alone."""
 
 MeasureVariance = Callable[..., Importance]
 """``variance(layers, std=, group_size=, epsilon=, num_retain=, seed=)``: importance from the variance of

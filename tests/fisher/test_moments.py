@@ -37,9 +37,25 @@ def test_moments_are_those_of_each_text_alone(side, by):
     layers = linear_layers(model)
     found = dict(zip(layers, second_moments(model, layers, TEXTS, side=side, by=by), strict=True))
     for name, moment in found.items():
-        expected = one_by_one(model, name, side, by).float()
+        expected = one_by_one(model, name, side, by)
+        assert moment.dtype == (torch.float64 if by == "text" else torch.float32)
+        expected = expected.to(moment.dtype)
         torch.testing.assert_close(moment, expected, rtol=1e-4, atol=1e-6)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_little_tells_texts_apart_is_not_lost_beside_what_they_share():
+    """Three texts' sums of outputs, much longer than they differ: their moment has rank three."""
+    model = tiny_model()
+    layers = linear_layers(model)
+    name = next(n for n in layers if n.endswith("k_proj"))
+    with torch.no_grad():
+        layers[name].bias = torch.nn.Parameter(torch.full((len(layers[name].weight),), 3000.0))
+    (moment,) = second_moments(model, {name: layers[name]}, TEXTS[:3], side="outputs", by="text")
+    values = torch.linalg.eigvalsh(moment)
+    noise = torch.finfo(torch.float32).eps ** 2 * len(values) ** 0.5 * values[-1]
+    assert int((values > noise).sum()) == 3
+    assert float(values[-2]) < float(values[-1]) * torch.finfo(torch.float32).eps
 
 
 def test_layers_that_do_not_fit_together_are_measured_one_after_another(monkeypatch):
@@ -88,16 +104,17 @@ def test_a_layer_that_is_called_twice_is_refused():
         list(second_moments(model, layers, TEXTS, side="inputs", by="token"))
 
 
-def test_a_round_takes_as_many_layers_as_have_room_with_the_next(monkeypatch, capsys):
-    """A moment is d times d fp32 numbers; the first layer is measured whether it fits or not."""
+@pytest.mark.parametrize(("by", "size"), [("token", 4), ("text", 8)])
+def test_a_round_takes_as_many_layers_as_have_room_with_the_next(monkeypatch, capsys, by, size):
+    """A moment is d times d numbers; the first layer is measured whether it fits or not."""
     model = tiny_model()
     layers = linear_layers(model)
     asked = []
     monkeypatch.setattr(
         "loku_exp.fisher.moments.fits", lambda needed, _: asked.append(needed) or True
     )
-    list(second_moments(model, layers, TEXTS, side="inputs", by="token"))
-    sizes = [4 * max(layer.weight.shape) ** 2 for layer in layers.values()]
+    list(second_moments(model, layers, TEXTS, side="inputs", by=by))
+    sizes = [size * max(layer.weight.shape) ** 2 for layer in layers.values()]
     assert asked == [sum(sizes[:k]) for k in range(2, len(layers) + 1)]
     assert capsys.readouterr().out == ""
 

@@ -100,7 +100,8 @@ def test_rila_refuses_directions_that_say_nothing():
 
 def test_rila_does_not_take_rounding_for_a_direction():
     """Moments of 8 texts each fill 8 directions and 8; of the other 48 rounding makes some positive."""
-    f, r = (torch.randn(8, 64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    draws = (torch.randn(8, 64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    f, r = (x.double() for x in draws)
     moments = moments_of(forget=f.T @ f, retain=r.T @ r / 9)
     matrix = Layer("layer", torch.eye(64), 8, SCALING, 0)
     (factors,) = rila([matrix], moments)
