@@ -81,14 +81,14 @@ def fila_shuffled(
         fisher_pass: see `fila`.
     """
     wanted = list(layers)
-    seeds = {layer.name: layer.seed for layer in wanted}
 
     def shuffled(**knobs: Any) -> Importance:
         found = fisher(**knobs)
         weights = {}
-        for name, of_rows in found.row_weights.items():
-            generator = torch.Generator().manual_seed(seeds[name])
-            weights[name] = of_rows[torch.randperm(len(of_rows), generator=generator)]
+        for layer in wanted:
+            of_rows = found.row_weights[layer.name]
+            generator = torch.Generator().manual_seed(layer.seed)
+            weights[layer.name] = of_rows[torch.randperm(len(of_rows), generator=generator)]
         return replace(found, row_weights=weights)
 
     return fila(
