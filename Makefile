@@ -59,7 +59,7 @@ coverage: install  ## branches that the tests go through, subprocesses included;
 fuzz: install  ## invented files, yaml and command lines for FUZZ_SECONDS (300)
 	$(BIN)/python -m benchmarks.fuzz
 
-mutation: install  ## changed formulas that the tests must notice, 80 % at least (half an hour on two cores; MUTANTS=200 of them)
+mutation: install  ## changed formulas that the tests must notice, 80 % at least; 200 of them (ten minutes), or MUTANTS=all
 	$(BIN)/python -m benchmarks.mutation
 
 SLURM_TESTS ?= tests/sweeps/slurm

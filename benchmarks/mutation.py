@@ -3,9 +3,10 @@
 Usage:
     python -m benchmarks.mutation [ROOM ...]     rooms: losses fisher inits metrics judge; all of them
 
-Each is tried, one a core at a time, or so many as are drawn: MUTANTS=200 SEED=0. A mutant is killed where a
-test of its room fails, those that name the changed file first, or where they take over three times as
-long as on the plain code, which must pass. Exit code 1 where fewer than 80 % are killed (KILLED=.8).
+So many are drawn: MUTANTS=200 (MUTANTS=all: each), with SEED=0, and tried one a core at a time. A mutant is
+killed where a test of its room fails, those that name the changed file first, or where they take over
+three times as long as on the plain code, which must pass. Exit code 1 where fewer than 80 % are killed
+(KILLED=.8).
 """
 
 import ast
@@ -171,7 +172,7 @@ def main(rooms: list[str]) -> int:
         m for room in rooms or ROOMS for file in ROOMS[room][0] for m in mutants_of(room, file)
     ]
     seed = os.environ.get("SEED", "0")
-    chosen = drawn(every, os.environ.get("MUTANTS", "all"), int(seed))
+    chosen = drawn(every, os.environ.get("MUTANTS", "200"), int(seed))
     demanded = float(os.environ.get("KILLED", DEMANDED))
     seconds = _plain_seconds(sorted({mutant.room for mutant in chosen}))
     print("seconds on the plain code:", {k: round(v) for k, v in seconds.items()}, flush=True)
