@@ -8,7 +8,7 @@ import torch
 
 from loku_exp.errors import UserError
 from loku_exp.inits import vila
-from loku_exp.inits.fila import fila, fila_official, low_rank
+from loku_exp.inits.fila import fila, fila_official, low_rank, problems
 from loku_exp.inits.interface import Importance, Layer
 from loku_exp.inits.vanilla import vanilla
 
@@ -171,3 +171,14 @@ def test_vanilla_is_peft_default_and_seeded():
 def test_a_variance_needs_two_groups(forget, num_retain, refused):
     records = SimpleNamespace(forget=[None] * forget)
     assert bool(vila.problems(records=records, num_retain=num_retain)) == refused
+
+
+@pytest.mark.parametrize(
+    ("name", "retain", "refused"),
+    [("fila_official", 4, True), ("fila_official", 5, False), ("fila", 4, False)],
+)
+def test_the_released_procedure_alone_measures_on_as_many_retain_as_forget_examples(
+    name, retain, refused
+):
+    records = SimpleNamespace(forget=[None] * 5, retain=[None] * retain)
+    assert bool(problems(name=name, records=records)) == refused

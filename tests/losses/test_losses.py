@@ -212,6 +212,7 @@ def test_retain_weight_scales_the_retain_term_only():
     terms = LossTerms(torch.tensor(2.0), torch.tensor(3.0), retain_weight=0.5)
     assert terms.total == 3.5
     assert LossTerms(torch.tensor(2.0)).total == 2.0
+    assert LossTerms(torch.tensor(2.0), torch.tensor(3.0)).total == 5.0
     others = {"rol": torch.tensor(0.25), "other": torch.tensor(1.0)}
     assert LossTerms(torch.tensor(2.0), others=others).total == 3.25
 
