@@ -33,8 +33,11 @@ def report(study: optuna.Study, criterion: Criterion, suite: Suite, file: Path) 
     feasible = [trial for trial in done if trial.user_attrs[BOUND] <= 0]
     counts = f"{len(study.trials)} trials, {len(failed)} failed, {len(feasible)} forget enough"
     if not done:
-        why = failed[0].user_attrs.get("failure", "see above")
-        raise UserError(f"{counts}: none has a value; trial {failed[0].number + 1}: {why}")
+        first = [
+            f"; trial {trial.number + 1}: {trial.user_attrs.get('failure', 'see above')}"
+            for trial in failed[:1]
+        ]
+        raise UserError(f"{counts}: none has a value{''.join(first)}")
     if not feasible:
         raise UserError(
             f"{counts}: no {criterion.constrain} is within its limit; widen the search, or raise "

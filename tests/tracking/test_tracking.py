@@ -277,7 +277,7 @@ def test_a_server_out_of_reach_costs_seconds_and_one_line(tmp_path, monkeypatch,
         opened(folder, "tracking=wandb", "tracking.init_timeout=1"),
     ):
         pass
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60  # wandb by itself waits for minutes
     (warning,) = [r.getMessage() for r in caplog.records if r.name.startswith("loku_exp.tracking")]
     assert warning.startswith("wandb is offline (")
     assert "\n" not in warning
