@@ -84,9 +84,8 @@ def rila(
     RILA, the init of ReGLU (arXiv 2604.17396; sustech-nlp/ReGLU): with C_f, C_r the second moments of a
     layer's output summed over a text, Q holds the leading eigenvectors of ``(1 - beta) C_f - beta C_r``;
     B = Q, A = Q^T W. Deviations: padding is left out of the sums; as many retain as forget examples,
-    drawn by a seed; a rank is refused that would part equal eigenvalues, as are the many zeros where there
-    are fewer examples than outputs, since which of their eigenvectors it takes is arbitrary. ReGLU's
-    regulariser in the loss is `loku_exp.losses.regularisers.rol`.
+    drawn by a seed; a rank is refused that would part equal eigenvalues, as are the many zeros of fewer
+    examples than outputs: which vectors it took were arbitrary. See `loku_exp.losses.regularisers.rol`.
 
     Args:
         layers: the adapted layers.
@@ -120,8 +119,7 @@ def rila(
         log.warning(
             "init=rila: in %d of %d layers the forget set stands out in fewer directions than the rank; "
             "the others are those in which the retain set does so least",
-            beyond,
-            len(wanted),
+            *(beyond, len(wanted)),
         )
 
 
