@@ -31,23 +31,24 @@ def start(tmp_path_factory, shared_cache):
     lines = "\n".join(json.dumps(row) for row in QUESTIONS)
     (place / "data/arc_easy.jsonl").write_text(lines)
 
-    def start(*overrides: str):
+    def start(*abilities: str):
         given = [
             "model=hf", "dataset=toy_tofu", "dataset.num_authors=8", "dataset.num_forget=2",
             f"model.path={place / 'base'}", "model.dtype=float32", "model.attention=eager",
             "target.path=null", "target.min_known=0", "reference.source=train", "training.epochs=1",
-            "init=vanilla", "evaluation.curve=none", "evaluation.abilities=[local]",
-            f"evaluation.data_dir={place / 'data'}", "model.finetuning.epochs=1",
-            f"output_dir={place / 'out'}", f"cache_dir={shared_cache}",
+            "init=vanilla", "evaluation.curve=none", "model.finetuning.epochs=1",
+            "evaluation.rows=2", f"output_dir={place / 'out'}", f"cache_dir={shared_cache}",
         ]  # fmt: skip
-        return results.read(run(compose_config([*given, *overrides])))
+        where = [f"evaluation.data_dir={place / 'data'}"] if abilities else []
+        asked = f"evaluation.abilities=[{','.join(abilities)}]"
+        return results.read(run(compose_config([*given, asked, *where])))
 
     return start
 
 
 @pytest.mark.slow
 def test_the_untuned_model_is_asked_what_it_can_and_nothing_else(start):
-    record = start("evaluation.rows=2")
+    record = start("local")
     assert list(record.models) == ["untuned", "target", "unlearned", "reference"]
     untuned = record.models["untuned"]
     assert (untuned.role, untuned.weights, untuned.reference) == ("untuned", "pretrained", None)
@@ -63,4 +64,4 @@ def test_the_untuned_model_is_asked_what_it_can_and_nothing_else(start):
 
 @pytest.mark.slow
 def test_no_further_model_where_nothing_is_asked_of_it(start):
-    assert "untuned" not in start("evaluation.rows=2", "evaluation.abilities=[]").models
+    assert "untuned" not in start().models
