@@ -76,7 +76,7 @@ def export(run: Path, to: Path, base: str | None = None, shape: Shape | None = N
         rank = _name_base(folder, name) if (folder / "adapter_config.json").is_file() else None
         written = card(record, "model" if rank is None else "adapter", name, rank, how)
         (folder / "README.md").write_text(written, encoding="utf-8")
-        shutil.copy2(run / results.METRICS_FILE, folder)
+        _share_record(run, folder, name)
 
     write_folder(to, build, {"run": record.run.id, "base": name})
     return "model" if shape.merged else kind
@@ -107,6 +107,16 @@ def _reshape(folder: Path, shape: Shape, recipe: dict[str, Any], run: Path) -> s
         hand_on_origin(base, folder)
         return f"Here the adapter was folded into the target's weights in float32, and stored in {dtype}."
     return ""
+
+
+def _share_record(run: Path, folder: Path, base: str) -> None:
+    """Write a run's record for others: the target by its given name, other folders by their last."""
+    content = json.loads((run / results.METRICS_FILE).read_text(encoding="utf-8"))
+    for name, model in content["models"].items():
+        place = model.get("path")
+        if place and Path(place).expanduser().is_absolute():
+            model["path"] = base if name == "target" else Path(place).name
+    results.write_record(folder, content)
 
 
 def _tokenizer_of(config: Any, base: str) -> str | None:

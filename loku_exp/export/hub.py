@@ -1,5 +1,6 @@
 """Putting an exported folder on the model hub; without a login, what would be put there."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ def push(folder: Path, name: str, *, private: bool) -> list[str]:
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = [f"  {size_in_words(f.stat().st_size):>10}  {f.relative_to(folder)}" for f in files]
+    listed += _of_this_machine(folder / "adapter_config.json")
     if get_token() is None:
         return [
             f"nothing was sent to {name}, for there is no login (hf auth login, or HF_TOKEN); it would be:",
@@ -59,6 +61,16 @@ def push(folder: Path, name: str, *, private: bool) -> list[str]:
             repo_id=name, folder_path=str(folder), commit_message="Unlearned by loku_exp"
         )
     return [f"on the hub, {'private' if private else 'public'}: {url}", *listed]
+
+
+def _of_this_machine(config: Path) -> list[str]:
+    """Return a line where an adapter's base is a folder here, which nobody else can load."""
+    base = ""
+    if config.is_file():
+        base = str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    if not Path(base).is_absolute():
+        return []
+    return [f"note: the adapter's base is {base}, on this machine alone; --base NAME names another"]
 
 
 @contextmanager

@@ -43,6 +43,11 @@ def write(folder: Path, record: Record, evaluations: dict[str, "Evaluation"]) ->
         )
     write_text(folder / EXAMPLES_FILE, lines_of(examples))
     write_text(folder / TABLE_FILE, markdown(record, examples))
+    write_record(folder, content)
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> None:
+    """Write what `metrics.json` holds, whole."""
     write_text(folder / METRICS_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

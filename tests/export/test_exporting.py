@@ -98,7 +98,23 @@ def test_the_card_says_what_it_is(start, tmp_path, monkeypatch, capsys):
     assert "| forget set, probability |" in card
     config = json.loads((tmp_path / "out card/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "me/target"
-    assert results.read(tmp_path / "out card") == record
+    shared = results.read(tmp_path / "out card")
+    assert shared.models["target"].path == "me/target"
+    for model in (*record.models.values(), *shared.models.values()):
+        model.path = None
+    assert shared == record
+
+
+def test_with_a_name_for_the_base_no_place_of_this_machine_is_handed_on(start, tmp_path):
+    folder = start()
+    record = results.read(folder)
+    places = [Path(model.path) for model in record.models.values() if model.path]
+    assert len(places) == 2
+    export(folder, tmp_path / "out", base="me/target")
+    for file in (tmp_path / "out").iterdir():
+        assert not [p for p in (*places, tmp_path) if str(p).encode() in file.read_bytes()], file
+    shared = results.read(tmp_path / "out").models["reference"].path
+    assert shared == Path(str(record.models["reference"].path)).name
 
 
 def test_record_and_card_name_the_folder_of_a_target_that_was_made_here(start, tmp_path):

@@ -59,6 +59,14 @@ def test_a_folder_becomes_a_new_private_repository(exported):
     assert "secret" not in "\n".join(lines)
 
 
+@pytest.mark.parametrize(("base", "notes"), [("/home/me/target", 1), ("me/target", 0)])
+def test_a_base_that_nobody_else_has_is_said(exported, base, notes):
+    (exported / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
+    lines = push(exported, "me/adapter", private=True)
+    said = [line for line in lines if line.startswith(f"note: the adapter's base is {base}, on")]
+    assert len(said) == notes
+
+
 def test_without_a_login_every_file_is_shown_and_nothing_is_sent(exported, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     lines = push(exported, "me/adapter", private=True)
