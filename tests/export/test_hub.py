@@ -59,7 +59,7 @@ def test_a_folder_becomes_a_new_private_repository(exported):
     assert "secret" not in "\n".join(lines)
 
 
-@pytest.mark.parametrize(("base", "notes"), [("/home/me/target", 1), ("me/target", 0)])
+@pytest.mark.parametrize(("base", "notes"), [("/somewhere/target", 1), ("me/target", 0)])
 def test_a_base_that_nobody_else_has_is_said(exported, base, notes):
     (exported / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
     lines = push(exported, "me/adapter", private=True)
