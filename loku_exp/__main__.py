@@ -15,7 +15,12 @@ from textwrap import fill
 import hydra
 from omegaconf import DictConfig
 
-from loku_exp.config.command_line import CommandLine, for_hydra, read_command_line
+from loku_exp.config.command_line import (
+    CommandLine,
+    check_asked_of_hydra,
+    for_hydra,
+    read_command_line,
+)
 from loku_exp.config.compose import compose_all
 from loku_exp.config.groups import conf_dir
 from loku_exp.config.schema import Config
@@ -33,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     with ending(), distributed.connected():
         line, jobs, configs = checked(sys.argv[1:] if arguments is None else arguments)
         if line is None:
+            check_asked_of_hydra(sys.argv[1:])
             sys.argv[1:] = for_hydra(sys.argv[1:])
             with _folded():
                 _answered_by_hydra()

@@ -218,7 +218,7 @@ def _run(model: Any, tokenizer: Any, place: Path, overrides: list[str]) -> Resul
 
 def _given(key: str, place: str | Path) -> str:
     """Return the override that names a place, whatever its characters."""
-    from loku_exp.config.compose import quoted
+    from loku_exp.config.composing import quoted
 
     return f"{key}={quoted(str(place))}"
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from loku_exp.config.compose import register_resolvers
+from loku_exp.config.composing import register_resolvers
 from loku_exp.config.schema import Config
 from loku_exp.results.folder import PAGE
 from loku_exp.runtime import distributed

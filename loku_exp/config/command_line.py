@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from loku_exp.config import grid
-from loku_exp.config.compose import COMPOSING, Overrides, composed_from
+from loku_exp.config.compose import check_composes
+from loku_exp.config.composing import COMPOSING, Overrides, composed_from
 from loku_exp.errors import ConfigError
 from loku_exp.runtime.programs import add_debug
 
@@ -118,6 +119,22 @@ def for_hydra(arguments: list[str]) -> list[str]:
     """Return arguments as Hydra reads them: without ours, and no option between overrides."""
     known = [text for text in arguments if text != "--debug"]
     return sorted(known, key=lambda text: bool(OVERRIDE.match(text)))
+
+
+def check_asked_of_hydra(arguments: list[str]) -> None:
+    """Check the overrides of a line that Hydra answers, by which it would end in words of its own.
+
+    Raises:
+        ConfigError: with every override that it refuses.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config-dir", "-cd"), ("--cfg", "-c"), ("--package", "-p"):
+        parser.add_argument(*option)
+    parser.add_argument("--info", "-i", nargs="?")
+    parser.add_argument("overrides", nargs="*")
+    known, other = parser.parse_known_intermixed_args(arguments)
+    if not {"--shell-completion", "-sc"} & set(other):
+        check_composes(known.overrides, known.config_dir)
 
 
 def _check_own_sweeps(keys: list[str]) -> None:

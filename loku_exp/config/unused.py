@@ -13,6 +13,8 @@ def unused_problems(overrides: list[str], config: Config) -> list[str]:
         config: what they compose to.
     """
     unread = _unread_groups(config) | _unread_keys(config)
+    if config.target.run is None and "target=run" in overrides:
+        unread["target.run"] = "target=run starts from a run; give its folder, or use target=model"
     return [
         f"{override}: {why}"
         for override in overrides

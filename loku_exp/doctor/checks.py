@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from loku_exp.cache.entries import entries_in
-from loku_exp.config.compose import composed_from
+from loku_exp.config.composing import composed_from
 from loku_exp.config.groups import options_of
 from loku_exp.errors import UserError
 from loku_exp.models.memory import USABLE, free_memory

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loku_exp.config.compose import quoted
+from loku_exp.config.composing import quoted
 from loku_exp.config.groups import options_of
 from loku_exp.errors import ConfigError, UserError, nearest
 

@@ -1,5 +1,6 @@
 """What is the same for every subject of a run: its texts, their encoding, and the tasks made of them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from loku_exp.stages.forgotten import corpus_of_tokenizer, forgotten_before
 from loku_exp.stages.weights import weights_problems
 
 TASK_FILES = (".yaml", ".yml", ".py")  # of a user's own tasks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
     )
     abilities = [*suite.abilities, *further.tasks]
     abilities += standard_tasks(evaluation.tasks, evaluation.include_path)
+    if evaluation.limit and not abilities:
+        log.warning("evaluation.limit=%d cuts nothing: no abilities are asked", evaluation.limit)
     return Inputs(
         corpus,
         tokenizer,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loku_exp.config import components
-from loku_exp.config.command_line import for_hydra, read_command_line
+from loku_exp.config.command_line import check_asked_of_hydra, for_hydra, read_command_line
 from loku_exp.config.compose import compose_attacks, compose_config, rehearse
 from loku_exp.config.groups import conf_dir
 from loku_exp.config.rules import parse
@@ -213,6 +213,7 @@ GIVEN = ["model=phi", "target.path=a/b", "reference.source=none"]
         (["evaluation.data_dir=DIR"], "evaluation.data_dir=DIR: no abilities are asked for"),
         (["evaluation.skip_missing=true"], "evaluation.skip_missing=true: no abilities are asked"),
         (["evaluation.include_path=DIR"], "evaluation.include_path=DIR: no tasks are asked for"),
+        (["target=run", "target.run=null"], "target.run=null: target=run starts from a run"),
         (["launcher=gpus", "device=cpu"], "device=cpu: launcher=gpus gives each run a GPU"),
         (["launcher=gpus", "device=cuda:1"], "device=cuda:1: launcher=gpus gives each run a GPU"),
     ],
@@ -484,6 +485,45 @@ def test_what_hydra_answers_is_left_to_it():
     words = ["loss=gd", "--cfg", "job", "--debug", "+seed=1", "-p", "lora", "~loss.retain_term"]
     own = ["--cfg", "job", "-p", "lora", "loss=gd", "+seed=1", "~loss.retain_term"]
     assert for_hydra(words) == own
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cfg", "job", "me"], "me: not key=value"),
+        (["--help", "me"], "me: not key=value"),
+        (["--cfg", "job", "model=phy"], "did you mean 'phi'"),
+        (
+            ["--cfg=job", "lora.rnk=3", "lora=lora"],
+            "lora.rnk: no such key; did you mean 'lora.rank'",
+        ),
+        (["-c", "job", "loss=my_npo"], "loss=my_npo: no such loss"),
+        (["-c", "job", "-cd", "nowhere"], "--config-dir nowhere"),
+        (
+            ["training.lr=3", "--help"],
+            "training.lr: no such key; training has recipe, epochs, batch",
+        ),
+    ],
+)
+def test_what_hydra_is_asked_beside_mistakes_is_refused_in_our_words(words, said):
+    with pytest.raises(ConfigError) as raised:
+        check_asked_of_hydra(words)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "--info",
+        "--info all",
+        "-c job lora.rank=0",
+        "-sc install=bash",
+        "--cfg job -p loss",
+    ],
+)
+def test_what_hydra_is_asked_without_mistakes_is_left_to_it(words):
+    check_asked_of_hydra(words.split())
 
 
 def test_no_python_file_asks_for_a_models_name():
