@@ -196,6 +196,14 @@ def test_target_is_not_looked_for_where_weights_are_random(place, tmp_path):
     assert ids[0] == ids[1]
 
 
+def test_a_limit_that_cuts_nothing_is_said(tmp_path, caplog):
+    said = "evaluation.limit=3 cuts nothing: no abilities are asked"
+    for overrides, times in ((["evaluation.limit=3"], 1), ([], 0)):
+        caplog.clear()
+        load_inputs(compose_config([*SMALL, *overrides]), Cache(tmp_path))
+        assert caplog.text.count(said) == times
+
+
 REMOTE = """
 from transformers import LlamaConfig, LlamaForCausalLM
 class OwnConfig(LlamaConfig):
