@@ -105,13 +105,18 @@ def _row_weights(importance: Importance, layer: Layer) -> Tensor:
     """Return the weights of a layer's rows.
 
     Raises:
-        UserError: they are not finite.
+        UserError: they are not finite, or all 0: such an adapter would start, and stay, at nothing.
     """
     d = importance.row_weights[layer.name].to(layer.weight.device)
     if not d.isfinite().all():
         raise UserError(
             f"the importance of {layer.name} is not finite: its retain Fisher is 0 somewhere and epsilon "
             "next to nothing, or a gradient overflows; raise init.epsilon, or set model.dtype=float32"
+        )
+    if not d.any():
+        raise UserError(
+            f"the forget set moves nothing of {layer.name} (its forget Fisher is 0), so FILA has "
+            "nothing to start from; leave that layer out (model.lora_targets), or use init=vanilla"
         )
     return d
 

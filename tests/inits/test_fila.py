@@ -82,12 +82,6 @@ def test_what_importance_is_measured_in_changes_nothing(scale):
     torch.testing.assert_close(scaled.b @ scaled.a, plain.b @ plain.a)
 
 
-def test_no_importance_at_all_gives_a_zero_adapter():
-    (factors,) = fila([layer()], importance_of(torch.zeros(24)))
-    assert torch.isfinite(factors.a).all()
-    assert factors.b.abs().max() == 0
-
-
 def test_low_rank_does_not_touch_the_global_generator_and_is_seeded():
     matrix = layer(90, 120).weight
     torch.manual_seed(1)
@@ -142,6 +136,13 @@ def test_knobs_reach_the_measurement(estimator, group_size):
     list(fila([layer()], fisher, estimator=estimator, fisher_pass="sweep", **knobs))
     measured = {"group_size": group_size, "epsilon": 0.5, "relative": True, "num_retain": 7}
     assert calls == [measured | {"seed": 3, "fisher_pass": "sweep"}]
+
+
+@pytest.mark.parametrize("init", [fila, fila_official])
+def test_a_layer_that_the_forget_set_does_not_move_is_said(init):
+    """Its adapter started at nothing, and training ended later in a remark on the loss."""
+    with pytest.raises(UserError, match=r"moves nothing of .*forget Fisher is 0.*init=vanilla"):
+        list(init([layer()], importance_of(torch.zeros(24), [])))
 
 
 @pytest.mark.parametrize("init", [fila, fila_official])
