@@ -139,4 +139,9 @@ def _results(
     recipe = config.training
     kept = len(Plan.of(recipe, len(inputs.records.forget)).snapshot_steps(recipe.snapshot_epochs))
     size = trained * (kept * PARAMETER + min(kept, 2) * MOMENTS)
-    return [*needs, Need("output_dir", place, folder, size, "of snapshots")]
+    needs.append(Need("output_dir", place, folder, size, "of snapshots"))
+    each = PARAMETER if adapter else getattr(torch, config.model.dtype).itemsize
+    shipped = (
+        f"of the {'adapter' if adapter else 'model'}"  # twice that where an init changes weights
+    )
+    return [*needs, Need("output_dir", place, folder, trained * each, shipped)]

@@ -81,10 +81,18 @@ def test_the_runs_of_a_sweep_are_counted_together(planned, tmp_path):
     assert line.endswith("make room, or name a folder on another disk, or sweep over fewer values")
     for what, times in (("of weights (target)", 1), ("of snapshots", 3)):
         assert size_of(line, what) == pytest.approx(times * size_of(alone, what), rel=0.03)
-    expected = needed + 2 * (size_of(alone, "of snapshots") + size_of(alone, "of answers"))
+    each = ("of snapshots", "of answers", "of the adapter")
+    expected = needed + 2 * sum(size_of(alone, what) for what in each)
     assert size_of(line, "or more") == pytest.approx(expected, rel=0.03)
     assert len(planned(1.1 * expected, *seeds)) == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_the_model_that_full_fine_tuning_ships_is_counted(planned):
+    with pytest.raises(ConfigError) as error:
+        planned(0, ["lora=none"])
+    (line,) = error.value.problems
+    assert size_of(line, "of the model") == size_of(line, "of weights (target)")  # both in fp32
 
 
 def test_finished_runs_of_a_sweep_need_no_room(planned):
