@@ -87,7 +87,7 @@ def tables(runs: list[Run], level: float) -> str:
             *cells,
         ]
         for found, cells in _over(once, _base, bases, level)
-        if len(found) > 1
+        if len(found) > 1 or _base(found[0])  # ranks that base 0 alone has stand above
     ]
     again = {_base(run) for run in runs if not _has_seed_of_base(run)}
     numbers = ", ".join(str(base) for base in bases)

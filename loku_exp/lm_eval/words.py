@@ -44,7 +44,7 @@ def model_overrides(words: Mapping[str, Any], sections: Iterable[str] = SECTIONS
         if key.partition(".")[0] in sections:
             found[key] = value
     if "model" not in found:
-        found = {"model": "hf", "model.attention": "auto"} | found  # each architecture has some
+        found = {"model": "hf"} | found
     if "model.path" in found:
         found = {"model.tokenizer": found["model.path"], "model.weights": "pretrained"} | found
     return [f"{key}={_written(value)}" for key, value in found.items()]

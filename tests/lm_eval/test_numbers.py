@@ -27,7 +27,7 @@ def bench(tmp_path, shared_cache, folder):
 
     def bench(*overrides):
         config = compose_config([
-            "model=hf", f"model.path={folder}", "model.dtype=float32", "model.attention=auto",
+            "model=hf", f"model.path={folder}", "model.dtype=float32",
             "unlearn=false", "reference.source=none", "evaluation.abilities=[]", f"output_dir={tmp_path}",
             f"cache_dir={shared_cache}", *overrides,
         ])  # fmt: skip

@@ -20,7 +20,7 @@ SMALL = ["dataset=toy_tofu", "dataset.num_authors=4", "dataset.num_forget=1"]
 
 def materials(place, tmp_path, *overrides):
     """What every run does first, from the command line on."""
-    own = ["model=hf", f"model.path={place}", "model.attention=auto", "reference.source=none"]
+    own = ["model=hf", f"model.path={place}", "reference.source=none"]
     own += ["evaluation.max_tokens=200"]
     config = compose_config([*own, *SMALL, *overrides])
     return load_inputs(config, Cache(tmp_path / "cache"))

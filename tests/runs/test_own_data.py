@@ -33,7 +33,7 @@ def place(tmp_path_factory):
 def run_on(place, tmp_path, shared_cache, own_logging, capsys, monkeypatch):
     def run_on(*words):
         monkeypatch.chdir(place)
-        given = ["model=hf", f"model.path={place / 'model'}", "model.attention=eager"]
+        given = ["model=hf", f"model.path={place / 'model'}"]
         given += ["model.dtype=float32", "init=vanilla", "training.epochs=1", "page=true"]
         main([*given, *words, f"output_dir={tmp_path}", f"cache_dir={shared_cache}"])
         (folder,) = tmp_path.iterdir()

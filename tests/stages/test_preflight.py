@@ -47,7 +47,7 @@ def refused(tmp_path, *overrides, error=ConfigError, match):
 
 def own(place, *overrides):
     sizes = ["evaluation.max_tokens=200", *SMALL]
-    model = ["model=hf", f"model.path={place}", "model.attention=auto"]
+    model = ["model=hf", f"model.path={place}"]
     return [*model, "reference.source=none", *sizes, *overrides]
 
 
@@ -240,7 +240,7 @@ def test_data_model_and_weights_are_said_together(place, tmp_path):
     for name in tofu._splits("forget01"):
         (tmp_path / f"tofu/{name}.json").write_text("{,}\n")
     data = ["dataset=tofu", "dataset.forget_split=forget01", f"dataset.path={tmp_path}/tofu"]
-    model = ["model=hf", f"model.path={place}", "model.attention=auto", "reference.source=none"]
+    model = ["model=hf", f"model.path={place}", "reference.source=none"]
     with pytest.raises(ConfigError) as error:
         run(
             compose_config(
