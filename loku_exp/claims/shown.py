@@ -119,7 +119,7 @@ def _least(verdict: Verdict) -> str:
     if estimate is None or estimate.low is None or estimate.low == estimate.high:
         return ""
     if verdict.least is None:
-        return "the interval is too wide for its margin"
+        return "of so wide an interval nothing could have been called true"
     sign = "±" if claim.side == "within" else f"{SIGNS[claim.side]} "
     return f"true from {sign}{verdict.least:.2g} on"
 
