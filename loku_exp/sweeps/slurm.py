@@ -131,6 +131,8 @@ class Command:
         """Return what submitit is to put into the queue; the run goes on from its newest snapshot."""
         import submitit
 
+        # Slurm ends what the job still runs as soon as it is queued again, `scontrol requeue` itself with it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         return submitit.helpers.DelayedSubmission(self)
 
 

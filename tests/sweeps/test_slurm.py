@@ -207,6 +207,19 @@ def test_a_run_that_was_ended_from_outside_leaves_no_result(tmp_path, monkeypatc
         run(f"import sys; sys.exit({INTERRUPTED})")
 
 
+def test_slurm_cannot_end_the_command_that_queues_a_job_again():
+    """Slurm signals all processes of a job that is queued again: scontrol too, while it still waits for an answer."""
+    submitits_part = (
+        "import signal, subprocess, sys\n"
+        "from loku_exp.sweeps.slurm import Command\n"
+        "Command([], '').checkpoint()\n"
+        "scontrol = subprocess.Popen(['sleep', '0.2'])\n"
+        "scontrol.send_signal(signal.SIGTERM)\n"
+        "sys.exit(scontrol.wait())\n"
+    )
+    subprocess.run([sys.executable, "-c", submitits_part], check=True)
+
+
 def test_mistakes_of_a_launcher_are_one_line(cluster, said, monkeypatch):
     for wrong in ("+launcher.parameters.slurm_nodez=2", "launcher.parameters.mem_gb=much"):
         with pytest.raises(ConfigError, match=r"^launcher\.parameters: .*(nodez|mem_gb)") as raised:
