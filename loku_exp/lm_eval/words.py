@@ -26,6 +26,7 @@ LM_EVAL = {
 }
 """By lm-eval's word: the key that it stands for, where a text is encoded by it."""
 SECTIONS = ("model", "dataset", "evaluation", "reference")
+KEY = re.compile(rf"\b({'|'.join(SECTIONS)})\.[a-z]")
 DATA = "LOKU_DATA"
 """The environment variable that names a folder with TOFU's files in ``tofu/`` and TDEC's in ``tdec/``."""
 OF_FOLDER = ("tofu", "tdec")
@@ -78,14 +79,15 @@ def task_overrides(
 
 
 @contextmanager
-def in_lm_evals_words(*more: str) -> Iterator[None]:
-    """Say errors with lm-eval's words for the keys that have one, and `more` behind them."""
+def in_lm_evals_words(where_keys_go: str = "") -> Iterator[None]:
+    """Say errors with lm-eval's words for the keys that have one; where others are named, say where those go."""
     try:
         yield
     except UserError as error:
         text = str(error)
         for word, key in LM_EVAL.items():
             text = text.replace(f"{key}=", f"{word}=")
+        more = [where_keys_go] if where_keys_go and KEY.search(text) else []
         raise ConfigError([*text.splitlines(), *more]) from error
 
 

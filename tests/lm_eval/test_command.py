@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
+from loku_exp.errors import ConfigError, DataError
 from loku_exp.lm_eval import TASKS
 from loku_exp.lm_eval.__main__ import main
 from loku_exp.lm_eval.model import LokuLM
+from loku_exp.lm_eval.words import in_lm_evals_words
 
 EXAMPLE = Path(__file__).parents[2] / "examples/my_lm_eval_task"
 
@@ -141,3 +143,17 @@ def test_options_that_tasks_do_not_follow_are_refused_wherever_they_stand(
             command(*model, *given)
         assert ended.value.code == 1
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("row 859 of 'target_training' has 279 tokens", False),
+        ("model.path=x: no such folder", False),  # said as pretrained=x, which --model_args takes
+        ("dataset.path=x: no such folder", True),
+    ],
+)
+def test_where_keys_go_is_said_where_one_is_named(text, told):
+    with pytest.raises(ConfigError) as raised, in_lm_evals_words("here"):
+        raise DataError(text)
+    assert ("here" in raised.value.problems) == told
