@@ -80,7 +80,7 @@ def task_overrides(
 
 @contextmanager
 def in_lm_evals_words(where_keys_go: str = "") -> Iterator[None]:
-    """Say errors with lm-eval's words for the keys that have one; where others are named, say where those go."""
+    """Say errors with lm-eval's words for the keys that have one; for others, where those go."""
     try:
         yield
     except UserError as error:

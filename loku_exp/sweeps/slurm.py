@@ -131,7 +131,7 @@ class Command:
         """Return what submitit is to put into the queue; the run goes on from its newest snapshot."""
         import submitit
 
-        # Slurm ends what the job still runs as soon as it is queued again, `scontrol requeue` itself with it
+        # a job queued again is ended by Slurm with all it runs: `scontrol requeue` itself, too
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         return submitit.helpers.DelayedSubmission(self)
 

@@ -208,7 +208,7 @@ def test_a_run_that_was_ended_from_outside_leaves_no_result(tmp_path, monkeypatc
 
 
 def test_slurm_cannot_end_the_command_that_queues_a_job_again():
-    """Slurm signals all processes of a job that is queued again: scontrol too, while it still waits for an answer."""
+    """Slurm signals all processes of a job that is queued again: scontrol too, before it is done."""
     submitits_part = (
         "import signal, subprocess, sys\n"
         "from loku_exp.sweeps.slurm import Command\n"
