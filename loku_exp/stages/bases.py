@@ -186,7 +186,12 @@ def _make_in_own_process(role: Role, config: Config, folder: Path, position: int
     cache = Cache(config.cache_dir)
     workspace = Workspace(folder, cache, config.seed, machine_of(config))
     with log_file(folder / LOG_FILE):
-        make_base(role, config, load_inputs(config, cache), workspace, position)
+        logging.disable(
+            logging.WARNING
+        )  # the first process has said what there is to say of the inputs
+        inputs = load_inputs(config, cache)
+        logging.disable(logging.NOTSET)
+        make_base(role, config, inputs, workspace, position)
 
 
 def _asked(

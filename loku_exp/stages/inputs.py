@@ -91,7 +91,7 @@ def load_inputs(config: Config, cache: Cache) -> Inputs:
     )
     abilities = [*suite.abilities, *further.tasks]
     abilities += standard_tasks(evaluation.tasks, evaluation.include_path)
-    if evaluation.limit and not abilities:
+    if evaluation.limit and not abilities and not further.missing:
         log.warning("evaluation.limit=%d cuts nothing: no abilities are asked", evaluation.limit)
     return Inputs(
         corpus,

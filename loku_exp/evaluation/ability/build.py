@@ -1,5 +1,6 @@
 """General ability: multiple-choice, cloze and dialogue tasks, whatever the dataset is."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from loku_exp.evaluation.ability.predecessor import PREDECESSOR_TASKS, predecess
 from loku_exp.evaluation.harness import Unavailable
 from loku_exp.evaluation.tasks import Mean
 
+log = logging.getLogger(__name__)
+
 LOCAL = "local"
 SETS: dict[str, tuple[str, ...]] = {
     "harness": tuple(STOCK_FILES),
@@ -33,6 +36,11 @@ WAYS_OUT = (
     "evaluation: give local files, evaluation.data_dir=DIR with <task>.jsonl in the hub's schema and "
     "evaluation.texts_dir=DIR with the predecessor's texts, name the abilities you have data for, "
     "evaluation.abilities=[...], or leave out those without, evaluation.skip_missing=true"
+)
+
+NOTHING_THERE = (
+    "evaluation: no ability has data where evaluation.data_dir and evaluation.texts_dir point; name the "
+    "folder that holds them, or leave both away"
 )
 
 
@@ -76,11 +84,11 @@ def ability(
             columns stands in for the hub; .jsonl in llm-foundry's schema gives ``<file>_local``.
         texts_dir: folder of the predecessor's validation_data: lambada.csv, pubmed_qa.csv and the
             four dialogue files.
-        skip_missing: leave out tasks whose data cannot be had, instead of failing.
+        skip_missing: leave out tasks whose data cannot be had, instead of failing; each is said.
 
     Raises:
-        ConfigError: data cannot be had (one error for all tasks), a name is unknown, or a folder does
-            not exist.
+        ConfigError: data cannot be had (one error for all tasks), folders are given and hold none, a name
+            is unknown, or a folder does not exist.
         DataError: a local file is malformed.
     """
     if not names:
@@ -91,9 +99,13 @@ def ability(
     _check_names(wanted, shop)
     built = Ability()
     built.tasks.extend(_groups(wanted, shop, built.missing))
-    if built.missing and not skip_missing:
-        absent = [f"evaluation: '{name}' is missing: {why}" for name, why in built.missing.items()]
+    absent = [f"evaluation: '{name}' is missing: {why}" for name, why in built.missing.items()]
+    if absent and not skip_missing:
         raise ConfigError([*absent, WAYS_OUT])
+    if absent and (data or texts) and not built.tasks:
+        raise ConfigError([*absent, NOTHING_THERE])
+    for line in absent:
+        log.warning("%s", line)
     return built
 
 

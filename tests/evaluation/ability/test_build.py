@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
 from loku_exp.errors import ConfigError, DataError
-from loku_exp.evaluation.ability.build import Ability, ability
+from loku_exp.evaluation.ability.build import LOCAL, Ability, ability
 from loku_exp.evaluation.harness import evaluate, limits
 from loku_exp.evaluation.lm.answers import Answers
 from loku_exp.evaluation.lm.unlearn_lm import UnlearnLM
@@ -43,9 +43,9 @@ def build(variant="harness", data_dir=None, texts_dir=None, skip_missing=False):
     return ability(SETS[variant], TOKENIZER, POSITIONS, **folders, skip_missing=skip_missing)
 
 
-def built_of(names, data_dir=None, texts_dir=None):
+def built_of(names, data_dir=None, texts_dir=None, skip_missing=False):
     folders = {"data_dir": data_dir, "texts_dir": texts_dir}
-    return ability(names, TOKENIZER, POSITIONS, **folders, skip_missing=False)
+    return ability(names, TOKENIZER, POSITIONS, **folders, skip_missing=skip_missing)
 
 
 def names(built):
@@ -164,10 +164,20 @@ def test_missing_tasks_can_be_left_out_and_then_there_is_no_mean(variant, data, 
     assert "empathetic_dialogues_f1" in metrics
 
 
-def test_nothing_at_all_can_be_left_out():
+def test_nothing_at_all_can_be_left_out_and_is_said(caplog):
     built = build(skip_missing=True)
     assert built.tasks == []
     assert len(built.missing) == 13
+    assert [name for name in built.missing if f"'{name}' is missing" not in caplog.text] == []
+
+
+def test_a_folder_that_holds_none_of_it_is_a_mistake(tmp_path):
+    (tmp_path / "another.txt").write_text("x")
+    for folder in ("data_dir", "texts_dir"):
+        with pytest.raises(
+            ConfigError, match=r"'local' is missing[^\n]*\nevaluation: no ability has data"
+        ):
+            built_of([LOCAL], **{folder: str(tmp_path)}, skip_missing=True)
 
 
 def test_nothing_asked_is_nothing_built():
