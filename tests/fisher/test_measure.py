@@ -11,7 +11,7 @@ import torch
 from loku_exp.data.records import Sequence
 from loku_exp.errors import UserError
 from loku_exp.fisher import measure as importance
-from loku_exp.fisher.hooks import diagonal_fisher
+from loku_exp.fisher.hooks import diagonal_fisher, row_weights
 from loku_exp.fisher.measure import draw_retain, fisher_measure
 from loku_exp.inits.fila import fila
 from loku_exp.methods.adapter import Adapter
@@ -95,6 +95,19 @@ def test_both_ways_give_the_same_row_weights(tmp_path, ways):
         assert torch.equal(weights, found[1].row_weights[name])
     assert found[0].epsilon_share == found[1].epsilon_share
     assert found[0].flops < found[1].flops
+
+
+def test_examples_are_grouped_in_the_order_they_come_in(tmp_path):
+    """As released; only where each is a group of its own are equal lengths put together."""
+    model, epsilon = tiny_model(), KNOBS["epsilon"]
+    layers = linear_layers(model)
+    drawn = draw_retain(RECORDS.retain, len(RECORDS.forget), 0)
+    sets = [[row.answer for row in rows] for rows in (RECORDS.forget, drawn)]
+    of_forget, of_retain = (diagonal_fisher(model, layers, rows, group_size=2) for rows in sets)
+    found = measure_with(Cache(str(tmp_path)), model)(**KNOBS | {"group_size": 2}).row_weights
+    for name in layers:
+        expected = row_weights(of_forget[name], of_retain[name], epsilon)
+        torch.testing.assert_close(found[name], expected)
 
 
 def test_the_way_is_no_part_of_the_key(tmp_path, ways):
