@@ -1,5 +1,6 @@
 """How every plot of a report looks: sizes for A4, colours and markers for the colour-blind."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from loku_exp.report.groups import Arm
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
+SHADES = (1.0, 0.6, 0.4, 0.25)
 WIDTH, COLUMN = 6.7, 3.4  # inches: text of A4 and one of its two columns; 8 pt stay 8 pt in print
 TEXT = 8
 FORMS = ("png", "svg", "pdf")  # for slides, the page, and papers
@@ -80,9 +82,17 @@ class Looks:
 
 
 def variant(arms: Iterable[Arm], arm: Arm) -> dict[str, Any]:
-    """Return dashes that tell settings of one method apart, alike in every panel; filling is success."""
-    same = list(dict.fromkeys(a[3:] for a in arms if a.method == arm.method))  # recipe and extras
-    return {"linestyle": DASHES[same.index(arm[3:]) % len(DASHES)]} if len(same) > 1 else {}
+    """Return dashes and a shade that tell settings of one method apart, alike in every panel.
+
+    The setting that most arms have is the full line, and few settings look the same in every method.
+    """
+    settings = [(a.method, a[3:]) for a in arms]  # recipe and extras
+    same = list(dict.fromkeys(setting for method, setting in settings if method == arm.method))
+    if len(same) < 2:
+        return {}
+    every = [setting for setting, _ in Counter(setting for _, setting in settings).most_common()]
+    place = (every if len(every) <= len(DASHES) else same).index(arm[3:]) % len(DASHES)
+    return {"linestyle": DASHES[place], "alpha": SHADES[place]}
 
 
 def panels(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, Any]:

@@ -64,7 +64,8 @@ def path(found: Findings, looks: Looks, folder: Path, name: str) -> Plot | str:
             points = [(x, along_y[step]) for step, x in along_x.items()]
             axis.plot(*_xy(points), **{**look, "marker": ""})
             sizes = [12 + 60 * i / max(1, len(points) - 1) for i in range(len(points))]
-            axis.scatter(*_xy(points), s=sizes, color=look["color"], marker=look["marker"])
+            of_points = {key: look.get(key) for key in ("color", "marker", "alpha")}
+            axis.scatter(*_xy(points), s=sizes, **of_points)
             used.append(handle(found.group.label(arm, place=False), **look))
         if limit is not None:
             axis.axvline(limit, **GREY)

@@ -259,3 +259,20 @@ def test_a_setting_has_the_same_dashes_at_every_rank():
     arms = [fast[4], slow[16], fast[16]]
     looks = [variant(arms, arm) for arm in arms]
     assert looks[0] == looks[2] != looks[1]
+
+
+def test_a_setting_looks_the_same_in_every_method_and_a_lone_marker_tells():
+    def arms_of(method, *rates):
+        return [Arm(method, 16, "all", "", f"learning_rate {rate}") for rate in rates]
+
+    fila, vanilla, gd = (
+        arms_of("IHL + FILA", "0.003", "0.001"),
+        arms_of("IHL + vanilla", "0.01", "0.003"),
+        arms_of("GD + FILA", "0.003"),
+    )
+    arms = [*vanilla, *fila, *gd]
+    usual, lower = (variant(arms, arm) for arm in fila)
+    assert usual == variant(arms, vanilla[1]) == {"linestyle": "-", "alpha": 1}
+    higher = variant(arms, vanilla[0])
+    assert len({look["alpha"] for look in (usual, lower, higher)}) == 3
+    assert variant(arms, gd[0]) == {}  # nothing to be told from
