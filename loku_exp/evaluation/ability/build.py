@@ -38,11 +38,6 @@ WAYS_OUT = (
     "evaluation.abilities=[...], or leave out those without, evaluation.skip_missing=true"
 )
 
-NOTHING_THERE = (
-    "evaluation: no ability has data where evaluation.data_dir and evaluation.texts_dir point; name the "
-    "folder that holds them, or leave both away"
-)
-
 
 @dataclass(frozen=True)
 class Ability:
@@ -87,8 +82,8 @@ def ability(
         skip_missing: leave out tasks whose data cannot be had, instead of failing; each is said.
 
     Raises:
-        ConfigError: data cannot be had (one error for all tasks), folders are given and hold none, a name
-            is unknown, or a folder does not exist.
+        ConfigError: data cannot be had (one error for all tasks), ``data_dir`` is given and no task is
+            left, a name is unknown, or a folder does not exist.
         DataError: a local file is malformed.
     """
     if not names:
@@ -102,8 +97,11 @@ def ability(
     absent = [f"evaluation: '{name}' is missing: {why}" for name, why in built.missing.items()]
     if absent and not skip_missing:
         raise ConfigError([*absent, WAYS_OUT])
-    if absent and (data or texts) and not built.tasks:
-        raise ConfigError([*absent, NOTHING_THERE])
+    if absent and data and not built.tasks:
+        nothing = (
+            f"evaluation.data_dir={data_dir}: no ability has data there; name its folder, or none"
+        )
+        raise ConfigError([*absent, nothing])
     for line in absent:
         log.warning("%s", line)
     return built
