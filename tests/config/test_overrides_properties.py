@@ -31,7 +31,7 @@ WORDS = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(WORDS, max_size=3), st.booleans())
 @example(["loss=nan"], False)
 @example(["+=1"], False)

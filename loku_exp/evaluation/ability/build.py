@@ -94,17 +94,26 @@ def ability(
     _check_names(wanted, shop)
     built = Ability()
     built.tasks.extend(_groups(wanted, shop, built.missing))
+    _check_missing(built, data_dir, skip_missing)
+    return built
+
+
+def _check_missing(built: Ability, data_dir: str | None, skip_missing: bool) -> None:
+    """Say what is missing.
+
+    Raises:
+        ConfigError: nothing may be, or all of it is though ``data_dir`` is given.
+    """
     absent = [f"evaluation: '{name}' is missing: {why}" for name, why in built.missing.items()]
     if absent and not skip_missing:
         raise ConfigError([*absent, WAYS_OUT])
-    if absent and data and not built.tasks:
+    if absent and data_dir and not built.tasks:
         nothing = (
             f"evaluation.data_dir={data_dir}: no ability has data there; name its folder, or none"
         )
         raise ConfigError([*absent, nothing])
     for line in absent:
         log.warning("%s", line)
-    return built
 
 
 class _Shop:
