@@ -26,7 +26,11 @@ from loku_exp.runtime.finished import write_mark
 
 STUDY = Path("docs/study")
 CLAIMS = Path("docs/claims.yaml")
-NAMES = {"gd": "GD", "ihl": "IHL", "ga": "GA", "fila": "FILA"}
+NAMES = {
+    "gd": "GD", "ihl": "IHL", "ga": "GA", "fila": "FILA",
+    "fila shuffled": "FILA with shuffled rows",
+    "fila constant retain": "FILA with a constant retain Fisher",
+}  # fmt: skip
 OF_A_RUN = ("at the end: forget / retain", "retain at forget {level}", "reasoning", "model utility")
 OF_BASES = ("forget at the end", "retain at the end", "retain at forget {level}", "reasoning")
 OF_BASES_THEMSELVES = ("forget", "retain", "reasoning", "model utility", "made on")
