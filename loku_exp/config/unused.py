@@ -54,4 +54,9 @@ def _unread_keys(config: Config) -> dict[str, str]:
     if not evaluation.tasks and evaluation.include_path:
         wanted = "no tasks are asked for; add evaluation.tasks=[NAME], or remove it"
         found["evaluation.include_path"] = wanted
+    kind, rate = config.lora.kind, config.training.learning_rate
+    if config.uses("recipe") and not config.attacks and rate != config.model.learning_rates[kind]:
+        found[f"model.learning_rates.{kind}"] = (
+            f"training.learning_rate={rate:g} is given, by you, a preset or the recipe; set that"
+        )
     return found

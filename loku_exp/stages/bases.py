@@ -186,9 +186,8 @@ def _make_in_own_process(role: Role, config: Config, folder: Path, position: int
     cache = Cache(config.cache_dir)
     workspace = Workspace(folder, cache, config.seed, machine_of(config))
     with log_file(folder / LOG_FILE):
-        logging.disable(
-            logging.WARNING
-        )  # the first process has said what there is to say of the inputs
+        # the first process has said what there is to say of the inputs
+        logging.disable(logging.WARNING)
         inputs = load_inputs(config, cache)
         logging.disable(logging.NOTSET)
         make_base(role, config, inputs, workspace, position)
